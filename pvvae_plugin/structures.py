@@ -1,0 +1,26 @@
+"""What travels beside a clip through pipelines, models and metrics."""
+
+from __future__ import annotations
+
+from mmengine.structures import BaseDataElement
+
+
+class VideoDataSample(BaseDataElement):
+    """Everything known of one clip beside its pixels.
+
+    Meta information (set once, never on a device):
+        path (str): The file, or the name of a procedural clip.
+        fps (float): Frames a second of the source; 0 where unknown.
+        label (int | None): Class index from 0; None where unlabelled.
+        num_observed_groups (int): Groups the encoder may see; the clip's own number of groups where nothing is
+            dropped.
+        draw_key (int): Key of every random draw made for this clip, see :mod:`pvvae_plugin.functional.keyed_random`.
+        substituted_path (str): Present where the requested file could not be read and another clip took its
+            place: the file that failed. Metrics leave such samples out.
+
+    Data fields (tensors, follow ``.to(device)``):
+        reconstruction (Tensor): ``(3, T, H, W)`` in [-1, 1].
+        predictions (dict[int, Tensor]): Number of observed groups -> whole clip ``(3, T, H, W)``, its dropped part
+            predicted.
+        video (Tensor): The true clip ``(3, T, H, W)`` in [-1, 1].
+    """
