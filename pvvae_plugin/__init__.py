@@ -1,5 +1,65 @@
-"""Predictive video VAEs (PV-VAE) for MMEngine."""
+"""Predictive video VAEs (PV-VAE, arXiv 2605.02134) for MMEngine.
+
+Importing the package checks the versions of what it stands on and lets ``torch.load`` read MMEngine's checkpoints
+safely. Components are imported when a registry is first asked for one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.utils import digit_version
 
 from .version import __version__
 
-__all__ = ['__version__']
+try:
+    import mmcv
+except ImportError as error:
+    raise ImportError(
+        'pvvae_plugin needs mmcv: pip install "pvvae_plugin[mmcv]" brings mmcv-lite, which is enough; '
+        'an installed full mmcv (2.x) serves as well'
+    ) from error
+
+_BOUNDS = {'torch': (torch, '2.6', None), 'mmengine': (mmengine, '0.10.4', '1.0'), 'mmcv': (mmcv, '2.0.1', '3.0')}
+for _name, (_module, _low, _high) in _BOUNDS.items():
+    _version = digit_version(_module.__version__)
+    if _version < digit_version(_low) or (_high and _version >= digit_version(_high)):
+        _wanted = f'>={_low}' + (f',<{_high}' if _high else '')
+        raise ImportError(
+            f'pvvae_plugin {__version__} needs {_name}{_wanted}, found {_module.__version__}: '
+            f'pip install "{_name if _name != "mmcv" else "mmcv-lite"}{_wanted}"'
+        )
+if digit_version(torch.__version__) < digit_version('2.10'):
+    warnings.warn(
+        f'torch {torch.__version__} can be made to run code by a crafted checkpoint (CVE-2026-24747): '
+        'with files from strangers use torch>=2.10',
+        stacklevel=2,
+    )
+
+from .engine.checkpoint import allow_checkpoint_globals  # noqa: E402  (after the versions are known to fit)
+
+allow_checkpoint_globals()
+
+
+def config_path(name: str) -> str:
+    """Path of one of our configs, for ``_base_ = __import__('pvvae_plugin').config_path('pvvae_ucf101.py')``.
+
+    Args:
+        name: Path below ``configs/``.
+
+    Raises:
+        FileNotFoundError: If there is no such config, naming those there are.
+    """
+    package = Path(__file__).resolve().parent
+    # A wheel carries the configs inside the package; a checkout has them beside it.
+    root = next((d for d in (package / '.mim' / 'configs', package.parent / 'configs') if d.is_dir()), None)
+    if root is None or not (root / name).is_file():
+        known = sorted(str(p.relative_to(root)) for p in root.rglob('*.py')) if root else []
+        raise FileNotFoundError(f'no config {name!r} in pvvae_plugin; there are {", ".join(known) or "none"}')
+    return str(root / name)
+
+
+__all__ = ['__version__', 'config_path']

@@ -1,0 +1,36 @@
+# What every run shares: logging, checkpoints, pictures, checks, seeds.
+default_scope = 'pvvae_plugin'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=3),
+)
+custom_hooks = [
+    dict(type='StartCheckHook'),
+    dict(type='CostEstimateHook'),
+    dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),
+    dict(type='PredictionVisualizationHook', num_clips=4),
+]
+
+visualizer = dict(
+    type='Visualizer',
+    vis_backends=[dict(type='LocalVisBackend'), dict(type='VideoTensorboardVisBackend')],
+)
+log_processor = dict(by_epoch=False, window_size=50)
+log_level = 'INFO'
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+model_wrapper_cfg = dict(type='SubmoduleDistributedDataParallel')
+
+# One seed for weights, order of clips, dropped groups and noise.
+randomness = dict(seed=0)
+
+# A checkpoint, or the work directory of an earlier stage, whose last checkpoint is taken.
+load_from = None
+resume = False

@@ -1,0 +1,65 @@
+# Stage 1: pretraining on images of 256, 384 and 512 pixels, as one-frame clips. Any folder of classes, or of images.
+# Not run at full scale by us.
+_base_ = 'pvvae_ucf101.py'
+
+data_root = 'data/images'
+max_iters = 300000
+
+train_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='InfiniteClipSampler'),
+    batch_sampler=dict(
+        type='MultiResolutionBatchSampler',
+        # Alike in pixels for each step, so that no process waits for another. Sizes are the paper's, batches ours.
+        resolutions=[
+            dict(size=256, batch_size=16),
+            dict(size=384, batch_size=7),
+            dict(size=512, batch_size=4),
+        ],
+    ),
+    dataset=dict(
+        type='VideoDataset',
+        data_root=data_root + '/train',
+        clip_len=1,
+        pipeline=[
+            dict(type='ResizeClip', size=256),
+            dict(type='RandomCropClip', size=256),
+            dict(type='RandomFlipClip', prob=0.5),
+            dict(type='PackClip'),
+        ],
+    ),
+)
+val_dataloader = dict(
+    _delete_=True,
+    batch_size=16,
+    num_workers=4,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='VideoDataset',
+        data_root=data_root + '/val',
+        clip_len=1,
+        test_mode=True,
+        pipeline=[
+            dict(type='ResizeClip', size=256),
+            dict(type='CenterCropClip', size=256),
+            dict(type='PackClip'),
+        ],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = [dict(type='VideoReconstruction')]
+test_evaluator = val_evaluator
+
+# The GAN enters with stage 2.
+model = dict(discriminator=None, adversarial=None)
+train_cfg = dict(max_iters=max_iters)
+optim_wrapper = dict(discriminator=None)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=1000, T_max=max_iters - 1000),
+]

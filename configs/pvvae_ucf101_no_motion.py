@@ -1,0 +1,4 @@
+# Ablation: prediction without the motion-aware difference term.
+_base_ = 'pvvae_ucf101.py'
+
+model = dict(loss=dict(diff_weight=0.0))

@@ -1,0 +1,64 @@
+"""Several processes: data-parallel wrapping of the parts of an algorithm, and CPU-only process groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed
+from mmengine.device import get_device
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pvvae_plugin.registry import MODEL_WRAPPERS
+
+
+@MODEL_WRAPPERS.register_module()
+class SubmoduleDistributedDataParallel(nn.Module):
+    """Wraps each part that has an optimiser of its own in ``DistributedDataParallel``.
+
+    One wrapper around a GAN would wait in each pass for gradients of the part that does not play. The wrappers are
+    handed to the algorithm in its ``parallel`` dict, beside and not instead of its submodules: parameters keep their
+    names in checkpoints, and the algorithm's own ``train_step`` is used.
+
+    Args:
+        module: An algorithm with ``optimized_modules`` and ``parallel``.
+        kwargs: For each ``DistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, **kwargs: Any) -> None:
+        super().__init__()
+        self.module = module.to(get_device())
+        options = {'broadcast_buffers': False, 'gradient_as_bucket_view': True, **kwargs}
+        names = {id(child): name for name, child in module.named_children()}
+        for part in module.optimized_modules.values():
+            if any(p.requires_grad for p in part.parameters()):
+                module.parallel[names[id(part)]] = DistributedDataParallel(part, **options)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    def train_step(self, data: dict, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        return self.module.train_step(data, optim_wrapper)
+
+    def val_step(self, data: dict) -> list:
+        return self.module.val_step(data)
+
+    def test_step(self, data: dict) -> list:
+        return self.module.test_step(data)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Skip gradient synchronisation in all parts."""
+        with ExitStack() as stack:
+            for wrapper in self.module.parallel.values():
+                stack.enter_context(wrapper.no_sync())
+            yield
+
+
+def init_cpu_process_group() -> None:
+    """Start a gloo group from torchrun's variables where there is no GPU; MMEngine's own start assumes CUDA."""
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')

@@ -1,0 +1,55 @@
+"""Finds at the start what would otherwise fail, or pass unseen, hours later."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from pvvae_plugin.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StartCheckHook(Hook):
+    """Checks clips against the network, and a loaded checkpoint against the model.
+
+    - Training and validation clips must have a length and size the backbone accepts: a wrong validation set is found
+      before training, not at the first validation.
+    - A checkpoint must hold every weight of the backbone in its shape. MMEngine only warns of missing ones, and the
+      run goes on with random weights in their place.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        loaders = {'train': runner.train_dataloader}
+        if runner.val_loop is not None:
+            loaders['val'] = runner.val_dataloader
+        backbone = _unwrapped(runner).backbone
+        for name, loader in loaders.items():
+            shape = loader.dataset[0]['inputs'].shape
+            try:
+                backbone.check_video(torch.empty(1, *shape, device='meta'))
+            except ValueError as error:
+                raise ValueError(f'clips of {name}_dataloader do not fit the backbone: {error}') from error
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        state = checkpoint.get('state_dict', checkpoint)
+        missing, differing = [], []
+        for name, tensor in _unwrapped(runner).state_dict().items():
+            if not name.startswith('backbone.'):
+                continue
+            found = state.get(name)
+            if found is None:
+                missing.append(name)
+            elif found.shape != tensor.shape:
+                differing.append(f'{name}: {tuple(found.shape)} in the file, {tuple(tensor.shape)} in the model')
+        if missing or differing:
+            raise ValueError(
+                'the checkpoint does not fit the model of this config: '
+                f'{len(missing)} weights missing ({", ".join(missing[:3])}), {len(differing)} of another shape '
+                f'({"; ".join(differing[:3])}). Was it written by a config with another backbone?'
+            )
+
+
+def _unwrapped(runner: Runner) -> torch.nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

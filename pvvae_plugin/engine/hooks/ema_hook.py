@@ -1,0 +1,84 @@
+"""Exponential moving average of the trained weights of one part of an algorithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor
+
+from pvvae_plugin.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TrainedWeightsEMAHook(Hook):
+    """Averages what is trained, and nothing else: no frozen encoder, no discriminator, no perceptual network.
+
+    Validation runs on the averages. A checkpoint's ``state_dict`` holds them too, so that every later reader gets
+    them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's ``EMAHook`` copies the
+    whole algorithm.)
+
+    Args:
+        module: Name of the submodule, e.g. ``'backbone'``.
+        decay: Share of the old average kept at each update; in the first updates less, ``(1 + n) / (10 + n)``, so
+            that the average forgets its random start.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, module: str = 'backbone', decay: float = 0.999) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f'decay must lie in [0, 1), got {decay}')
+        self.module = module
+        self.decay = decay
+        self.averages: dict[str, Tensor] = {}
+
+    def _trained(self, runner: Runner) -> dict[str, Tensor]:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        part = getattr(model, self.module)
+        return {f'{self.module}.{name}': p.detach() for name, p in part.named_parameters() if p.requires_grad}
+
+    def before_train(self, runner: Runner) -> None:
+        weights = self._trained(runner)
+        resumed = self.averages
+        self.averages = {name: resumed.get(name, w).to(w.device).clone() for name, w in weights.items()}
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        optim = runner.optim_wrapper
+        optim = next(iter(optim.values())) if isinstance(optim, OptimWrapperDict) else optim
+        if not optim.should_update():
+            return  # gradients are still being accumulated
+        decay = min(self.decay, (1 + runner.iter) / (10 + runner.iter))
+        weights = self._trained(runner)
+        torch._foreach_lerp_([self.averages[n] for n in weights], list(weights.values()), 1.0 - decay)
+
+    def _swap(self, runner: Runner) -> None:
+        for name, weight in self._trained(runner).items():
+            raw = weight.clone()
+            weight.copy_(self.averages[name])
+            self.averages[name].copy_(raw)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        if self.averages:
+            self._swap(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        if self.averages:
+            self._swap(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        state = checkpoint['state_dict']
+        checkpoint['raw_weights'] = {name: state[name] for name in self.averages}
+        state.update({name: average.cpu() for name, average in self.averages.items()})
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        raw = checkpoint.get('raw_weights')
+        if runner._resume and raw is not None:
+            self.averages = {name: checkpoint['state_dict'][name].clone() for name in raw}
+            checkpoint['state_dict'].update(raw)

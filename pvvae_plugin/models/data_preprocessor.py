@@ -1,0 +1,30 @@
+"""From a list of packed clips to a batch on the model's device."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from pvvae_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class VideoDataPreprocessor(BaseDataPreprocessor):
+    """Stacks uint8 clips and scales them to [-1, 1] on the device, where a byte a value has travelled and not four."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Turn ``inputs``, ``N`` tensors ``(3, T, H, W)`` uint8, into one ``(N, 3, T, H, W)`` float in [-1, 1].
+
+        Raises:
+            ValueError: If the clips of the batch differ in shape.
+        """
+        data = self.cast_data(data)
+        shapes = {tuple(clip.shape) for clip in data['inputs']}
+        if len(shapes) > 1:
+            paths = [sample.metainfo.get('path') for sample in data['data_samples']]
+            raise ValueError(
+                f'clips of one batch differ in shape: {sorted(shapes)} (from {paths}). Crop to one size in the '
+                'pipeline, or use MultiResolutionBatchSampler, which keeps sizes apart'
+            )
+        inputs = torch.stack(list(data['inputs'])).float().div_(127.5).sub_(1.0)
+        return {'inputs': inputs, 'data_samples': data['data_samples']}

@@ -1,0 +1,41 @@
+"""A discriminator that judges patches of space and time (ours; the paper does not describe its own)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from pvvae_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class PatchDiscriminator3D(nn.Module):
+    """PatchGAN (Isola et al., 2017) in three dimensions, with spectral norm.
+
+    Spectral norm instead of batch norm: its statistics come from the weights alone, so that several processes agree
+    with one. Each stage halves space; time is halved by the first two. One-frame clips pass: their temporal taps
+    meet padding, and what is judged is the picture.
+
+    Args:
+        base_width: Channels after the first convolution; doubled at each stage up to eightfold.
+        num_stages: Stages that halve height and width.
+    """
+
+    def __init__(self, base_width: int = 64, num_stages: int = 3) -> None:
+        super().__init__()
+        widths = [3] + [base_width * min(2**i, 8) for i in range(num_stages + 1)]
+        layers = []
+        for i, (c_in, c_out) in enumerate(zip(widths[:-2], widths[1:-1], strict=True)):
+            stride = (2 if i < 2 else 1, 2, 2)
+            layers.append(spectral_norm(nn.Conv3d(c_in, c_out, (3, 4, 4), stride, padding=1)))
+        layers.append(spectral_norm(nn.Conv3d(widths[-2], widths[-1], 3, padding=1)))
+        layers.append(spectral_norm(nn.Conv3d(widths[-1], 1, 3, padding=1)))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """``(N, 3, T, H, W)`` in [-1, 1] to logits ``(N, 1, T', H', W')``; above 0 means real."""
+        x = video
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), 0.2)
+        return self.layers[-1](x)

@@ -1,0 +1,66 @@
+"""The adversarial term of the objective. The paper says when it starts and nothing else: the form is ours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine import dist
+from torch import Tensor, nn
+
+from pvvae_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class AdversarialLoss(nn.Module):
+    """Hinge GAN losses with the adaptive weight of VQGAN (Esser et al., 2021).
+
+    Args:
+        weight: Weight of the generator's term, after the adaptive factor.
+        start_iter: Iteration of the run from which both networks play; before it, nothing of this is computed.
+            Paper: 5,000 in predictive training, 0 in decoder fine-tuning.
+        adaptive: Scale the term so that at the decoder's last layer its gradient is as long as the reconstruction's.
+    """
+
+    def __init__(self, weight: float = 0.3, start_iter: int = 5000, adaptive: bool = True) -> None:
+        super().__init__()
+        if weight < 0 or start_iter < 0:
+            raise ValueError(f'weight and start_iter must not be negative, got {weight} and {start_iter}')
+        self.weight = weight
+        self.start_iter = start_iter
+        self.adaptive = adaptive
+
+    def generator_loss(self, fake_logits: Tensor, rec_loss: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
+        """Weighted generator term.
+
+        Args:
+            fake_logits: The discriminator's verdict on reconstructions, any shape.
+            rec_loss: Sum of the reconstruction terms, still attached to its graph.
+            last_layer: The parameter at which gradients are compared.
+        """
+        loss = -_precise(fake_logits).mean()
+        factor = adaptive_weight(rec_loss, loss, last_layer) if self.adaptive else loss.new_ones(())
+        return {'loss_gan': self.weight * factor * loss, 'gan_factor': factor}
+
+    @staticmethod
+    def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
+        """Hinge loss of the discriminator, and its mean verdicts for the log."""
+        real, fake = _precise(real_logits), _precise(fake_logits)
+        loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+        return {'loss_disc': loss, 'logits_real': real.detach().mean(), 'logits_fake': fake.detach().mean()}
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bfloat16, under autocast
+
+
+def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
+    """Ratio of the gradients' norms at ``last_layer``, detached and kept within [0, 1e4].
+
+    The gradients are averaged over processes before their norms are taken, so that every process, and one process
+    with the whole batch, gets the same weight.
+    """
+    rec_grad = torch.autograd.grad(rec_loss, last_layer, retain_graph=True)[0]
+    gan_grad = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]
+    for grad in (rec_grad, gan_grad):
+        dist.all_reduce(grad, op='mean')
+    return (rec_grad.norm() / (gan_grad.norm() + 1e-4)).clamp(0.0, 1e4).detach()

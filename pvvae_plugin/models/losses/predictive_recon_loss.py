@@ -1,0 +1,101 @@
+"""The objective of a predictive VAE, its adversarial term aside (paper, section on losses)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pvvae_plugin.models.vae import PredictiveOutput
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.temporal import frames_to_groups, observed_frame_mask
+
+
+def frame_difference_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
+    """Mean squared error between differences of adjacent frames, the motion-aware term.
+
+    The paper does not state its norm; squared, like the reconstruction term, is ours.
+
+    Args:
+        reconstruction: ``(N, 3, T, H, W)``.
+        video: ``(N, 3, T, H, W)``.
+
+    Returns:
+        A scalar; 0 for one-frame clips, which have no adjacent frames.
+    """
+    error = reconstruction - video  # the difference of differences is the difference of errors
+    if error.shape[2] == 1:
+        return error.sum() * 0.0
+    return (error[:, :, 1:] - error[:, :, :-1]).square().mean()
+
+
+@MODELS.register_module()
+class PredictiveReconLoss(nn.Module):
+    """``rec * (MSE + diff * Diff) + lpips * LPIPS + kl * KL`` over the whole clip, observed and dropped frames alike.
+
+    The paper gives no weights. Defaults are ours: KL 1e-6 and LPIPS 1 as in sibling work, reconstruction 10 because
+    squared errors of pixels in [-1, 1] are about ten times smaller than the absolute ones those recipes weigh by 1.
+
+    Args:
+        rec_weight: Weight of MSE and of the difference term together.
+        diff_weight: Weight of the difference term relative to MSE; 0 leaves it out (an ablation of the paper).
+        lpips_weight: Weight of LPIPS; 0 leaves it out.
+        kl_weight: Weight of the KL divergence averaged over latent elements.
+        lpips: Config of the :class:`LPIPS` module; needed where ``lpips_weight`` is not 0.
+    """
+
+    def __init__(
+        self,
+        rec_weight: float = 10.0,
+        diff_weight: float = 1.0,
+        lpips_weight: float = 0.0,
+        kl_weight: float = 1e-6,
+        lpips: dict | None = None,
+    ) -> None:
+        super().__init__()
+        weights = {'rec': rec_weight, 'diff': diff_weight, 'lpips': lpips_weight, 'kl': kl_weight}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f'{name}_weight must not be negative, got {weight}')
+        if lpips_weight and lpips is None:
+            raise ValueError(
+                "lpips_weight is not 0, but no network is named: set lpips=dict(type='LPIPS', net='vgg'), "
+                'or lpips_weight=0 to do without'
+            )
+        self.rec_weight = rec_weight
+        self.diff_weight = diff_weight
+        self.lpips_weight = lpips_weight
+        self.kl_weight = kl_weight
+        self.lpips = MODELS.build(lpips) if lpips_weight else None
+
+    def forward(self, output: PredictiveOutput, video: Tensor) -> dict[str, Tensor]:
+        """Named terms, each weighted; keys with ``loss`` add up to the objective, the others are for the log.
+
+        Args:
+            output: Of the VAE.
+            video: The whole clip ``(N, 3, T, H, W)`` in [-1, 1].
+        """
+        precise = torch.promote_types(output.reconstruction.dtype, torch.float32)  # not in bfloat16, under autocast
+        reconstruction, video = output.reconstruction.to(precise), video.to(precise)
+        squared = (reconstruction - video).square()
+        terms = {'loss_mse': self.rec_weight * squared.mean()}
+        if self.diff_weight:
+            diff = frame_difference_loss(reconstruction, video)
+            terms['loss_diff'] = self.rec_weight * self.diff_weight * diff
+        if self.lpips is not None:
+            terms['loss_lpips'] = self.lpips_weight * self.lpips(reconstruction, video).mean()
+        terms['loss_kl'] = self.kl_weight * output.posterior.kl(output.num_observed_groups)
+        terms.update(_split_by_observed(squared.detach(), output))
+        return terms
+
+
+def _split_by_observed(squared: Tensor, output: PredictiveOutput) -> dict[str, Tensor]:
+    """Mean squared error of observed and of predicted frames, for the log; a part without frames is left out."""
+    frames = squared.mean(dim=(1, 3, 4))  # (N, T)
+    num_groups = frames_to_groups(frames.shape[1], output.temporal_ratio)
+    mask = observed_frame_mask(
+        output.num_observed_groups.tolist(), num_groups, output.temporal_ratio, device=frames.device
+    )
+    parts = {'mse_observed': frames[mask].mean()}
+    if not mask.all():
+        parts['mse_predicted'] = frames[~mask].mean()
+    return parts

@@ -1,0 +1,224 @@
+"""PredictiveVAE: a causal video VAE that can finish a clip from its first groups (paper, section 3)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from pvvae_plugin.functional.keyed_random import randn_like
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
+
+from .coders import Decoder, Encoder
+from .posterior import DiagonalGaussian
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class PredictiveOutput:
+    """What a predictive VAE makes of a clip.
+
+    Attributes:
+        reconstruction: The whole clip, observed and dropped frames alike, ``(N, 3, T, H, W)``.
+        posterior: Over the latents of the longest observed prefix of the batch. Past a clip's own observed groups it
+            means nothing: mask with ``num_observed_groups``.
+        num_observed_groups: LongTensor ``(N,)``.
+        temporal_ratio: Frames of each group but the first.
+    """
+
+    reconstruction: Tensor
+    posterior: DiagonalGaussian
+    num_observed_groups: Tensor
+    temporal_ratio: int
+
+
+@MODELS.register_module()
+class PredictiveVAE(BaseModule):
+    """Causal convolutional video VAE with padding for dropped groups.
+
+    The layout of stages is the paper's: two that halve time and space, then two that halve space only, mirrored in
+    the decoder. Widths, depths, norms and the shape of the padding token are not stated there: ours.
+
+    Args:
+        latent_channels: Channels ``C`` of the latents.
+        encoder_widths: Channels at each level, from full resolution to latents: one more than there are stages.
+        decoder_widths: The same for the decoder, in the same order.
+        encoder_blocks: Residual blocks at each level of the encoder.
+        decoder_blocks: Residual blocks at each level of the decoder.
+        strides: (time, space) stride of each stage of the encoder.
+        patch_size: Side of the squares of pixels folded into channels before the first convolution. 1 is the paper's
+            network; 2 or 4 spare a small machine the full-resolution levels.
+        attention: Attention within each frame, at the latent resolution.
+        padding: What stands in for dropped latents: ``'learnable'``, one trained vector ``(C,)`` for every place and
+            time (the paper's final model), or ``'gaussian'``, standard normal noise.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        init_cfg: As for every MMEngine module.
+
+    Attributes:
+        latent_channels: ``C``.
+        temporal_ratio: ``p_t``, frames for each latent frame.
+        spatial_ratio: ``p_s``, pixels for each side of a latent.
+        latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
+        latent_std: Buffer ``(C,)``; 1 until statistics are set.
+    """
+
+    def __init__(
+        self,
+        latent_channels: int = 64,
+        encoder_widths: Sequence[int] = (64, 128, 256, 512, 896),
+        decoder_widths: Sequence[int] = (96, 192, 384, 768, 1024),
+        encoder_blocks: int = 2,
+        decoder_blocks: int = 3,
+        strides: Sequence[tuple[int, int]] = ((2, 2), (2, 2), (1, 2), (1, 2)),
+        patch_size: int = 1,
+        attention: bool = True,
+        padding: str = 'learnable',
+        gradient_checkpointing: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        for name, widths in (('encoder_widths', encoder_widths), ('decoder_widths', decoder_widths)):
+            if len(widths) != len(strides) + 1:
+                raise ValueError(f'{name} needs {len(strides) + 1} numbers for {len(strides)} strides, got {widths}')
+        if any(s not in (1, 2) for stride in strides for s in stride):
+            raise ValueError(f'strides are pairs (time, space) of 1 or 2, got {strides}')
+        if padding not in ('learnable', 'gaussian'):
+            raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
+        self.latent_channels = latent_channels
+        self.temporal_ratio = math.prod(time for time, _ in strides)
+        self.spatial_ratio = patch_size * math.prod(space for _, space in strides)
+        self.encoder = Encoder(encoder_widths, encoder_blocks, strides, patch_size, latent_channels, attention)
+        self.decoder = Decoder(decoder_widths, decoder_blocks, strides, patch_size, latent_channels, attention)
+        self.encoder.gradient_checkpointing = self.decoder.gradient_checkpointing = gradient_checkpointing
+        self.padding_token = nn.Parameter(0.02 * torch.randn(latent_channels)) if padding == 'learnable' else None
+        self.register_buffer('latent_mean', torch.zeros(latent_channels))
+        self.register_buffer('latent_std', torch.ones(latent_channels))
+        self.to(memory_format=torch.channels_last_3d)
+
+    @property
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+        return self.decoder.out.weight
+
+    def check_video(self, video: Tensor) -> int:
+        """Number of groups of ``video``.
+
+        Raises:
+            ValueError: If the shape is not ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
+        """
+        if video.ndim != 5 or video.shape[1] != 3:
+            raise ValueError(f'a video tensor is (N, 3, T, H, W), got shape {tuple(video.shape)}')
+        for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
+            if length < 1 or length % self.spatial_ratio:
+                below = max(1, length // self.spatial_ratio) * self.spatial_ratio
+                raise ValueError(
+                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
+                    f'resize or crop to {below} or {below + self.spatial_ratio}'
+                )
+        return frames_to_groups(video.shape[2], self.temporal_ratio)
+
+    def encode(self, video: Tensor) -> DiagonalGaussian:
+        """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
+        self.check_video(video)
+        video = video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
+        moments = self.encoder(video)
+        mean, logvar = moments.chunk(2, dim=1)
+        return DiagonalGaussian(mean, logvar.clamp(-30.0, 20.0))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
+            raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
+        return self.decoder(latents.contiguous(memory_format=torch.channels_last_3d))
+
+    def pad_latents(
+        self,
+        latents: Tensor,
+        num_groups: int,
+        num_observed_groups: int | Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Put padding where groups were dropped.
+
+        Args:
+            latents: ``(N, C, g, h, w)``, of the observed groups; ``g`` may exceed a clip's own number.
+            num_groups: Latent frames ``G`` of the result.
+            num_observed_groups: How many of its latents each clip keeps, int or LongTensor ``(N,)``; ``g`` if None.
+            generator: For Gaussian padding: one, or one for each clip.
+
+        Returns:
+            ``(N, C, G, h, w)``. What stood past a clip's observed groups has no influence on it, nor a gradient.
+        """
+        n, c, g, h, w = latents.shape
+        counts = observed_counts(g if num_observed_groups is None else num_observed_groups, n, num_groups)
+        if max(counts) > g:
+            raise ValueError(f'{max(counts)} observed groups asked of latents that have {g}')
+        longest = num_groups - min(counts)
+        if longest > self.decoder.temporal_reach:
+            warnings.warn(
+                f'{longest} groups are padded, but the decoder sees only {self.decoder.temporal_reach:g} latent frames '
+                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
+                stacklevel=2,
+            )
+        if self.padding_token is None:
+            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), generator)
+        else:
+            padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
+        # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
+        mask = observed_mask(counts, num_groups, latents.device).view(n, 1, num_groups, 1, 1)
+        full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
+        return torch.where(mask, full, padding)
+
+    def forward(
+        self, video: Tensor, num_observed_groups: int | Tensor | None = None, generator: Generators = None
+    ) -> PredictiveOutput:
+        """Encode the observed groups of each clip, pad, and decode the whole clip.
+
+        Clips with different numbers are encoded up to the longest one and masked: the encoder is causal, so this is
+        exactly each clip's observed frames encoded alone.
+
+        Args:
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames are not looked at.
+            num_observed_groups: int or LongTensor ``(N,)``, each in ``1..G``; None where nothing is dropped.
+            generator: For the posterior's noise and Gaussian padding: one, or one for each clip.
+        """
+        num_groups = self.check_video(video)
+        counts = observed_counts(num_observed_groups, video.shape[0], num_groups)
+        observed = torch.tensor(counts, device=video.device)
+        posterior = self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
+        latents = self.pad_latents(posterior.sample(generator, num_groups), num_groups, observed, generator)
+        return PredictiveOutput(self.decode(latents), posterior, observed, self.temporal_ratio)
+
+    def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
+        """Finish a clip.
+
+        Args:
+            observed_video: Its first frames, ``(N, 3, T', H, W)`` in [-1, 1].
+            num_frames: Length ``T`` of the result, observed frames included.
+
+        Returns:
+            ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
+        """
+        num_groups = frames_to_groups(num_frames, self.temporal_ratio)
+        if num_frames < observed_video.shape[2]:
+            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
+        return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
+
+    def normalize_latents(self, latents: Tensor) -> Tensor:
+        """Raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation for each channel."""
+        return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
+
+    def denormalize_latents(self, latents: Tensor) -> Tensor:
+        """Inverse of :meth:`normalize_latents`."""
+        return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype).view(1, -1, 1, 1, 1)

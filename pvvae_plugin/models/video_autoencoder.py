@@ -1,0 +1,178 @@
+"""VideoAutoencoder: how a predictive VAE is trained and evaluated (paper, stages 1 to 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor, nn
+
+from pvvae_plugin.functional.keyed_random import torch_generator
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.structures import VideoDataSample
+from pvvae_plugin.temporal import frames_to_groups
+
+
+@MODELS.register_module()
+class VideoAutoencoder(BaseModel):
+    """Algorithm of the VAE's stages: backbone + loss (+ discriminator).
+
+    Args:
+        backbone: Config of a VAE with the interface of :class:`PredictiveVAE`.
+        loss: Config of the reconstruction objective, e.g. :class:`PredictiveReconLoss`.
+        discriminator: Config of a discriminator ``video -> logits``; None for no adversarial term.
+        adversarial: Config of :class:`AdversarialLoss`; given exactly where a discriminator is.
+        freeze_encoder: Train the decoder alone (stage 3): encoder and padding token stay as loaded.
+        data_preprocessor: Config; :class:`VideoDataPreprocessor` if None.
+        init_cfg: As for every MMEngine module.
+
+    Attributes:
+        optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
+        parallel (dict[str, Callable]): Name of a submodule -> its data-parallel wrapper, filled by the wrapper of the
+            whole model. A plain dict, so that names in checkpoints do not depend on how a run was distributed.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        loss: dict,
+        discriminator: dict | None = None,
+        adversarial: dict | None = None,
+        freeze_encoder: bool = False,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or {'type': 'pvvae_plugin.VideoDataPreprocessor'}, init_cfg)
+        if (discriminator is None) != (adversarial is None):
+            raise ValueError('discriminator and adversarial go together: give both, or neither')
+        self.backbone = MODELS.build(backbone)
+        self.loss = MODELS.build(loss)
+        self.discriminator = MODELS.build(discriminator) if discriminator else None
+        self.adversarial = MODELS.build(adversarial) if adversarial else None
+        self.freeze_encoder = freeze_encoder
+        if freeze_encoder:
+            for name, parameter in self.backbone.named_parameters():
+                parameter.requires_grad_(name.startswith('decoder.'))
+        self.parallel: dict[str, Callable[..., Any]] = {}
+
+    @property
+    def optimized_modules(self) -> dict[str, nn.Module]:
+        modules = {'generator': self.backbone}
+        if self.discriminator is not None:
+            modules['discriminator'] = self.discriminator
+        return modules
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[VideoDataSample], mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | list[VideoDataSample]:
+        """MMEngine's three modes.
+
+        Args:
+            inputs: ``(N, 3, T, H, W)`` in [-1, 1].
+            data_samples: One for each clip.
+            mode: ``'tensor'`` gives reconstructions, ``'loss'`` the terms without the adversarial one, ``'predict'``
+                the data samples with reconstruction and predictions filled in.
+        """
+        if mode == 'tensor':
+            return self.backbone(inputs, self._observed_groups(inputs, data_samples)).reconstruction
+        if mode == 'loss':
+            return self.loss(self._run_backbone(inputs, data_samples), inputs)
+        if mode == 'predict':
+            return self._predict(inputs, data_samples)
+        raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
+        """One step of the VAE and, once the adversarial term has started, one of the discriminator."""
+        several = isinstance(optim_wrapper, OptimWrapperDict)
+        generator_optim = optim_wrapper['generator'] if several else optim_wrapper
+        adversarial = self._adversarial_now()
+        with generator_optim.optim_context(self.parallel.get('backbone', self.backbone)):
+            data = self.data_preprocessor(data, training=True)
+            video = data['inputs']
+            output = self._run_backbone(video, data['data_samples'])
+            losses = self.loss(output, video)
+            if adversarial:
+                losses.update(self._generator_term(output.reconstruction, losses))
+        total, log = self.parse_losses(losses)
+        generator_optim.update_params(total)
+        if adversarial:
+            log.update(self._train_discriminator(video, output.reconstruction, optim_wrapper['discriminator']))
+        return log
+
+    def _adversarial_now(self) -> bool:
+        iteration = MessageHub.get_current_instance().get_info('iter', 0)  # of the run, kept by RuntimeInfoHook
+        return self.adversarial is not None and iteration >= self.adversarial.start_iter
+
+    def _generator_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        rec_loss = sum(value for key, value in losses.items() if key in ('loss_mse', 'loss_diff', 'loss_lpips'))
+        with frozen(self.discriminator):
+            fake_logits = self.discriminator(reconstruction)
+        return self.adversarial.generator_loss(fake_logits, rec_loss, self.backbone.last_layer)
+
+    def _train_discriminator(
+        self, video: Tensor, reconstruction: Tensor, optim_wrapper: OptimWrapper
+    ) -> dict[str, Tensor]:
+        discriminator = self.parallel.get('discriminator', self.discriminator)
+        with optim_wrapper.optim_context(discriminator):
+            # One pass for both: a data-parallel wrapper expects one forward for each backward.
+            both = torch.cat([video.to(reconstruction.dtype), reconstruction.detach()])
+            real_logits, fake_logits = discriminator(both).chunk(2)
+            losses = self.adversarial.discriminator_loss(real_logits, fake_logits)
+        total, log = self.parse_losses(losses)
+        optim_wrapper.update_params(total)
+        log.pop('loss')  # the total of the VAE keeps this name
+        return log
+
+    def _run_backbone(self, video: Tensor, data_samples: list[VideoDataSample]) -> Any:
+        backbone = self.parallel.get('backbone', self.backbone)
+        return backbone(video, self._observed_groups(video, data_samples), self._generators(video, data_samples))
+
+    def _observed_groups(self, video: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
+        num_groups = frames_to_groups(video.shape[2], self.backbone.temporal_ratio)
+        counts = [sample.metainfo.get('num_observed_groups', num_groups) for sample in data_samples]
+        return torch.tensor(counts, device=video.device)
+
+    @staticmethod
+    def _generators(video: Tensor, data_samples: list[VideoDataSample]) -> list[torch.Generator] | None:
+        """One generator for each clip, keyed by its draw; None where a foreign data set gives no keys."""
+        keys = [sample.metainfo.get('draw_key') for sample in data_samples]
+        if None in keys:
+            return None
+        return [torch_generator(key, 'latents', device=video.device) for key in keys]
+
+    @torch.no_grad()
+    def _predict(self, video: Tensor, data_samples: list[VideoDataSample]) -> list[VideoDataSample]:
+        """Fill in ``video``, ``reconstruction`` and ``predictions`` for every number of observed groups."""
+        vae = self.backbone
+        num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
+        # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
+        latents = vae.encode(video).mode()
+        reconstruction = vae.decode(latents).float()
+        generators = self._generators(video, data_samples)
+        predictions = {
+            g: vae.decode(vae.pad_latents(latents, num_groups, g, generators)).float() for g in range(1, num_groups)
+        }
+        for i, sample in enumerate(data_samples):
+            sample.set_metainfo({'temporal_ratio': vae.temporal_ratio})
+            sample.video = video[i]
+            sample.reconstruction = reconstruction[i]
+            sample.predictions = {g: clip[i] for g, clip in predictions.items()}
+        return data_samples
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within it the parameters of ``module`` want no gradient: what passes through trains only what came before."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -1,0 +1,93 @@
+"""Train a model from a config.
+
+python tools/train.py configs/pvvae_demo.py
+bash tools/dist_train.sh configs/pvvae_ucf101.py 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from pvvae_plugin.engine import init_cpu_process_group, resolve_checkpoint
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/CONFIG_NAME)')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='go on from a checkpoint; without a path, from the latest in the work directory (or start, if none)',
+    )
+    parser.add_argument('--amp', action='store_true', help='run the forward pass in bfloat16')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--seed', type=int, help="seed of every random draw (default: the config's)")
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, at some cost in speed')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override entries of the config'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """The config with the command line applied."""
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    default_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir
+    cfg.setdefault('randomness', {'seed': 0})
+    if args.seed is not None:
+        cfg.randomness.seed = args.seed
+    if args.deterministic:
+        cfg.randomness.deterministic = True
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is None:
+        cfg.resume = cfg.get('resume', False)
+    elif args.resume == 'auto':
+        cfg.resume, cfg.load_from = True, None
+    else:
+        cfg.resume, cfg.load_from = True, args.resume
+    if cfg.get('load_from'):
+        cfg.load_from = resolve_checkpoint(cfg.load_from)
+    return cfg
+
+
+def enable_amp(cfg: Config) -> None:
+    """Set bfloat16 on every optimiser wrapper of the config."""
+    optim = cfg.optim_wrapper
+    wrappers = [optim] if 'optimizer' in optim else [value for value in optim.values() if isinstance(value, dict)]
+    for wrapper in wrappers:
+        if wrapper.get('type') != 'AutocastOptimWrapper':
+            raise ValueError(f"--amp needs type='AutocastOptimWrapper' in optim_wrapper, got {wrapper.get('type')!r}")
+        wrapper.dtype = 'bfloat16'
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = configure(args)
+    if args.launcher == 'pytorch':
+        init_cpu_process_group()
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
