@@ -1,10 +1,11 @@
 from .data_preprocessor import VideoDataPreprocessor
 from .discriminators import PatchDiscriminator3D
-from .losses import AdversarialLoss, PredictiveReconLoss
+from .losses import LPIPS, AdversarialLoss, PredictiveReconLoss
 from .vae import DiagonalGaussian, PredictiveOutput, PredictiveVAE
 from .video_autoencoder import VideoAutoencoder
 
 __all__ = [
+    'LPIPS',
     'AdversarialLoss',
     'DiagonalGaussian',
     'PatchDiscriminator3D',

@@ -1,0 +1,134 @@
+"""How well the dropped part of a clip is predicted, beside predictors that know nothing of motion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from pvvae_plugin.functional.prediction_error import SquaredErrors, prediction_errors
+from pvvae_plugin.registry import METRICS
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
+
+from .left_out import SUBSTITUTED
+
+
+@METRICS.register_module()
+class FuturePrediction(BaseMetric):
+    """Mean squared error of predicted frames for each number ``k`` of dropped groups, on the scale [-1, 1].
+
+    Read from each sample: ``video``, ``predictions`` (clamped to [-1, 1]) and ``temporal_ratio``. Only frames that the
+    model did not see count. The baselines repeat the last observed frame and the mean of the observed frames. Means
+    and ratios are quotients of sums over the whole data set, not means over clips.
+
+    Results, with the prefix ``predict``, for each k:
+        - ``k1_mse``, ``k1_repeat``, ``k1_mean``: errors of the model and of the two baselines.
+        - ``k1_vs_repeat``, ``k1_vs_mean``: the model's error over a baseline's; below 1 the model knows more.
+        - ``k1_moving_mse`` and so on: the same over the pixels that move, where copying does not help.
+
+    What has no pixels (nothing moves) or no error to divide by (the baseline is perfect) is absent from the results.
+    Clips of one frame have nothing to predict and clips that stand in for an unreadable file (``substituted_path``)
+    are not what was asked for: both are left out, and the log says how many.
+
+    Args:
+        threshold: See :func:`pvvae_plugin.functional.prediction_error.prediction_errors`.
+        collect_device: See mmengine's ``BaseMetric``.
+        prefix: See mmengine's ``BaseMetric``.
+    """
+
+    default_prefix = 'predict'
+
+    def __init__(self, threshold: float = 0.1, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.threshold = threshold
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Append one entry a sample: sums for each k, or :data:`SUBSTITUTED`."""
+        for sample in data_samples:
+            self.results.append(SUBSTITUTED if sample.get('substituted_path') else self._sums(sample))
+
+    def _sums(self, sample: dict) -> dict[int, list[float]]:
+        """Number of dropped groups -> the eight numbers of :class:`SquaredErrors`; empty for a single frame."""
+        video, ratio = sample['video'], sample['temporal_ratio']
+        num_groups = frames_to_groups(video.shape[1], ratio)
+        sums = {}
+        for observed, prediction in sample.get('predictions', {}).items():
+            errors = prediction_errors(
+                video[None], prediction[None].clamp(-1, 1), groups_to_frames(observed, ratio), self.threshold
+            )
+            sums[num_groups - observed] = torch.cat(errors).tolist()
+        return sums
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Errors and ratios for each k; the table of them goes to the log.
+
+        Args:
+            results: One entry a clip: :data:`SUBSTITUTED` where another clip took its place, empty where nothing was
+                predicted.
+        """
+        clips = [entry for entry in results if entry and entry != SUBSTITUTED]
+        left_out, substituted = len(results) - len(clips), results.count(SUBSTITUTED)
+        if left_out:
+            print_log(
+                f'FuturePrediction: {left_out} of {len(results)} clips left out: {substituted} because their files '
+                f'could not be read, {left_out - substituted} with nothing to predict',
+                logger='current',
+                level=logging.WARNING if substituted else logging.INFO,
+            )
+        metrics: dict[str, float] = {}
+        for k in sorted({k for clip in clips for k in clip}):
+            per_clip = torch.tensor([clip[k] for clip in clips if k in clip], dtype=torch.float64)
+            total = SquaredErrors(*per_clip.sum(dim=0).tolist())
+            metrics.update(_summarise(f'k{k}_', total.model, total.repeat, total.mean, total.count))
+            metrics.update(
+                _summarise(
+                    f'k{k}_moving_', total.moving_model, total.moving_repeat, total.moving_mean, total.moving_count
+                )
+            )
+        if metrics:
+            print_log(format_prediction_table(metrics), logger='current', level=logging.INFO)
+        return metrics
+
+
+def _summarise(prefix: str, model: float, repeat: float, mean: float, count: float) -> dict[str, float]:
+    """Means and ratios of sums of squared errors, without those that would divide by zero."""
+    if not count:
+        return {}
+    metrics = {'mse': model / count, 'repeat': repeat / count, 'mean': mean / count}
+    if repeat:
+        metrics['vs_repeat'] = model / repeat
+    if mean:
+        metrics['vs_mean'] = model / mean
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def format_prediction_table(metrics: dict[str, float]) -> str:
+    """Results of :class:`FuturePrediction` as aligned text, one row for each number of dropped groups.
+
+    Args:
+        metrics: Results without the metric's prefix, e.g. ``{'k1_mse': 0.02, ...}``.
+
+    Returns:
+        Lines of text; a dash stands for what the results lack.
+    """
+    columns = {
+        'MSE': 'mse',
+        'repeat': 'repeat',
+        'mean': 'mean',
+        'MSE/repeat': 'vs_repeat',
+        'MSE/mean': 'vs_mean',
+        'moving MSE/repeat': 'moving_vs_repeat',
+        'moving MSE/mean': 'moving_vs_mean',
+    }
+    rows = [['dropped groups', *columns]]
+    for k in sorted({int(name[1:].split('_')[0]) for name in metrics}):
+        values = [metrics.get(f'k{k}_{key}') for key in columns.values()]
+        rows.append([str(k), *('-' if value is None else f'{value:.4f}' for value in values)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    title = 'Future prediction, squared errors on [-1, 1] (a ratio below 1 beats the baseline):'
+    return '\n'.join([title, *lines])

@@ -1,0 +1,96 @@
+"""How well clips come back when nothing is dropped: PSNR, SSIM, LPIPS, averaged and for each frame position."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from pvvae_plugin.functional.image_quality import psnr, ssim
+from pvvae_plugin.registry import METRICS, MODELS
+
+from .left_out import SUBSTITUTED
+
+
+@METRICS.register_module()
+class VideoReconstruction(BaseMetric):
+    """PSNR, SSIM and, where configured, LPIPS of ``reconstruction`` against ``video``.
+
+    Reconstructions are clamped to [-1, 1], then both clips are taken to [0, 1]: the numbers are those of 8-bit images
+    without the rounding. Every value is computed a frame and averaged over all frames of all clips; PSNR is thus a
+    mean of decibels, not the decibels of a mean error.
+
+    Results, with the prefix ``recon``:
+        - ``psnr``, ``ssim``, ``lpips_vgg`` or ``lpips_alex``: means over all frames.
+        - ``psnr_first``: of the first frame of each clip, which causal VAEs treat apart (colour shifts show here).
+        - ``psnr_worst_frame``: of the frame position whose mean is the lowest.
+        - ``psnr_per_frame`` and so on: lists, one mean a frame position over the clips that reach it, rounded to 4
+          digits. mmengine logs and dumps them, and leaves them out of scalar plots.
+
+    Clips that stand in for an unreadable file (``substituted_path``) are left out, and the log says how many.
+
+    Args:
+        lpips: Config of the :class:`LPIPS` module, e.g. ``dict(type='LPIPS', net='alex')``. None: no LPIPS.
+        collect_device: See mmengine's ``BaseMetric``.
+        prefix: See mmengine's ``BaseMetric``.
+
+    Attributes:
+        per_frame (dict[str, list[float]]): The unrounded curves of the last evaluation, on rank 0.
+    """
+
+    default_prefix = 'recon'
+
+    def __init__(self, lpips: dict | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.lpips = None if lpips is None else MODELS.build(lpips)
+        self.per_frame: dict[str, list[float]] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Append one entry a sample: its curves, or :data:`SUBSTITUTED`."""
+        for sample in data_samples:
+            self.results.append(SUBSTITUTED if sample.get('substituted_path') else self._curves(sample))
+
+    def _curves(self, sample: dict) -> dict[str, list[float]]:
+        video, reconstruction = sample['video'][None].float(), sample['reconstruction'][None].float().clamp(-1, 1)
+        # SSIM depends on where zero lies: [0, 1] is where the literature's numbers are from
+        truth, output = (video.double() + 1) / 2, (reconstruction.double() + 1) / 2
+        curves = {'psnr': psnr(output, truth, 1.0), 'ssim': ssim(output, truth, 1.0)}
+        if self.lpips is not None:
+            curves[f'lpips_{self.lpips.net}'] = self.lpips(reconstruction, video)
+        return {name: values[0].tolist() for name, values in curves.items()}
+
+    def compute_metrics(self, results: list) -> dict[str, float | list[float]]:
+        """Means over all frames, the first and the worst position, and the curves.
+
+        Args:
+            results: One entry a clip, :data:`SUBSTITUTED` where another clip took its place.
+        """
+        clips = [entry for entry in results if entry != SUBSTITUTED]
+        if len(clips) < len(results):
+            print_log(
+                f'VideoReconstruction: {len(results) - len(clips)} of {len(results)} clips left out, because their '
+                'files could not be read',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self.per_frame = {}
+        if not clips:
+            return {}
+        metrics: dict[str, Any] = {}
+        for name in clips[0]:
+            curves = [clip[name] for clip in clips]
+            metrics[name] = _mean([value for curve in curves for value in curve])
+            longest = max(len(curve) for curve in curves)
+            self.per_frame[name] = [_mean([c[t] for c in curves if t < len(c)]) for t in range(longest)]
+        metrics['psnr_first'] = self.per_frame['psnr'][0]
+        metrics['psnr_worst_frame'] = min(self.per_frame['psnr'])
+        metrics.update({f'{name}_per_frame': [round(v, 4) for v in c] for name, c in self.per_frame.items()})
+        return metrics
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)

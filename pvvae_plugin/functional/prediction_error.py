@@ -1,0 +1,90 @@
+"""Squared errors of predicted frames, beside those of two predictors that know nothing of motion.
+
+On footage that hardly moves a model learns to copy, and its error looks small. So every error comes with that of
+repeating the last observed frame and of the mean observed frame, over all pixels and over those that move.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class SquaredErrors(NamedTuple):
+    """Sums of squared errors and how many values each sums, one number a clip: ``(N,)``, float64.
+
+    Sums and counts add up over clips; a ratio or a mean of a data set is the quotient of two such sums.
+    """
+
+    model: Tensor
+    repeat: Tensor
+    mean: Tensor
+    count: Tensor
+    moving_model: Tensor
+    moving_repeat: Tensor
+    moving_mean: Tensor
+    moving_count: Tensor
+
+
+def moving_pixels(video: Tensor, threshold: float) -> Tensor:
+    """Pixels that differ from the same pixel one frame earlier by more than ``threshold`` in any channel (ours).
+
+    Args:
+        video: ``(N, C, T, H, W)``.
+        threshold: On the scale of ``video``.
+
+    Returns:
+        bool ``(N, 1, T - 1, H, W)``; entry ``t`` tells about frame ``t + 1``.
+    """
+    return (video[:, :, 1:] - video[:, :, :-1]).abs().amax(dim=1, keepdim=True) > threshold
+
+
+def prediction_errors(
+    truth: Tensor, prediction: Tensor, num_observed_frames: int, threshold: float = 0.1
+) -> SquaredErrors:
+    """Squared errors of the predicted frames: the model's, and of two baselines.
+
+    The baselines are "repeat the last observed frame" and "the mean of the observed frames", both made of true frames.
+
+    Args:
+        truth: ``(N, C, T, H, W)`` in [-1, 1].
+        prediction: Whole clips of the same shape; only frames from ``num_observed_frames`` on are read.
+        num_observed_frames: Frames that the model saw, ``1..T-1``.
+        threshold: A pixel of a predicted frame moves if in the truth it differs from the frame before by more than
+            this in any channel. The default is 0.1 on [-1, 1], about 13 of 255 (ours).
+
+    Returns:
+        The sums and counts, see :class:`SquaredErrors`.
+
+    Raises:
+        ValueError: If the shapes differ or no frame is observed or none is predicted.
+    """
+    if truth.shape != prediction.shape or truth.dim() != 5:
+        raise ValueError(
+            f'truth and prediction must share one shape (N, C, T, H, W), got {tuple(truth.shape)} and '
+            f'{tuple(prediction.shape)}'
+        )
+    num_frames = truth.shape[2]
+    if not 1 <= num_observed_frames < num_frames:
+        raise ValueError(
+            f'num_observed_frames must lie in 1..{num_frames - 1} so that at least one of the {num_frames} frames is '
+            f'observed and one predicted, got {num_observed_frames}'
+        )
+    truth = truth.double()
+    observed, target = truth[:, :, :num_observed_frames], truth[:, :, num_observed_frames:]
+    moving = moving_pixels(truth[:, :, num_observed_frames - 1 :], threshold)  # (N, 1, T - n, H, W)
+
+    guesses = (
+        prediction[:, :, num_observed_frames:].double(),
+        observed[:, :, -1:],
+        observed.mean(dim=2, keepdim=True),
+    )
+    # (N, 1, T - n, H, W) each: moving pixels are chosen whole, so channels may be summed first
+    errors = [(guess - target).square().sum(dim=1, keepdim=True) for guess in guesses]
+    sums = [error.flatten(1).sum(dim=1) for error in errors]
+    moving_sums = [torch.where(moving, error, 0.0).flatten(1).sum(dim=1) for error in errors]
+    count = sums[0].new_full((len(truth),), target[0].numel())
+    moving_count = moving.flatten(1).sum(dim=1).double() * truth.shape[1]
+    return SquaredErrors(*sums, count, *moving_sums, moving_count)

@@ -1,0 +1,134 @@
+"""LPIPS, a perceptual distance, from the package ``lpips`` and a backbone file the user already has."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pvvae_plugin.registry import MODELS
+
+# net: (its builder in torchvision, the file which that stores in torch's cache, smallest side its pooling survives)
+BACKBONES = {
+    'vgg': ('vgg16', 'vgg16-397923af.pth', 16),
+    'alex': ('alexnet', 'alexnet-owt-7be5be79.pth', 31),
+}
+# Pixels that the backbone sees at once: 16 frames of 256 x 256. Without gradients this bounds the memory.
+CHUNK_PIXELS = 16 * 256 * 256
+
+
+@MODELS.register_module()
+class LPIPS(nn.Module):
+    """Learned perceptual image patch similarity of each frame.
+
+    Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018; version 0.1 with its
+    calibrated linear weights.
+
+    Nothing is downloaded: the linear weights ship with the package ``lpips``, the ImageNet backbone is read from
+    ``weights`` or from torch's cache. Numbers of different backbones do not compare, so name the backbone beside them.
+
+    The network is a fixed ruler. It is always in evaluation mode, in float32, on the device of its input; it has no
+    trainable parameter, and none of it enters the ``state_dict`` (checkpoints stay small and load without it).
+
+    Args:
+        net: ``'vgg'`` (usual as a loss) or ``'alex'`` (usual as a metric; its authors' recommendation).
+        weights: torchvision's state dict of the backbone. None: the file of that name in torch's cache,
+            ``torch.hub.get_dir()/checkpoints``.
+
+    Raises:
+        ImportError: If the package ``lpips`` or its torchvision is not installed.
+        FileNotFoundError: If the backbone's weights are in neither place.
+        ValueError: If ``net`` is unknown or the file belongs to another network.
+    """
+
+    def __init__(self, net: str = 'vgg', weights: str | Path | None = None) -> None:
+        super().__init__()
+        if net not in BACKBONES:
+            raise ValueError(f'net must be one of {sorted(BACKBONES)}, got {net!r}')
+        self.net = net
+        path = _find_weights(net, weights)
+        network = _build_network(net)
+        _load_backbone(network.net, path)
+        # In a list, out of torch's sight: a registered child would enter state dicts, optimizers and DDP's buckets,
+        # follow .half(), and be switched to training mode.
+        self._network = [network.eval().requires_grad_(False).float()]
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Distance of each frame; gradients flow to both arguments.
+
+        Args:
+            a: Video ``(N, 3, T, H, W)`` in [-1, 1].
+            b: Video of the same shape.
+
+        Returns:
+            ``(N, T)``, float32.
+
+        Raises:
+            ValueError: If the shapes differ or the frames are too small for the backbone.
+        """
+        if a.shape != b.shape or a.dim() != 5 or a.shape[1] != 3:
+            raise ValueError(
+                f'LPIPS compares two videos of one shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
+            )
+        n, _, t, h, w = a.shape
+        smallest = BACKBONES[self.net][2]
+        if min(h, w) < smallest:
+            raise ValueError(
+                f"LPIPS with net='{self.net}' needs frames of at least {smallest} x {smallest} pixels, got {h} x {w}"
+            )
+        network = self._network[0].to(a.device)
+        frames = [video.float().transpose(1, 2).flatten(0, 1) for video in (a, b)]  # (N * T, 3, H, W)
+        step = max(1, CHUNK_PIXELS // (h * w))
+        with torch.autocast(a.device.type, enabled=False):
+            distances = [network(x, y).flatten() for x, y in zip(*(f.split(step) for f in frames), strict=True)]
+        return torch.cat(distances).view(n, t)
+
+
+def _find_weights(net: str, weights: str | Path | None) -> Path:
+    builder, file_name, _ = BACKBONES[net]
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / file_name
+    path = cached if weights is None else Path(weights).expanduser()
+    if path.is_file():
+        return path
+    given = "'weights' is not set" if weights is None else f"no file at weights='{weights}'"
+    in_cache = 'there is one' if cached.is_file() else 'there is none'
+    raise FileNotFoundError(
+        f"LPIPS with net='{net}' needs torchvision's weights of {builder}, {file_name}: {given}; in torch's cache, "
+        f'{cached}, {in_cache}. Nothing is downloaded during a run. Where there is a network, fetch the file into the '
+        'cache with\n'
+        f"""  python -c "import torchvision; torchvision.models.{builder}(weights='IMAGENET1K_V1')"\n"""
+        f"and leave 'weights' unset, or pass weights='/path/to/{file_name}'. To do without LPIPS, take it out of the "
+        'config: the setting `lpips` of the loss (with lpips_weight=0) or of the metric VideoReconstruction.'
+    )
+
+
+def _build_network(net: str) -> nn.Module:
+    """The package's network with its linear weights and a backbone of random weights."""
+    try:
+        import lpips
+    except ImportError as error:
+        raise ImportError(
+            f'LPIPS needs the packages lpips and torchvision ({error}): pip install "pvvae_plugin[lpips]"'
+        ) from error
+    # the random weights are replaced at once; drawing them must not shift anybody else's random numbers
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')  # `pretrained` is deprecated
+        return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+
+
+def _load_backbone(backbone: nn.Module, path: Path) -> None:
+    """Fill lpips' slices from torchvision's state dict: ``slice2.5.weight`` is its ``features.5.weight``."""
+    source = torch.load(path, map_location='cpu', weights_only=True)
+    renamed = {key: 'features.' + key.split('.', 1)[1] for key in backbone.state_dict()}
+    absent = sorted(set(renamed.values()) - set(source))
+    if absent:
+        raise ValueError(
+            f"{path} is not torchvision's state dict of this backbone: it lacks {', '.join(absent[:3])}"
+            f'{" and others" if len(absent) > 3 else ""}'
+        )
+    try:
+        backbone.load_state_dict({key: source[name] for key, name in renamed.items()})
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not torchvision's state dict of this backbone: {error}") from error

@@ -1,0 +1,104 @@
+"""Pictures of what the model reconstructs and predicts, at each validation and test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import TensorboardVisBackend
+from PIL import Image
+
+from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.structures import VideoDataSample
+from pvvae_plugin.temporal import groups_to_frames
+
+from .strips import draw_panels, draw_strip, to_uint8
+from .tensorboard import VideoTensorboardVisBackend
+from .video_files import encode_gif, write_atomically
+
+
+@HOOKS.register_module()
+class PredictionVisualizationHook(Hook):
+    """Draws the first clips of each validation and test.
+
+    A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
+    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
+    orange border marks what was predicted, and ``clip_00.gif``, the same clips side by side. ``vis/latest.png`` is the
+    latest strip of the first clip. A TensorBoard backend gets the strips, and the animations too if it is
+    :class:`VideoTensorboardVisBackend`. Only rank 0 draws, and what it draws are the first clips of its own share.
+
+    Args:
+        num_clips: Clips to draw each time.
+        fps: Frames a second of the animations.
+        out_dir: None: the run's work directory.
+    """
+
+    def __init__(self, num_clips: int = 4, fps: float = 8, out_dir: str | None = None) -> None:
+        self.num_clips = num_clips
+        self.fps = fps
+        self.out_dir = out_dir
+        self._num_drawn = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start counting clips anew."""
+        self._num_drawn = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start counting clips anew."""
+        self._num_drawn = 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
+    ) -> None:
+        """Draw what is still wanted of a validation batch."""
+        # `runner.val()` without training has no training loop, and asking for its iteration would build one
+        step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
+        self._draw(runner, outputs or [], f'iter_{step:06d}', step)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
+    ) -> None:
+        """Draw what is still wanted of a test batch."""
+        self._draw(runner, outputs or [], 'test', 0)
+
+    @master_only
+    def _draw(self, runner: Runner, samples: Sequence[VideoDataSample], folder: str, step: int) -> None:
+        root = Path(self.out_dir or runner.work_dir) / 'vis'
+        for sample in samples[: self.num_clips - self._num_drawn]:
+            clips, captions, num_observed = _rows(sample)
+            strip = draw_strip(clips, captions, num_observed)
+            panels = draw_panels(clips, captions, num_observed)
+            name = f'clip_{self._num_drawn:02d}'
+            path = root / folder / f'{name}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(strip).save(path)
+            write_atomically(path.with_suffix('.gif'), encode_gif(panels, self.fps))
+            if self._num_drawn == 0:
+                shutil.copyfile(path, root / 'latest.png')
+            self._add_to_tensorboard(runner, name, strip, panels, step)
+            self._num_drawn += 1
+
+    def _add_to_tensorboard(self, runner: Runner, name: str, strip: np.ndarray, panels: np.ndarray, step: int) -> None:
+        for backend in runner.visualizer._vis_backends.values():  # mmengine finds backends only by a name users choose
+            if isinstance(backend, TensorboardVisBackend):
+                backend.add_image(f'vis/{name}', strip, step)
+            if isinstance(backend, VideoTensorboardVisBackend):
+                backend.add_video(f'vis_animated/{name}', panels, step, self.fps)
+
+
+def _rows(sample: VideoDataSample) -> tuple[list[np.ndarray], list[str], list[int | None]]:
+    """Clips, captions and numbers of observed frames, top to bottom."""
+    clips = [to_uint8(sample.video), to_uint8(sample.reconstruction)]
+    captions, num_observed = ['truth', 'reconstruction'], [None, None]
+    for observed, prediction in sorted(sample.get('predictions', {}).items()):
+        frames = groups_to_frames(observed, sample.temporal_ratio)
+        clips.append(to_uint8(prediction))
+        captions.append(f'from {frames} frame{"s" if frames > 1 else ""}')
+        num_observed.append(frames)
+    return clips, captions, num_observed

@@ -1,0 +1,125 @@
+"""Clips as files that browsers play: GIF and WebM."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+# Browsers slow frames shorter than 2 hundredths of a second down to 10.
+MAX_GIF_FPS = 50
+PALETTE_PIXELS = 1 << 20
+
+
+def encode_gif(frames: np.ndarray, fps: float) -> bytes:
+    """An endlessly looping GIF with one palette for all frames, so that still regions do not flicker.
+
+    GIF counts time in hundredths of a second. Frame durations are rounded so that the whole keeps its length: 8 frames
+    a second alternate between 0.12 and 0.13 s. Equal neighbours are stored once, with the sum of their durations.
+
+    Args:
+        frames: uint8 ``(T, H, W, 3)``.
+        fps: Frames a second, above 0 and at most 50.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        ValueError: If the frames' shape or type or ``fps`` is wrong.
+    """
+    _check(frames, fps)
+    if fps > MAX_GIF_FPS:
+        raise ValueError(f'a GIF plays at most {MAX_GIF_FPS} frames a second, got fps={fps}; use write_video')
+    palette = _shared_palette(frames)
+    # without dithering: its noise crawls over still regions from frame to frame
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    ends = [round(100 * (t + 1) / fps) for t in range(len(frames))]
+    durations = [10 * (end - start) for start, end in zip([0, *ends], ends, strict=False)]  # milliseconds
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, 'GIF', save_all=True, append_images=images[1:], duration=durations, loop=0, disposal=1, optimize=False
+    )
+    return buffer.getvalue()
+
+
+def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
+    """Write a looping GIF; the file appears whole or not at all. See :func:`encode_gif`."""
+    write_atomically(path, encode_gif(frames, fps))
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
+    """Write a WebM video (VP9, or VP8 where OpenCV lacks VP9); the file appears whole or not at all.
+
+    Browsers play it. OpenCV from PyPI cannot write H.264, which is why there is no .mp4. FFmpeg's note on the console
+    that a tag is not supported does no harm: it picks the right tag itself.
+
+    Args:
+        path: Ends in ``.webm``.
+        frames: uint8 ``(T, H, W, 3)``; H and W are even.
+        fps: Frames a second.
+
+    Raises:
+        ValueError: If the name, the frames' shape or type, or ``fps`` is wrong.
+        RuntimeError: If this OpenCV can write neither codec.
+    """
+    _check(frames, fps)
+    path = Path(path)
+    if path.suffix != '.webm':
+        raise ValueError(f'write_video writes .webm files, got {path.name!r}')
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise ValueError(
+            f'frames need an even height and width, or OpenCV cuts off the last row or column; got {height} x {width}: '
+            'pad or crop them'
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # the temporary name keeps the suffix, by which OpenCV chooses the container
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        temporary = Path(folder) / path.name
+        writer = _open_writer(temporary, fps, (width, height))
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV takes BGR
+        writer.release()
+        os.replace(temporary, path)
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file by way of a temporary one beside it, so that a reader never meets half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _shared_palette(frames: np.ndarray) -> Image.Image:
+    """Median cut over pixels taken evenly from all frames."""
+    pixels = frames.reshape(-1, 3)
+    pixels = pixels[:: max(1, len(pixels) // PALETTE_PIXELS)]
+    return Image.fromarray(np.ascontiguousarray(pixels[None])).quantize(256, Image.Quantize.MEDIANCUT)
+
+
+def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    for codec in ('VP90', 'VP80'):
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
+        if writer.isOpened():
+            return writer
+    raise RuntimeError(
+        f'OpenCV {cv2.__version__} can write neither VP9 nor VP8, the codecs of .webm: install opencv-python or '
+        'opencv-python-headless from PyPI, whose FFmpeg has both, or write a GIF'
+    )
+
+
+def _check(frames: np.ndarray, fps: float) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise ValueError(f'frames must be uint8 (T, H, W, 3) with T >= 1, got {frames.dtype} {frames.shape}')
+    if not fps > 0:
+        raise ValueError(f'fps must be positive, got {fps}')
