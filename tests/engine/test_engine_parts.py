@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper
+
+from pvvae_plugin.engine import resolve_checkpoint
+from pvvae_plugin.engine.cost import backbone_cost
+from pvvae_plugin.registry import HOOKS, MODELS, OPTIM_WRAPPERS
+
+
+class Runner:
+    """As much of a runner as a hook looks at."""
+
+    def __init__(self, model, optim_wrapper=None):
+        self.model = model
+        self.optim_wrapper = optim_wrapper
+        self.iter = 0
+        self._resume = False
+
+
+def make_model(tiny_vae_config, **options):
+    return MODELS.build(
+        {
+            'type': 'VideoAutoencoder',
+            'backbone': tiny_vae_config,
+            'loss': {'type': 'PredictiveReconLoss'},
+            **options,
+        }
+    )
+
+
+def sgd(model, **options):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return OptimWrapper(torch.optim.SGD(parameters, lr=0.1), **options)
+
+
+def perturb(model):
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p))
+
+
+def test_ema_follows_the_recursion_and_only_what_is_trained(tiny_vae_config):
+    model = make_model(tiny_vae_config, freeze_encoder=True)
+    runner = Runner(model, sgd(model))
+    hook = HOOKS.build({'type': 'TrainedWeightsEMAHook', 'decay': 0.9})
+    hook.before_train(runner)
+    name = 'backbone.decoder.out.weight'
+    expected = model.backbone.last_layer.detach().double().clone()
+    for step in range(30):
+        perturb(model)
+        runner.iter = step
+        hook.after_train_iter(runner, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.backbone.last_layer.detach().double()
+    torch.testing.assert_close(hook.averages[name].double(), expected, rtol=1e-5, atol=1e-5)
+    assert all(key.startswith('backbone.decoder.') for key in hook.averages)
+
+
+def test_ema_waits_for_accumulated_gradients(tiny_vae_config):
+    model = make_model(tiny_vae_config)
+    optim = sgd(model, accumulative_counts=2)
+    runner = Runner(model, optim)
+    hook = HOOKS.build({'type': 'TrainedWeightsEMAHook'})
+    hook.before_train(runner)
+    before = {k: v.clone() for k, v in hook.averages.items()}
+    perturb(model)
+    loss = model.backbone.last_layer.sum()
+    optim.update_params(loss)
+    hook.after_train_iter(runner, 0)
+    assert all(torch.equal(hook.averages[k], v) for k, v in before.items())
+    optim.update_params(model.backbone.last_layer.sum())
+    hook.after_train_iter(runner, 1)
+    assert not torch.equal(hook.averages['backbone.decoder.out.weight'], before['backbone.decoder.out.weight'])
+
+
+def test_ema_is_validated_saved_and_resumed(tiny_vae_config):
+    model = make_model(tiny_vae_config)
+    runner = Runner(model, sgd(model))
+    hook = HOOKS.build({'type': 'TrainedWeightsEMAHook'})
+    hook.before_train(runner)
+    average = model.backbone.last_layer.detach().clone()
+    perturb(model)
+    raw = model.backbone.last_layer.detach().clone()
+
+    hook.before_val_epoch(runner)
+    assert torch.equal(model.backbone.last_layer, average)
+    hook.after_val_epoch(runner)
+    assert torch.equal(model.backbone.last_layer, raw)
+
+    checkpoint = {'state_dict': dict(model.state_dict())}
+    hook.before_save_checkpoint(runner, checkpoint)
+    checkpoint = copy.deepcopy(checkpoint)
+    assert torch.equal(checkpoint['state_dict']['backbone.decoder.out.weight'], average)
+
+    resumed = make_model(tiny_vae_config)
+    other = Runner(resumed, sgd(resumed))
+    other._resume = True
+    again = HOOKS.build({'type': 'TrainedWeightsEMAHook'})
+    again.after_load_checkpoint(other, checkpoint)
+    resumed.load_state_dict(checkpoint['state_dict'])
+    again.before_train(other)
+    assert torch.equal(resumed.backbone.last_layer, raw)
+    assert torch.equal(again.averages['backbone.decoder.out.weight'], average)
+
+
+def test_checkpoint_of_another_network_is_refused(tiny_vae_config):
+    runner = Runner(make_model(tiny_vae_config))
+    hook = HOOKS.build({'type': 'StartCheckHook'})
+    state = dict(runner.model.state_dict())
+    hook.after_load_checkpoint(runner, {'state_dict': dict(state)})
+    del state['backbone.padding_token']
+    state['backbone.decoder.out.bias'] = torch.zeros(7)
+    with pytest.raises(ValueError, match=r'1 weights missing \(backbone.padding_token\), 1 of another shape'):
+        hook.after_load_checkpoint(runner, {'state_dict': state})
+
+
+def test_mmengine_checkpoints_load_safely_and_strangers_pickles_do_not(tmp_path):
+    buffer = HistoryBuffer([0.5, np.float64(0.25)], [1, 1])
+    torch.save({'message_hub': {'log_scalars': {'train/loss': buffer}}}, tmp_path / 'good.pth')
+    loaded = torch.load(tmp_path / 'good.pth', weights_only=True)
+    assert loaded['message_hub']['log_scalars']['train/loss'].mean() == pytest.approx(0.375)
+
+    class Malicious:
+        def __reduce__(self):
+            return (exec, (f'open({str(tmp_path / "owned")!r}, "w").close()',))
+
+    class Prying:
+        def __reduce__(self):
+            return (getattr, (HistoryBuffer, '__init__'))
+
+    for stranger in (Malicious(), Prying()):
+        torch.save({'state_dict': stranger}, tmp_path / 'bad.pth')
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(tmp_path / 'bad.pth', weights_only=True)
+    assert not (tmp_path / 'owned').exists()
+
+
+def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match='train the earlier stage first'):
+        resolve_checkpoint(str(tmp_path / 'missing'))
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        resolve_checkpoint(str(tmp_path))
+    (tmp_path / 'iter_10.pth').touch()
+    # The path noted by a run stays valid when its directory has moved.
+    (tmp_path / 'last_checkpoint').write_text('somewhere_else/iter_10.pth')
+    assert resolve_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_10.pth')
+    assert resolve_checkpoint(str(tmp_path / 'iter_10.pth')) == str(tmp_path / 'iter_10.pth')
+
+
+def test_cost_of_a_convolution_only_network_against_counting_by_hand(tiny_vae_config):
+    tiny_vae_config['attention'] = False
+    cost = backbone_cost(tiny_vae_config, 5, 32, 32)
+    vae = MODELS.build(tiny_vae_config)
+    total = {'encoder': 0, 'decoder': 0}
+
+    def count(part):
+        def hook(module, inputs, output):
+            taps = module.weight[0, 0].numel()
+            if inputs[0].shape[2] == 1:  # a single frame meets one temporal tap
+                taps //= module.kernel_size[0]
+            total[part] += 2 * taps * module.in_channels * output.numel()
+
+        return hook
+
+    for part in total:
+        for module in getattr(vae, part).modules():
+            if isinstance(module, torch.nn.Conv3d):
+                module.register_forward_hook(count(part))
+    with torch.no_grad():
+        vae.decode(vae.encode(torch.zeros(1, 3, 5, 32, 32)).mode())
+    assert (cost.encode_flops, cost.decode_flops) == (total['encoder'], total['decoder'])
+    assert cost.parameters == sum(p.numel() for p in vae.parameters())
+    checkpointed = backbone_cost(dict(tiny_vae_config, gradient_checkpointing=True), 5, 32, 32)
+    assert 0 < checkpointed.activation_bytes < cost.activation_bytes
+
+
+def test_cost_agrees_with_fvcore_attention_included(tiny_vae_config):
+    from fvcore.nn import FlopCountAnalysis
+
+    def attention_macs(inputs, outputs):
+        n, heads, queries, width = inputs[0].type().sizes()
+        keys, value_width = inputs[1].type().sizes()[-2], inputs[2].type().sizes()[-1]
+        return n * heads * queries * keys * (width + value_width)
+
+    class Roundtrip(torch.nn.Module):
+        def __init__(self, vae):
+            super().__init__()
+            self.vae = vae
+
+        def forward(self, x):
+            return self.vae.decode(self.vae.encode(x).mode())
+
+    cost = backbone_cost(tiny_vae_config, 5, 64, 64)
+    analysis = FlopCountAnalysis(Roundtrip(MODELS.build(tiny_vae_config).eval()), torch.zeros(1, 3, 5, 64, 64))
+    analysis.set_op_handle('aten::scaled_dot_product_attention', attention_macs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    by_operator = analysis.by_operator()
+    macs = by_operator['conv'] + by_operator['scaled_dot_product_attention']
+    assert 2 * macs == cost.encode_flops + cost.decode_flops
+
+
+def test_autocast_wrapper_refuses_what_it_does_not_do():
+    with pytest.raises(ValueError, match='float16'):
+        OPTIM_WRAPPERS.build(
+            {
+                'type': 'AutocastOptimWrapper',
+                'dtype': 'float16',
+                'optimizer': torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0),
+            }
+        )
