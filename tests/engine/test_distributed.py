@@ -1,0 +1,88 @@
+"""Two processes must give the weights that one process gives with the whole batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+from mmengine.logging import MessageHub
+from mmengine.registry import DefaultScope
+
+from pvvae_plugin.engine import SubmoduleDistributedDataParallel, SubmoduleOptimWrapperConstructor
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.structures import VideoDataSample
+
+STEPS = 3
+
+
+def build(config: dict, state: dict | None) -> torch.nn.Module:
+    with DefaultScope.overwrite_default_scope('pvvae_plugin'):
+        model = MODELS.build(config).double()
+    if state is not None:
+        model.load_state_dict(state)
+    return model
+
+
+def batch_of(step: int, indices: list[int]) -> dict:
+    """Clips keyed by step and index, with their own numbers of observed groups; in step 0 nothing is dropped."""
+    inputs, samples = [], []
+    for i in indices:
+        generator = torch.Generator().manual_seed(1000 * step + i)
+        inputs.append(torch.randint(0, 256, (3, 9, 32, 32), generator=generator, dtype=torch.uint8))
+        observed = 3 if step == 0 else 1 + (i + step) % 3
+        meta = {'draw_key': 100 * step + i, 'num_observed_groups': observed, 'path': str(i)}
+        samples.append(VideoDataSample(metainfo=meta))
+    return {'inputs': inputs, 'data_samples': samples}
+
+
+def train(model: torch.nn.Module, indices: list[int]) -> None:
+    # SGD: its update is proportional to the gradient, where Adam's first one is only the gradient's sign.
+    entry = {'type': 'AutocastOptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.05}}
+    parts = getattr(model, 'module', model).optimized_modules
+    optim = SubmoduleOptimWrapperConstructor({name: dict(entry) for name in parts})(model)
+    hub = MessageHub.get_current_instance()
+    for step in range(STEPS):
+        hub.update_info('iter', step)
+        model.train_step(batch_of(step, indices), optim)
+
+
+def worker(rank: int, port: int, config: dict, state: dict, out: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
+    )
+    torch.distributed.init_process_group('gloo')
+    with DefaultScope.overwrite_default_scope('pvvae_plugin'):
+        model = build(config, state)
+        train(SubmoduleDistributedDataParallel(model), [rank, rank + 2])
+    torch.save(model.state_dict(), f'{out}/rank{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tiny_vae_config, tmp_path):
+    config = {
+        'type': 'VideoAutoencoder',
+        'backbone': tiny_vae_config,
+        'loss': {'type': 'PredictiveReconLoss'},
+        'discriminator': {'type': 'PatchDiscriminator3D', 'base_width': 4},
+        'adversarial': {'type': 'AdversarialLoss', 'start_iter': 1},
+    }
+    model = build(config, None)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    torch.multiprocessing.spawn(worker, (port, config, state, str(tmp_path)), nprocs=2)
+    train(model, [0, 1, 2, 3])
+    ranks = [torch.load(tmp_path / f'rank{r}.pth', weights_only=True) for r in range(2)]
+    for name, expected in model.state_dict().items():
+        torch.testing.assert_close(ranks[0][name], ranks[1][name], rtol=0, atol=0, msg=name)
+        torch.testing.assert_close(ranks[0][name], expected, rtol=0, atol=1e-9, msg=name)
+    moved = [n for n, t in model.state_dict().items() if not torch.equal(t, state[n])]
+    assert any(n.startswith('discriminator') for n in moved)
+    assert 'backbone.padding_token' in moved
