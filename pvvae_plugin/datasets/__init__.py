@@ -1,0 +1,40 @@
+"""Where clips come from: video files, images, procedural clips; samplers and transforms."""
+
+from .clip_dataset import ClipDataset
+from .clip_index import ClipIndex
+from .errors import ClipError
+from .readers import DecordReader, ImageReader, OpenCVReader, open_video, read_clip
+from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
+from .synthetic import SyntheticVideoDataset
+from .transforms import (
+    CenterCropClip,
+    FutureDropSampler,
+    PackClip,
+    RandomCropClip,
+    RandomFlipClip,
+    RandomTimeReverse,
+    ResizeClip,
+)
+from .video_dataset import VideoDataset
+
+__all__ = [
+    'CenterCropClip',
+    'ClipDataset',
+    'ClipError',
+    'ClipIndex',
+    'DecordReader',
+    'FutureDropSampler',
+    'ImageReader',
+    'InfiniteClipSampler',
+    'MultiResolutionBatchSampler',
+    'OpenCVReader',
+    'PackClip',
+    'RandomCropClip',
+    'RandomFlipClip',
+    'RandomTimeReverse',
+    'ResizeClip',
+    'SyntheticVideoDataset',
+    'VideoDataset',
+    'open_video',
+    'read_clip',
+]

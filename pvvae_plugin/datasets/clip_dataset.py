@@ -1,0 +1,181 @@
+"""The common base of all data sets of clips: keyed draws, and what happens to clips that cannot be read."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
+
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+
+from .clip_index import ClipIndex
+from .errors import ClipError
+
+
+class ClipDataset(BaseDataset):
+    """A data set whose samples are clips.
+
+    Subclasses implement :meth:`load_data_list` and :meth:`load_clip`. The pipeline gets a dict with ``frames`` (uint8
+    RGB ``(T, H, W, 3)``), ``rng`` (the generator that transforms draw from), ``draw_key``, ``label``, ``path``,
+    ``fps``, ``test_mode``, ``size`` (see :class:`ClipIndex`) and, where another clip was taken, ``substituted_path``.
+
+    Every draw made for a sample follows from its key: the sampler's (:class:`ClipIndex`), or in ``test_mode`` one
+    that never changes, or else a fresh one, so that samplers other than ours do not see the same crops each epoch.
+
+    Args:
+        clip_len: Frames ``T`` of a clip.
+        frame_interval: Take every n-th frame of the source.
+        pipeline: Transforms, configs or callables.
+        test_mode: The same draws for an index every time.
+        seed: Seed of the draws in ``test_mode``.
+        max_substitutes: How many other clips are tried in the place of one that cannot be read.
+        **kwargs: Passed to ``mmengine.dataset.BaseDataset``: ``data_root``, ``ann_file``, ``metainfo``,
+            ``indices``, ...
+
+    Attributes:
+        skipped (dict[str, str]): Files that this process could not read, with the reason.
+
+    Raises:
+        ValueError: If ``clip_len`` or ``frame_interval`` is not positive, or there is no clip at all.
+    """
+
+    def __init__(
+        self,
+        clip_len: int,
+        frame_interval: int = 1,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        seed: int = 0,
+        max_substitutes: int = 20,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (('clip_len', clip_len), ('frame_interval', frame_interval)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive integer, got {value!r}')
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.seed = seed
+        self.max_substitutes = max_substitutes
+        self.skipped: dict[str, str] = {}
+        self._fresh_draws = 0
+        super().__init__(pipeline=pipeline, test_mode=test_mode, **kwargs)
+
+    @abstractmethod
+    def load_data_list(self) -> list[dict]:
+        """One dict a clip, with ``path`` (a name for messages) and ``label`` (int or None)."""
+
+    @abstractmethod
+    def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
+        """The frames of a clip.
+
+        Args:
+            info: Its dict of :meth:`load_data_list`, a copy. ``info['fps']`` may be set here.
+            rng: Generator to draw from, e.g. for the first frame.
+
+        Returns:
+            uint8 RGB ``(clip_len, H, W, 3)``.
+
+        Raises:
+            ClipError: If the clip cannot be read. Another takes its place.
+        """
+
+    def filter_data(self) -> list[dict]:
+        data_list = super().filter_data()
+        if not data_list:
+            raise ValueError(f'{type(self).__name__} has no clips: load_data_list() returned an empty list')
+        return data_list
+
+    def __getitem__(self, idx: int) -> Any:
+        """The sample at ``idx`` after the pipeline.
+
+        Raises:
+            IndexError: If there is no such index.
+            RuntimeError: If neither the clip nor any of ``max_substitutes`` others can be read.
+        """
+        if not self._fully_initialized:
+            self.full_init()
+        if not -len(self) <= idx < len(self):
+            raise IndexError(f'index {int(idx)} out of range for {len(self)} clips')
+        index = int(idx) % len(self)
+        if isinstance(idx, ClipIndex):
+            draw_key = idx.draw_key
+        else:
+            draw_key = derive_key(self.seed, 'test', index) if self.test_mode else self._fresh_key(index)
+
+        info, frames, requested = self._load_or_substitute(index, draw_key)
+        results = {
+            'frames': frames,
+            'rng': numpy_generator(draw_key, 'pipeline'),
+            'draw_key': draw_key,
+            'label': info.get('label'),
+            'path': info['path'],
+            'fps': info.get('fps', 0.0),
+            'test_mode': self.test_mode,
+            'size': idx.size if isinstance(idx, ClipIndex) else None,
+        }
+        if requested is not None:
+            results['substituted_path'] = requested
+        return self.pipeline(results)
+
+    def _fresh_key(self, index: int) -> int:
+        """A key that does not come again, for indices that bring none."""
+        worker = get_worker_info()
+        if worker is None:
+            return derive_key('fresh', int(torch.randint(2**62, ()).item()), index)
+        # A worker's seed is new with each epoch unless workers persist; then the count goes on instead. Its own
+        # generators do not serve: MMEngine seeds them alike in every epoch.
+        self._fresh_draws += 1
+        return derive_key('fresh', worker.seed, self._fresh_draws, index)
+
+    def _load_or_substitute(self, index: int, draw_key: int) -> tuple[dict, np.ndarray, str | None]:
+        """Info and frames of the clip, or of the first readable other one; then also the path that failed."""
+        failures: dict[int, ClipError] = {}
+        while len(failures) <= self.max_substitutes and len(failures) < len(self):
+            if failures:
+                index = self._another(derive_key(draw_key, 'substitute', len(failures)), failures)
+            info = self.get_data_info(index)
+            try:
+                frames = self.load_clip(info, numpy_generator(draw_key, 'clip'))
+            except ClipError as error:
+                failures[index] = error
+                self._report(error)
+                continue
+            self._check_frames(frames, info['path'])
+            return info, frames, next((error.path for error in failures.values()), None)
+        listing = '\n'.join(f'  {error}' for error in failures.values())
+        raise RuntimeError(
+            f'none of {len(failures)} clips in a row could be read (the requested one and its substitutes, '
+            f'max_substitutes={self.max_substitutes}, {len(self)} clips in all):\n{listing}\n'
+            'Check that data_root is the right folder and the files are whole; leave broken ones out of the ann_file.'
+        )
+
+    def _another(self, key: int, failures: dict[int, ClipError]) -> int:
+        """An index other than those that failed, uniformly."""
+        index = key % (len(self) - len(failures))
+        for failed in sorted(failures):
+            index += failed <= index
+        return index
+
+    def _report(self, error: ClipError) -> None:
+        if error.path not in self.skipped:
+            self.skipped[error.path] = error.reason
+            print_log(
+                f'skipped {error.path}: {error.reason}. Another clip takes its place '
+                f'({len(self.skipped)} unreadable so far in this process)',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _check_frames(self, frames: np.ndarray, path: str) -> None:
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[0] != self.clip_len or frames.shape[3] != 3:
+            raise ValueError(
+                f'{type(self).__name__}.load_clip must return uint8 frames of shape ({self.clip_len}, H, W, 3), got '
+                f'{frames.dtype} {frames.shape} for {path}'
+            )

@@ -1,0 +1,20 @@
+"""What goes wrong with one clip and must not stop a run."""
+
+from __future__ import annotations
+
+
+class ClipError(Exception):
+    """One clip cannot be read. Data sets skip it, name it, and take another.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, one line.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f'{self.path}: {self.reason}'

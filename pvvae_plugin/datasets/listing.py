@@ -1,0 +1,148 @@
+"""Which clips there are: annotation files, class files and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+from .readers import is_image, is_video
+
+_LABELLED = re.compile(r'^(.*\S)\s+([+-]?\d+)$')
+
+
+def read_class_file(path: str) -> tuple[str, ...]:
+    """Names of the classes, one a line, with or without a number in front (``1 ApplyEyeMakeup``).
+
+    Raises:
+        ValueError: If the file names no class or one of them twice.
+    """
+    names = [re.sub(r'^\d+\s+', '', line) for _, line in _lines(path)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if not names or repeated:
+        problem = f'names {", ".join(repeated)} more than once' if repeated else 'names no class'
+        raise ValueError(f'class_file {path} {problem}; one class a line is needed, e.g. "1 ApplyEyeMakeup"')
+    return tuple(names)
+
+
+def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | None, class_folders: bool) -> list[dict]:
+    """Clips listed in a file, one a line: ``path`` or ``path label``.
+
+    Args:
+        ann_file: The list. Blank lines do not count. Paths may contain spaces.
+        data_root: What relative paths start from.
+        classes: Names of the classes, None where unknown.
+        class_folders: The label is the class of the path's first folder, and numbers in the list count from 1 (as in
+            UCF101's lists). Otherwise a number is the label itself, from 0.
+
+    Returns:
+        ``dict(path=..., label=...)`` a clip; the label is None where nothing gives one.
+
+    Raises:
+        ValueError: If the list is empty, or a label is out of range, missing, or of another class than the folder.
+    """
+    index_of = {name: label for label, name in enumerate(classes or ())}
+    data_list = []
+    for number, line in _lines(ann_file):
+        match = _LABELLED.match(line)
+        path, given = (match[1], int(match[2])) if match else (line, None)
+        full_path = os.path.join(data_root, path)
+        where = f'line {number} of {ann_file} ({line!r})'
+        if class_folders:
+            label = _label_of_folder(os.path.relpath(full_path, data_root), given, index_of, where)
+        else:
+            label = given
+            if label is not None and not 0 <= label < (len(classes) if classes else label + 1):
+                valid = f'0..{len(classes) - 1}' if classes else '0 and above'
+                raise ValueError(
+                    f'{where}: label {label} is out of range, valid are {valid}. For lists that count from 1, such '
+                    "as UCF101's, give class_file as well"
+                )
+        data_list.append({'path': full_path, 'label': label})
+    if not data_list:
+        raise ValueError(f'ann_file {ann_file} lists no clip; one "path" or "path label" a line is needed')
+    unlabelled = [entry['path'] for entry in data_list if entry['label'] is None]
+    if 0 < len(unlabelled) < len(data_list):
+        raise ValueError(
+            f'{ann_file} gives labels to some clips but not to {len(unlabelled)} others, e.g. {unlabelled[0]}: '
+            'label all or none'
+        )
+    return data_list
+
+
+def scan_folder(
+    data_root: str, classes: Sequence[str] | None, images: bool
+) -> tuple[list[dict], tuple[str, ...] | None]:
+    """Clips of a folder: ``data_root/CLASS/file``, or ``data_root/file`` without labels.
+
+    Args:
+        data_root: The folder.
+        classes: Names that give the labels their order; None sorts the folders' names.
+        images: Whether images count as clips.
+
+    Returns:
+        ``dict(path=..., label=...)`` a clip, and the classes (None for a folder without class folders).
+
+    Raises:
+        ValueError: If there is no clip, if files lie both beside and inside class folders, or if a folder is not
+            among ``classes``.
+    """
+    flat = _clips_in(data_root, images)
+    with os.scandir(data_root) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
+    by_class = {name: clips for name in folders if (clips := _clips_in(os.path.join(data_root, name), images))}
+    if flat and by_class:
+        raise ValueError(
+            f'{data_root} holds clips both directly (e.g. {flat[0]}) and in class folders (e.g. '
+            f'{next(iter(by_class))}): move one kind away, or list the clips in an ann_file'
+        )
+    if flat:
+        return [{'path': path, 'label': None} for path in flat], None
+    if not by_class:
+        raise ValueError(_nothing_found(data_root, folders, images))
+    names = tuple(classes) if classes else tuple(by_class)
+    unknown = [name for name in by_class if name not in names]
+    if unknown:
+        raise ValueError(
+            f'{data_root} has folders that are not among the {len(names)} classes given: {", ".join(unknown[:5])}'
+        )
+    return [{'path': path, 'label': names.index(name)} for name, clips in by_class.items() for path in clips], names
+
+
+def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], where: str) -> int:
+    folder = path.replace('\\', '/').split('/')[0]
+    if folder not in index_of:
+        raise ValueError(f"{where}: the path's first folder, {folder!r}, is not among the {len(index_of)} classes")
+    label = index_of[folder]
+    if given is not None and given != label + 1:
+        raise ValueError(
+            f'{where}: label {given} is out of range or of another class; {folder} is number {label + 1} of '
+            f'{len(index_of)} (with class_file, numbers count from 1)'
+        )
+    return label
+
+
+def _clips_in(folder: str, images: bool) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            # Names with a dot in front are what macOS leaves beside files, with their extension.
+            if not entry.name.startswith('.')
+            and (is_video(entry.name) or (images and is_image(entry.name)))
+            and entry.is_file()
+        )
+
+
+def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
+    looked_for = 'videos or images' if images else 'videos'
+    message = f'no {looked_for} in {data_root} or in the {len(folders)} folders right below it'
+    if not images and any(_clips_in(os.path.join(data_root, name), True) for name in ('.', *folders)):
+        return f'{message}, but images: they are clips of one frame, set clip_len=1 to use them'
+    return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
+
+
+def _lines(path: str) -> list[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1."""
+    with open(path, encoding='utf-8-sig') as file:
+        return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]

@@ -1,0 +1,258 @@
+"""Frames of a video file or an image, whatever decodes it, with every decoder's failure turned into one error."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .errors import ClipError
+
+VIDEO_EXTENSIONS = (
+    '.3gp',
+    '.avi',
+    '.flv',
+    '.m4v',
+    '.mkv',
+    '.mov',
+    '.mp4',
+    '.mpeg',
+    '.mpg',
+    '.ogv',
+    '.ts',
+    '.webm',
+    '.wmv',
+)
+IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+BACKENDS = ('auto', 'decord', 'opencv')
+
+# FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+
+
+def is_video(path: str) -> bool:
+    """Whether the name ends like a video's."""
+    return path.lower().endswith(VIDEO_EXTENSIONS)
+
+
+def is_image(path: str) -> bool:
+    """Whether the name ends like an image's."""
+    return path.lower().endswith(IMAGE_EXTENSIONS)
+
+
+class DecordReader:
+    """Reads by decord, which seeks exactly.
+
+    Args:
+        path: Video file.
+
+    Attributes:
+        fps (float): Average frames a second, 0 where unknown.
+
+    Raises:
+        ClipError: If the file cannot be opened or holds no frame.
+        ImportError: If decord is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self.path = path
+        # decord raises RuntimeError, AssertionError or DECORDError, and the last derives from Exception itself.
+        try:
+            # An absolute path is never taken for a protocol ("a:b.mp4"). Workers are the parallelism: one thread each.
+            self._reader = decord.VideoReader(os.path.abspath(path), num_threads=1)
+            self.fps = float(self._reader.get_avg_fps())
+        except Exception as error:
+            raise ClipError(path, f'decord: {_first_line(error)}') from error
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+
+        Raises:
+            ClipError: If one of them cannot be decoded.
+        """
+        try:
+            return self._reader.get_batch(list(indices)).asnumpy()
+        except Exception as error:
+            raise ClipError(self.path, f'decord: {_first_line(error)}') from error
+
+
+class OpenCVReader:
+    """Reads by OpenCV, from the first frame on.
+
+    Nothing is believed that the header says: frames are counted by decoding them, and never sought, because seeking
+    in files of variable frame rate returns other frames.
+
+    Args:
+        path: Video file.
+
+    Attributes:
+        fps (float): Frames a second, 0 where unknown.
+
+    Raises:
+        ClipError: If the file cannot be opened or holds no frame.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        capture = self._open()
+        self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
+        self._num_frames = 0
+        while capture.grab():
+            self._num_frames += 1
+        capture.release()
+        if self._num_frames == 0:
+            raise ClipError(path, 'OpenCV: no frame can be decoded')
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+
+        Raises:
+            ClipError: If one of them lies past the end, or frames differ in size.
+        """
+        wanted = set(indices)
+        frames: dict[int, np.ndarray] = {}
+        capture = self._open()
+        for position in range(max(wanted) + 1):
+            if not capture.grab():
+                raise ClipError(self.path, f'OpenCV: no frame {max(wanted)}, the file ends after {position} frames')
+            if position in wanted:
+                ok, frame = capture.retrieve()
+                if not ok:
+                    raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
+                frames[position] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        capture.release()
+        if len({frame.shape for frame in frames.values()}) > 1:
+            raise ClipError(self.path, 'OpenCV: the frame size changes within the clip')
+        return np.stack([frames[index] for index in indices])
+
+    def _open(self) -> cv2.VideoCapture:
+        # Only FFmpeg: for a name like "clip001.mp4" other backends look for a sequence of images.
+        options = [cv2.CAP_PROP_N_THREADS, 1]
+        capture = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG, options)
+        if not capture.isOpened():
+            raise ClipError(self.path, 'OpenCV: not a video that FFmpeg can open')
+        return capture
+
+
+class ImageReader:
+    """An image as a video of one frame.
+
+    Args:
+        path: Image file.
+
+    Raises:
+        ClipError: If it cannot be decoded.
+    """
+
+    fps = 0.0
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # Not cv2.imread, which does not find names outside the code page on Windows.
+        try:
+            image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
+        except (cv2.error, OSError) as error:
+            raise ClipError(path, f'not a readable image: {_first_line(error)}') from error
+        if image is None:
+            raise ClipError(path, 'not an image that OpenCV can decode')
+        self._frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """The image, once for each index: uint8 RGB ``(T, H, W, 3)``.
+
+        Raises:
+            ClipError: If an index is not 0.
+        """
+        if any(index != 0 for index in indices):
+            raise ClipError(self.path, f'an image has only frame 0, asked for {list(indices)}')
+        return np.stack([self._frame] * len(indices))
+
+
+def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader | ImageReader:
+    """Open a video or an image.
+
+    Args:
+        path: The file.
+        backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, and OpenCV where decord is not installed or fails.
+
+    Returns:
+        A reader: ``len(reader)``, ``reader.fps``, ``reader.read(indices)``. A decord reader may still fail to read.
+
+    Raises:
+        ClipError: If the file cannot be opened.
+        ValueError: If there is no such backend.
+    """
+    return _by_first_reader(path, backend, lambda reader: reader)
+
+
+def read_clip(
+    path: str, choose_frames: Callable[[int], Sequence[int]], backend: str = 'auto'
+) -> tuple[np.ndarray, float]:
+    """Open a file and read some of its frames, by the next decoder where one fails.
+
+    A file whose header promises more frames than decode is read within its real length that way.
+
+    Args:
+        path: Video or image.
+        choose_frames: Number of frames -> indices to read. Called once for each decoder, whose counts may differ; it
+            may raise ClipError.
+        backend: As for :func:`open_video`.
+
+    Returns:
+        Frames, uint8 RGB ``(T, H, W, 3)``, and frames a second of the source (0 where unknown).
+
+    Raises:
+        ClipError: If no decoder can read them.
+        ValueError: If there is no such backend.
+    """
+    return _by_first_reader(path, backend, lambda reader: (reader.read(choose_frames(len(reader))), reader.fps))
+
+
+def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
+    """What ``use`` makes of the first reader with which it succeeds."""
+    reasons = []
+    for reader_type in _reader_types(path, backend):
+        try:
+            return use(reader_type(path))
+        except ClipError as error:
+            reasons.append(error.reason)
+        except ImportError as error:
+            if backend == 'decord':
+                raise
+            reasons.append(str(error))
+    raise ClipError(path, '; '.join(dict.fromkeys(reasons)))
+
+
+def _reader_types(path: str, backend: str) -> list[type]:
+    if backend not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(BACKENDS)}, got {backend!r}')
+    if not os.path.isfile(path):
+        raise ClipError(path, 'no such file')
+    if os.path.getsize(path) == 0:
+        raise ClipError(path, 'the file is empty (0 bytes)')
+    if is_image(path):
+        return [ImageReader]
+    return {'auto': [DecordReader, OpenCVReader], 'decord': [DecordReader], 'opencv': [OpenCVReader]}[backend]
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message, without decord's "[time] source:line: " in front."""
+    lines = str(error).strip().splitlines()
+    text = re.sub(r'^(\[[\d:]+\] \S+:\d+: )+', '', lines[0]) if lines else ''
+    return text[:200] or type(error).__name__

@@ -1,0 +1,129 @@
+"""Endless, resumable streams of clips that do not depend on the number of processes or workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from torch.utils.data import Sampler
+
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+from pvvae_plugin.registry import DATA_SAMPLERS
+
+from .clip_index import ClipIndex
+
+
+@DATA_SAMPLERS.register_module()
+class InfiniteClipSampler(Sampler):
+    """An endless stream of :class:`ClipIndex`, each data set pass in a new order.
+
+    Position ``g`` of the stream is entry ``g % n`` of the order of pass ``g // n``; both the order and the draw key
+    follow from the seed, the pass and the index alone. Process ``r`` of ``W`` takes positions ``r, r + W, ...``, so
+    that ``W`` processes with batches of ``B`` see what one process with batches of ``W * B`` sees.
+
+    Args:
+        dataset: Anything with a length ``n``.
+        seed: Seed of order and draws, alike in all processes; None takes a random one and shares it.
+        shuffle: False keeps the data set's order.
+
+    Attributes:
+        start (int): Samples that this process has consumed already. Iteration begins behind them.
+    """
+
+    def __init__(self, dataset: Sequence, seed: int | None = None, shuffle: bool = True) -> None:
+        if len(dataset) == 0:
+            raise ValueError('InfiniteClipSampler needs a data set with at least one clip, got an empty one')
+        self.dataset = dataset
+        self.seed = sync_random_seed() if seed is None else seed
+        self.shuffle = shuffle
+        self.rank, self.world_size = get_dist_info()
+        self.start = 0
+
+    def advance(self, num_samples: int) -> None:
+        """Let iteration begin after the first ``num_samples`` samples of this process, without drawing them."""
+        self.start = num_samples
+
+    def __iter__(self) -> Iterator[ClipIndex]:
+        length = len(self.dataset)
+        position = self.start * self.world_size + self.rank
+        epoch = None
+        while True:
+            if epoch != position // length:
+                epoch = position // length
+                order = self._order(epoch, length)
+            index = int(order[position % length])
+            yield ClipIndex(index, derive_key(self.seed, epoch, index))
+            position += self.world_size
+
+    def _order(self, epoch: int, length: int) -> np.ndarray:
+        if not self.shuffle:
+            return np.arange(length)
+        return numpy_generator(self.seed, 'order', epoch).permutation(length)
+
+    def __len__(self) -> int:
+        """Clips of the data set, although the stream has no end."""
+        return len(self.dataset)
+
+
+@DATA_SAMPLERS.register_module()
+class MultiResolutionBatchSampler(Sampler):
+    """Batches of one size each, the size chosen anew for every batch and alike in all processes.
+
+    The size travels in :attr:`ClipIndex.size`, which the resize and crop transforms obey. Large sizes with small
+    batches and small sizes with large ones keep the load of a step even (paper, stage 2).
+
+    Args:
+        sampler: An :class:`InfiniteClipSampler`.
+        batch_size: Batch size of the resolutions that name none; MMEngine passes the data loader's.
+        resolutions: ``dict(size=256, batch_size=4, weight=1.0)`` each: pixels, clips a process, and how often it is
+            chosen relative to the others (1 if not given).
+
+    Raises:
+        TypeError: If the sampler is another.
+        ValueError: If a resolution is not of that form.
+    """
+
+    def __init__(self, sampler: InfiniteClipSampler, batch_size: int, resolutions: Sequence[dict]) -> None:
+        if not isinstance(sampler, InfiniteClipSampler):
+            raise TypeError(
+                f'MultiResolutionBatchSampler needs an InfiniteClipSampler, got {type(sampler).__name__}: sizes and '
+                'draws must be alike in all processes and after a resume'
+            )
+        self.sampler = sampler
+        self.resolutions = [{'batch_size': batch_size, 'weight': 1.0, **resolution} for resolution in resolutions]
+        if not self.resolutions:
+            raise ValueError('resolutions is empty; give at least one, e.g. [dict(size=256, batch_size=4)]')
+        for resolution in self.resolutions:
+            known = resolution.keys() == {'size', 'batch_size', 'weight'}
+            if not known or min(resolution['size'], resolution['batch_size']) < 1 or resolution['weight'] <= 0:
+                raise ValueError(
+                    f'a resolution is dict(size=256, batch_size=4, weight=1.0), all positive, got {resolution}'
+                )
+        self._weights = np.array([resolution['weight'] for resolution in self.resolutions], dtype=float)
+        self._weights /= self._weights.sum()
+        self._bounds = self._weights.cumsum()[:-1]
+        self.start = 0
+
+    def advance(self, num_batches: int) -> None:
+        """Let iteration begin after the first ``num_batches`` batches, without drawing their clips."""
+        self.start = num_batches
+        self.sampler.advance(sum(self._resolution(step)['batch_size'] for step in range(num_batches)))
+
+    def __iter__(self) -> Iterator[list[ClipIndex]]:
+        indices = iter(self.sampler)
+        step = self.start
+        while True:
+            resolution = self._resolution(step)
+            batch = (next(indices) for _ in range(resolution['batch_size']))
+            yield [ClipIndex(int(index), index.draw_key, resolution['size']) for index in batch]
+            step += 1
+
+    def _resolution(self, step: int) -> dict:
+        draw = derive_key(self.sampler.seed, 'resolution', step) / 2**63
+        return self.resolutions[int(np.searchsorted(self._bounds, draw, side='right'))]
+
+    def __len__(self) -> int:
+        """About as many batches as one pass over the data set takes, although the stream has no end."""
+        mean = self._weights @ [resolution['batch_size'] for resolution in self.resolutions]
+        return max(1, round(len(self.sampler) / mean))

@@ -1,0 +1,156 @@
+"""The data set of procedural clips."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.registry import DATASETS
+
+from ..clip_dataset import ClipDataset
+from .motions import MOTIONS, Start
+from .rendering import OUTLINES, Backdrop, Sprite, render
+
+
+class Difficulty(NamedTuple):
+    """What one difficulty means."""
+
+    num_objects: int
+    radius: tuple[float, float]  # frame sides
+    textured: bool
+    camera_speed: float  # most frame sides a frame
+
+
+DIFFICULTIES = {
+    'easy': Difficulty(1, (0.14, 0.20), textured=False, camera_speed=0.0),
+    'medium': Difficulty(2, (0.12, 0.18), textured=True, camera_speed=0.0),
+    'hard': Difficulty(4, (0.10, 0.17), textured=True, camera_speed=0.03),
+}
+
+
+@DATASETS.register_module()
+class SyntheticVideoDataset(ClipDataset):
+    """Clips of moving shapes, drawn on demand: nothing to download, and labels that only motion tells.
+
+    The label is the motion (``metainfo['classes']``), all equally often. What a clip looks like, and where its shapes
+    start, is drawn from a stream that does not know the label, and every motion begins at the start it is given: frame
+    0 is therefore independent of the label. Shapes move by about their own size in 4 to 8 frames.
+
+    Difficulties: ``'easy'``, one shape over a gradient; ``'medium'``, two striped shapes over waves; ``'hard'``, four
+    that hide one another, with a moving camera. All shapes of a clip share the motion, each with its own parameters.
+
+    Args:
+        length: Number of clips.
+        clip_len: Frames of a clip.
+        size: Side of a frame in pixels.
+        difficulty: ``'easy'``, ``'medium'`` or ``'hard'``.
+        seed: Seed of the content: another one gives other clips, e.g. for validation.
+        **kwargs: Passed to :class:`ClipDataset`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    METAINFO = {'classes': tuple(MOTIONS)}
+
+    def __init__(
+        self, length: int, clip_len: int, size: int, difficulty: str = 'easy', seed: int = 0, **kwargs: Any
+    ) -> None:
+        if difficulty not in DIFFICULTIES:
+            raise ValueError(f'difficulty must be one of {", ".join(DIFFICULTIES)}, got {difficulty!r}')
+        for name, value in (('length', length), ('size', size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive integer, got {value!r}')
+        self.length = length
+        self.size = size
+        self.difficulty = difficulty
+        super().__init__(clip_len=clip_len, seed=seed, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        names = tuple(MOTIONS)
+        return [
+            {
+                'number': number,
+                'label': number % len(names),
+                'path': f'synthetic/{self.difficulty}/{self.seed}/{number:06d}_{names[number % len(names)]}',
+            }
+            for number in range(self.length)
+        ]
+
+    def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
+        """The clip of ``info``: always the same one, ``rng`` is not drawn from."""
+        return draw_clip(
+            seed=self.seed,
+            number=info['number'],
+            motion=tuple(MOTIONS)[info['label']],
+            times=np.arange(self.clip_len) * float(self.frame_interval),
+            size=self.size,
+            difficulty=self.difficulty,
+        )
+
+
+def draw_clip(seed: int, number: int, motion: str, times: np.ndarray, size: int, difficulty: str) -> np.ndarray:
+    """One clip: uint8 RGB ``(T, size, size, 3)``.
+
+    Args:
+        seed: Seed of the content.
+        number: Which clip.
+        motion: A key of ``MOTIONS``. Frame 0 (time 0) does not depend on it.
+        times: Times ``(T,)`` in frames.
+        size: Side of a frame in pixels.
+        difficulty: A key of ``DIFFICULTIES``.
+    """
+    level = DIFFICULTIES[difficulty]
+    appearance = numpy_generator(seed, number, 'appearance', difficulty)
+    movement = numpy_generator(seed, number, 'movement', difficulty)
+
+    backdrop = _draw_backdrop(appearance, level.textured)
+    sprites = [_draw_sprite(appearance, level.textured, backdrop) for _ in range(level.num_objects)]
+    starts = [
+        Start(
+            x=appearance.uniform(0.25, 0.75),
+            y=appearance.uniform(0.25, 0.75),
+            angle=appearance.uniform(0, 2 * np.pi),
+            radius=appearance.uniform(*level.radius),
+        )
+        for _ in sprites
+    ]
+    # The camera before the motions, which take different numbers of draws.
+    velocity = movement.uniform(-level.camera_speed, level.camera_speed, size=2)
+    tracks = [MOTIONS[motion](start, times, movement) for start in starts]
+    return render(sprites, tracks, backdrop, camera=times[:, None] * velocity, size=size)
+
+
+def _draw_backdrop(rng: np.random.Generator, textured: bool) -> Backdrop:
+    angle = rng.uniform(0, 2 * np.pi)
+    strength = rng.uniform(0.5, 1.0)
+    waves = np.zeros((0, 4))
+    if textured:
+        waves = np.stack(
+            [
+                rng.uniform(-4, 4, size=3),
+                rng.uniform(-4, 4, size=3),
+                rng.uniform(0, 2 * np.pi, size=3),
+                rng.uniform(0.1, 0.3, size=3),
+            ],
+            axis=1,
+        )
+    return Backdrop(
+        colors=rng.uniform(0.1, 0.9, size=(2, 3)).astype(np.float32),
+        gradient=(strength * np.array([np.cos(angle), np.sin(angle)])).astype(np.float32),
+        waves=waves.astype(np.float32),
+    )
+
+
+def _draw_sprite(rng: np.random.Generator, textured: bool, backdrop: Backdrop) -> Sprite:
+    # Of several pairs of colours, the one that stands out most: from the backdrop, and its halves from each other.
+    pairs = rng.uniform(0, 1, size=(8, 2, 3)).astype(np.float32)
+    from_backdrop = np.linalg.norm(pairs - backdrop.colors.mean(0), axis=2).min(1)
+    between = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)
+    return Sprite(
+        outline=OUTLINES[rng.integers(len(OUTLINES))],
+        colors=pairs[np.argmax(np.minimum(from_backdrop, between))],
+        stripes=float(rng.uniform(3, 6)) if textured else 0.0,
+    )

@@ -1,0 +1,41 @@
+"""How much of a clip's future the encoder does not see."""
+
+from __future__ import annotations
+
+import math
+
+from mmcv.transforms import BaseTransform
+
+from pvvae_plugin.registry import TRANSFORMS
+from pvvae_plugin.temporal import frames_to_groups
+
+from .generator import check_probability, generator_of
+
+
+@TRANSFORMS.register_module()
+class FutureDropSampler(BaseTransform):
+    """Draws how many groups at the end are dropped: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
+
+    Writes ``results['num_observed_groups'] = G - k``. The frames stay as they are: the whole clip is the target.
+
+    Args:
+        temporal_ratio: Frames ``p_t`` of a group, the network's temporal compression.
+        max_drop_ratio: ``r`` in [0, 1]. Group 0 is never dropped.
+
+    Raises:
+        ValueError: If an argument is out of range; in a pipeline, if a clip does not have ``1 + m * p_t`` frames.
+    """
+
+    def __init__(self, temporal_ratio: int = 4, max_drop_ratio: float = 1.0) -> None:
+        check_probability('max_drop_ratio', max_drop_ratio)
+        if temporal_ratio < 1:
+            raise ValueError(f'temporal_ratio must be a positive integer, got {temporal_ratio}')
+        self.temporal_ratio = temporal_ratio
+        self.max_drop_ratio = max_drop_ratio
+
+    def transform(self, results: dict) -> dict:
+        num_groups = frames_to_groups(len(results['frames']), self.temporal_ratio)
+        # The small addend: a ratio such as 0.29 of 100 groups is 28.999999999999996 in floating point.
+        most = math.floor((num_groups - 1) * self.max_drop_ratio + 1e-6)
+        results['num_observed_groups'] = num_groups - int(generator_of(results).integers(most + 1))
+        return results

@@ -1,0 +1,119 @@
+"""Size, position and mirroring of a clip, alike for all its frames."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from pvvae_plugin.registry import TRANSFORMS
+
+from .generator import check_probability, generator_of
+
+
+@TRANSFORMS.register_module()
+class ResizeClip(BaseTransform):
+    """Brings the short side of a clip to ``size``, keeping the aspect ratio.
+
+    Shrinks by area averaging, which does not alias, and enlarges bilinearly. Sizes must divide by the network's
+    compression; the network says so, not this.
+
+    Args:
+        size: Pixels; ``results['size']`` overrides it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = _positive(size)
+
+    def transform(self, results: dict) -> dict:
+        frames = results['frames']  # (T, H, W, 3)
+        size = results.get('size') or self.size
+        height, width = frames.shape[1:3]
+        if min(height, width) != size:
+            scale = size / min(height, width)
+            # The short side is exactly `size`: min() of the two rounds to it.
+            shape = (max(size, round(width * scale)), max(size, round(height * scale)))
+            method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            results['frames'] = np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])
+        return results
+
+
+class _CropClip(BaseTransform):
+    """A square crop.
+
+    Args:
+        size: Pixels; ``results['size']`` overrides it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = _positive(size)
+
+    def transform(self, results: dict) -> dict:
+        """Crop ``results['frames']``.
+
+        Raises:
+            ValueError: If the frames are smaller than the crop.
+        """
+        frames = results['frames']  # (T, H, W, 3)
+        size = results.get('size') or self.size
+        room_y, room_x = frames.shape[1] - size, frames.shape[2] - size
+        if room_y < 0 or room_x < 0:
+            raise ValueError(
+                f'a crop of {size} x {size} does not fit into frames of {frames.shape[1]} x {frames.shape[2]} '
+                f'({results.get("path", "no path")}): put dict(type="ResizeClip", size={size}) before it'
+            )
+        top, left = self._corner(room_y, room_x, results)
+        results['frames'] = frames[:, top : top + size, left : left + size]
+        return results
+
+    def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
+        raise NotImplementedError
+
+
+@TRANSFORMS.register_module()
+class RandomCropClip(_CropClip):
+    """A square crop anywhere, at the same place in every frame.
+
+    Args:
+        size: Pixels; ``results['size']`` overrides it.
+    """
+
+    def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
+        rng = generator_of(results)
+        return int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
+
+
+@TRANSFORMS.register_module()
+class CenterCropClip(_CropClip):
+    """The square in the middle.
+
+    Args:
+        size: Pixels; ``results['size']`` overrides it.
+    """
+
+    def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
+        return room_y // 2, room_x // 2
+
+
+@TRANSFORMS.register_module()
+class RandomFlipClip(BaseTransform):
+    """Mirrors a whole clip left to right, or leaves it.
+
+    Args:
+        prob: Probability of mirroring.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        check_probability('prob', prob)
+        self.prob = prob
+
+    def transform(self, results: dict) -> dict:
+        if generator_of(results).random() < self.prob:
+            results['frames'] = results['frames'][:, :, ::-1]
+        return results
+
+
+def _positive(size: int) -> int:
+    if size < 1:
+        raise ValueError(f'size must be a positive number of pixels, got {size}')
+    return size

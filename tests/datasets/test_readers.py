@@ -1,0 +1,143 @@
+import builtins
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pvvae_plugin.datasets import ClipError, open_video, read_clip
+
+REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
+
+
+def decoded(path):
+    """All frames, by reading on from the first: the oracle."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read())[0]:
+        frames.append(frame[1][..., ::-1])
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize('backend', ['decord', 'opencv'])
+@pytest.mark.parametrize(('name', 'fourcc'), [('a.mp4', 'mp4v'), ('a.avi', 'XVID'), ('ü 名 100%d.avi', 'MJPG')])
+def test_frames_are_those_of_sequential_decoding(tmp_path, write_video, backend, name, fourcc):
+    path = write_video(tmp_path / name, num_frames=30, fourcc=fourcc)
+    reader = open_video(path, backend)
+    assert len(reader) == 30
+    assert reader.fps == pytest.approx(25)
+    indices = [7, 3, 29, 7]
+    frames = reader.read(indices)
+    assert frames.dtype == np.uint8
+    # decord and OpenCV convert colours with different rounding.
+    assert np.abs(frames.astype(int) - decoded(path)[indices]).mean() < 2
+    assert frames[0, :, 0, 0].mean() > 200  # red, so RGB
+
+
+@pytest.mark.parametrize('backend', ['auto', 'decord', 'opencv'])
+@pytest.mark.parametrize('content', [b'', b'hello\n' * 100, bytes(range(256)) * 20])
+def test_what_is_no_video(tmp_path, backend, content):
+    path = tmp_path / 'broken.mp4'
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match='broken.mp4') as error:
+        open_video(str(path), backend)
+    assert '\n' not in error.value.reason
+    assert len(error.value.reason) < 500
+
+
+def test_missing_file_and_backend(tmp_path):
+    with pytest.raises(ClipError, match='no such file'):
+        open_video(str(tmp_path / 'a.mp4'))
+    with pytest.raises(ValueError, match='decord, opencv'):
+        open_video('a.mp4', 'pyav')
+
+
+@pytest.mark.parametrize('backend', ['decord', 'opencv'])
+def test_past_the_end(tmp_path, write_video, backend):
+    reader = open_video(write_video(tmp_path / 'a.mp4', num_frames=5), backend)
+    with pytest.raises(ClipError, match='a.mp4'):
+        reader.read([3, 5])
+
+
+@pytest.mark.parametrize('backend', ['auto', 'opencv'])
+def test_a_header_that_lies(tmp_path, write_video, backend):
+    path = tmp_path / 'a.avi'
+    write_video(path, num_frames=10, fourcc='MJPG')
+    data = bytearray(path.read_bytes())
+    data[48:52] = (99).to_bytes(4, 'little')  # dwTotalFrames of the main header
+    stream = data.index(b'strh')
+    data[stream + 40 : stream + 44] = (99).to_bytes(4, 'little')  # dwLength of the stream
+    path.write_bytes(data)
+    reader = open_video(str(path), backend)
+    assert len(reader) == 10
+    assert len(reader.read([9])) == 1
+
+
+def test_reading_falls_back_to_the_next_decoder(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / 'a.mp4', num_frames=12)
+
+    class Failing:
+        """A decoder that opens everything, promises too much, and then fails."""
+
+        fps = 0.0
+
+        def __init__(self, path):
+            self.path = path
+
+        def __len__(self):
+            return 99
+
+        def read(self, indices):
+            raise ClipError(self.path, 'decord: damaged')
+
+    monkeypatch.setattr('pvvae_plugin.datasets.readers.DecordReader', Failing)
+    frames, fps = read_clip(path, lambda n: [n - 1])
+    np.testing.assert_array_equal(frames, decoded(path)[-1:])
+    assert fps == pytest.approx(25)
+
+
+def test_without_decord(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / 'a.mp4')
+    real_import = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == 'decord':
+            raise ImportError('No module named decord')
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, '__import__', refuse)
+    assert len(open_video(path)) == 20
+    with pytest.raises(ImportError):
+        open_video(path, 'decord')
+
+
+def test_images(tmp_path):
+    image = np.zeros((6, 9, 3), np.uint8)
+    image[..., 0] = 200
+    path = tmp_path / 'ä.png'
+    cv2.imencode('.png', image[..., ::-1])[1].tofile(path)
+    reader = open_video(str(path))
+    assert len(reader) == 1
+    np.testing.assert_array_equal(reader.read([0]), image[None])
+    with pytest.raises(ClipError, match='only frame 0'):
+        reader.read([0, 1])
+    grey = tmp_path / 'grey.png'
+    cv2.imencode('.png', image[..., 0])[1].tofile(grey)
+    assert open_video(str(grey)).read([0]).shape == (1, 6, 9, 3)
+    grey.write_bytes(b'no image')
+    with pytest.raises(ClipError, match='not an image'):
+        open_video(str(grey))
+
+
+@pytest.mark.skipif(not (REAL_DATA / 'odd_videos').is_dir(), reason=f'no real footage in {REAL_DATA} (PVVAE_TEST_DATA)')
+@pytest.mark.parametrize(('name', 'num_frames'), [('tree.avi', 68), ('b.avi', 150), ('h264_10bits.mp4', 30)])
+def test_odd_files(name, num_frames):
+    path = REAL_DATA / 'odd_videos' / name
+    expected = decoded(path)
+    for backend in ('decord', 'opencv'):
+        reader = open_video(str(path), backend)
+        assert len(reader) == len(expected) == num_frames
+        indices = [num_frames // 2, num_frames - 1]
+        # 10-bit sources are brought to 8 bits with different rounding.
+        assert np.abs(reader.read(indices).astype(int) - expected[indices]).mean() < 5
