@@ -3,7 +3,6 @@
 _base_ = '_base_/default_runtime.py'
 
 clip_len = 9
-max_iters = 1600
 
 model = dict(
     type='VideoAutoencoder',
@@ -22,7 +21,7 @@ model = dict(
 )
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='InfiniteClipSampler'),
@@ -59,21 +58,22 @@ test_evaluator = val_evaluator
 val_cfg = dict()
 test_cfg = dict()
 
-train_cfg = dict(type='ClipTrainLoop', max_iters=max_iters, val_interval=400)
+train_cfg = dict(type='ClipTrainLoop', max_iters=2400, val_interval=600)
 optim_wrapper = dict(
     constructor='SubmoduleOptimWrapperConstructor',
     generator=dict(
         type='AutocastOptimWrapper',
-        optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.99), weight_decay=0.01),
+        optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01),
         clip_grad=dict(max_norm=1.0),
     ),
 )
+# The cosine ends with the run: train_cfg.max_iters is the one number to change.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=50, T_max=max_iters - 50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=100),
 ]
 
 default_hooks = dict(
-    logger=dict(interval=25),
-    checkpoint=dict(interval=400, max_keep_ckpts=2),
+    logger=dict(interval=50),
+    checkpoint=dict(interval=600, max_keep_ckpts=2),
 )

@@ -3,7 +3,6 @@
 _base_ = 'pvvae_ucf101.py'
 
 data_root = 'data/images'
-max_iters = 300000
 
 train_dataloader = dict(
     _delete_=True,
@@ -57,9 +56,5 @@ test_evaluator = val_evaluator
 
 # The GAN enters with stage 2.
 model = dict(discriminator=None, adversarial=None)
-train_cfg = dict(max_iters=max_iters)
+train_cfg = dict(max_iters=300000)
 optim_wrapper = dict(discriminator=None)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=1000, T_max=max_iters - 1000),
-]

@@ -50,3 +50,19 @@ LOOPS = PluginRegistry(root.LOOPS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPERS = PluginRegistry(root.OPTIM_WRAPPERS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = PluginRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, ['pvvae_plugin.engine'])
 VISBACKENDS = PluginRegistry(root.VISBACKENDS, ['pvvae_plugin.visualization'])
+
+# Nothing of ours is in these. They are here because MMEngine looks for a child of the default scope in each registry
+# that a run touches, and warns where there is none.
+for _parent in (
+    root.EVALUATOR,
+    root.FUNCTIONS,
+    root.INFERENCERS,
+    root.LOG_PROCESSORS,
+    root.OPTIMIZERS,
+    root.PARAM_SCHEDULERS,
+    root.RUNNERS,
+    root.STRATEGIES,
+    root.VISUALIZERS,
+    root.WEIGHT_INITIALIZERS,
+):
+    PluginRegistry(_parent, [])

@@ -66,9 +66,22 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.resume, cfg.load_from = True, None
     else:
         cfg.resume, cfg.load_from = True, args.resume
+    check_schedule(cfg)
     if cfg.get('load_from'):
         cfg.load_from = resolve_checkpoint(cfg.load_from)
     return cfg
+
+
+def check_schedule(cfg: Config) -> None:
+    """Refuse a run that ends before its schedule begins; MMEngine's own message names neither setting."""
+    schedulers, max_iters = cfg.get('param_scheduler') or [], cfg.train_cfg.max_iters
+    for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
+        if scheduler.get('begin', 0) >= max_iters:
+            raise ValueError(
+                f'param_scheduler.{i}.begin={scheduler.begin} lies past the end of the run, '
+                f'train_cfg.max_iters={max_iters}. For a short run, shorten the warm-up as well: --cfg-options '
+                f'param_scheduler.0.end={max_iters // 2} param_scheduler.1.begin={max_iters // 2}'
+            )
 
 
 def enable_amp(cfg: Config) -> None:

@@ -1,6 +1,5 @@
 # AdamW at 5e-5, linear warm-up, cosine to one tenth (paper). Warm-up's length, betas and clipping are ours.
-max_iters = 50000
-train_cfg = dict(type='ClipTrainLoop', max_iters=max_iters, val_interval=5000)
+train_cfg = dict(type='ClipTrainLoop', max_iters=50000, val_interval=5000)
 
 optim_wrapper = dict(
     constructor='SubmoduleOptimWrapperConstructor',
@@ -17,9 +16,10 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=1.0),
     ),
 )
+# The cosine ends with the run: train_cfg.max_iters is the one number to change.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
-    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=1000, T_max=max_iters - 1000),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=1000),
 ]
 # With --auto-scale-lr the rate is scaled from this global batch (8 GPUs x 4 clips, ours).
 auto_scale_lr = dict(base_batch_size=32, enable=False)

@@ -89,8 +89,8 @@ def test_overfitting_one_clip_drives_the_loss_down(algorithm_config):
     frames = torch.stack([torch.stack([(y + 20 * t) % 256, x, (x + y) / 2]) for t in range(9)], dim=1)
     batch = make_batch(counts=(2,))
     batch['inputs'] = [frames.to(torch.uint8)]
-    losses = [model.train_step(copy.deepcopy(batch), optim)['loss'].item() for _ in range(60)]
-    assert losses[-1] < 0.4 * losses[0]
+    losses = [model.train_step(copy.deepcopy(batch), optim)['loss'].item() for _ in range(120)]
+    assert losses[-1] < 0.25 * losses[0]
 
 
 def test_freezing_the_encoder_leaves_only_the_decoder_to_train(algorithm_config):

@@ -1,0 +1,168 @@
+"""The training and test scripts as a user runs them, on the demo config at a few iterations."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    'train_cfg.max_iters=6',
+    'train_cfg.val_interval=6',
+    'param_scheduler.0.end=2',
+    'param_scheduler.1.begin=2',
+    'default_hooks.checkpoint.interval=3',
+    'default_hooks.checkpoint.max_keep_ckpts=-1',
+    'default_hooks.logger.interval=2',
+    'train_dataloader.batch_size=2',
+    'val_dataloader.dataset.length=5',
+    'val_dataloader.batch_size=2',
+    'test_dataloader.dataset.length=5',
+    'model.backbone.encoder_widths=(8,8,8)',
+    'model.backbone.decoder_widths=(8,8,8)',
+]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def train(work_dir: Path, *arguments: str, options: tuple[str, ...] = (), config: str = 'pvvae_demo') -> str:
+    command = (sys.executable, 'tools/train.py', f'configs/{config}.py', '--work-dir', str(work_dir))
+    return run(*command, *arguments, '--cfg-options', *SMALL, *options).stdout
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('finished')
+    log = train(work_dir)
+    return work_dir, log
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def test_a_run_says_what_it_needs_and_draws_what_it_predicts(finished):
+    work_dir, log = finished
+    assert 'time        at least' in log
+    assert 'dropped groups' in log  # the table of predictions
+    assert (work_dir / 'vis' / 'latest.png').is_file()
+    assert 'Failed to search registry' not in log
+
+
+def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
+    work_dir, _ = finished
+    train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
+    whole, resumed = load(work_dir / 'iter_6.pth'), load(tmp_path / 'iter_6.pth')
+    for key in ('state_dict', 'raw_weights'):
+        assert whole[key].keys() == resumed[key].keys()
+        for name, tensor in whole[key].items():
+            assert torch.equal(tensor, resumed[key][name]), (key, name)
+    moments = [checkpoint['optimizer']['generator']['state'] for checkpoint in (whole, resumed)]
+    for index, state in moments[0].items():
+        assert torch.equal(state['exp_avg_sq'], moments[1][index]['exp_avg_sq'])
+
+
+def test_resume_without_a_path_takes_the_latest(finished, tmp_path):
+    work_dir, _ = finished
+    shutil.copy(work_dir / 'iter_3.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
+    assert 'resumed epoch: 0, iter: 3' in train(tmp_path, '--resume')
+
+
+def test_flags_take_effect(tmp_path):
+    options = ('train_cfg.max_iters=3', 'auto_scale_lr.base_batch_size=4', 'auto_scale_lr.enable=False')
+    log = train(tmp_path, '--amp', '--seed', '7', '--deterministic', '--auto-scale-lr', options=options)
+    saved = load(tmp_path / 'iter_3.pth')
+    assert saved['meta']['seed'] == 7
+    assert "dtype='bfloat16'" in saved['meta']['cfg']
+    assert 'deterministic=True' in saved['meta']['cfg']
+    assert 'Scaling the original LR by 0.5' in log
+
+
+def test_test_script_writes_metrics_with_their_provenance(finished, tmp_path):
+    work_dir, _ = finished
+    out = tmp_path / 'metrics.json'
+    run(
+        *(sys.executable, 'tools/test.py', 'configs/pvvae_demo.py', str(work_dir), '--work-dir', str(tmp_path)),
+        *('--out', str(out), '--show-dir', str(tmp_path / 'show'), '--cfg-options', *SMALL),
+    )
+    record = json.loads(out.read_text())
+    assert record['checkpoint'].endswith('iter_6.pth')
+    assert len(record['checkpoint_sha256']) == 64
+    assert {'recon/psnr', 'predict/k1_vs_repeat', 'predict/k2_moving_vs_mean'} <= set(record['metrics'])
+    assert len(record['metrics']['recon/psnr_per_frame']) == 9
+    assert list((tmp_path / 'show').rglob('*.gif'))
+    report = run(sys.executable, 'tools/analysis/report.py', str(out)).stdout
+    assert 'MSE/repeat' in report
+
+
+def test_two_cpu_processes_train_and_test(tmp_path):
+    command = ('bash', 'tools/dist_train.sh', 'configs/pvvae_demo.py', '2', '--work-dir', str(tmp_path))
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    env = {**os.environ, 'PORT': '29617', 'PATH': path}
+    done = subprocess.run([*command, '--cfg-options', *SMALL], cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    command = ('bash', 'tools/dist_test.sh', 'configs/pvvae_demo.py', str(tmp_path), '2', '--work-dir', str(tmp_path))
+    done = subprocess.run(
+        [*command, '--out', str(tmp_path / 'two.json'), '--cfg-options', *SMALL],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run(
+        *(sys.executable, 'tools/test.py', 'configs/pvvae_demo.py', str(tmp_path), '--work-dir', str(tmp_path)),
+        *('--out', str(tmp_path / 'one.json'), '--cfg-options', *SMALL),
+    )
+    one, two = (json.loads((tmp_path / name).read_text())['metrics'] for name in ('one.json', 'two.json'))
+    for name, value in one.items():  # 5 clips do not divide by 2 processes
+        assert two[name] == pytest.approx(value, rel=1e-5), name
+
+
+def build(name: str, tmp_path: Path, options: dict) -> Runner:
+    spec = importlib.util.spec_from_file_location('train_script', ROOT / 'tools' / 'train.py')
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    sys.argv = ['train.py', str(ROOT / 'configs' / f'{name}.py'), '--work-dir', str(tmp_path)]
+    args = script.parse_args()
+    args.cfg_options = {**dict(option.split('=', 1) for option in SMALL[:4]), **options}
+    args.cfg_options = {k: int(v) if str(v).isdigit() else v for k, v in args.cfg_options.items()}
+    cfg = script.configure(args)
+    cfg.experiment_name = f'{tmp_path.name}_{name}'
+    return Runner.from_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'error', 'message'),
+    [
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.max_drop_ratio': 1.5}, ValueError, '1.5'),
+        ('pvvae_demo', {'train_dataloader.dataset.clip_len': 16}, ValueError, '16 frames.*13 or 17'),
+        ('pvvae_demo', {'val_dataloader.dataset.size': 250}, ValueError, 'val_dataloader.*250'),
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.type': 'NoSuchStep'}, KeyError, 'NoSuchStep'),
+        ('pvvae_demo', {'model.backbone.type': 'NoSuchVAE'}, KeyError, 'NoSuchVAE'),
+        ('pvvae_folder64', {'train_dataloader.dataset.data_root': '/no/such/dir'}, Exception, '/no/such/dir'),
+        ('pvvae_demo', {'param_scheduler.1.begin': 6}, ValueError, r'param_scheduler\.1\.begin'),
+        ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train the earlier stage first'),
+        ('pvvae_ucf101', {'model.backbone.padding': 'zeros'}, ValueError, 'zeros'),
+    ],
+)
+def test_wrong_settings_stop_a_run_before_its_first_iteration(config, options, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', sys.argv)
+    with pytest.raises(error, match=message):
+        build(config, tmp_path, options).train()
+    assert not list(tmp_path.rglob('*.pth'))

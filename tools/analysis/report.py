@@ -1,0 +1,46 @@
+"""A table of what tools/test.py measured.
+
+    python tools/analysis/report.py metrics.json --max-ratio 0.95
+
+With --max-ratio it also says whether every prediction beats repeating the last observed frame by that much, and exits
+with 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pvvae_plugin.evaluation import format_prediction_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('metrics', type=Path, help='file written by tools/test.py --out')
+    parser.add_argument('--max-ratio', type=float, help='largest allowed MSE / MSE of repeating the last frame')
+    args = parser.parse_args()
+    record = json.loads(args.metrics.read_text())
+    metrics = record['metrics']
+
+    print(f'checkpoint {record["checkpoint"]} (sha256 {record["checkpoint_sha256"][:12]})')
+    scalars = {k: v for k, v in metrics.items() if k.startswith('recon/') and not isinstance(v, list)}
+    for name, value in scalars.items():
+        print(f'  {name.removeprefix("recon/"):<20}{value:10.4f}')
+    prediction = {k.removeprefix('predict/'): v for k, v in metrics.items() if k.startswith('predict/')}
+    if prediction:
+        print(format_prediction_table(prediction))
+    if args.max_ratio is not None:
+        ratios = {k.split('_')[0]: v for k, v in prediction.items() if k.endswith('vs_repeat') and 'moving' not in k}
+        worst = max(ratios.values(), default=float('inf'))
+        verdict = 'yes' if worst <= args.max_ratio else 'NO'
+        print(
+            f'MSE / repeat at most {args.max_ratio} for every number of dropped groups: {verdict} (worst {worst:.3f})'
+        )
+        if worst > args.max_ratio:
+            sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
