@@ -7,19 +7,17 @@ bash tools/dist_train.sh configs/pvvae_ucf101.py 8
 from __future__ import annotations
 
 import argparse
-import os
-import os.path as osp
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
-from pvvae_plugin.engine import init_cpu_process_group, resolve_checkpoint
+from pvvae_plugin.apis import add_launch_arguments, load_config
+from pvvae_plugin.engine import resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/CONFIG_NAME)')
+    add_launch_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -31,24 +29,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--seed', type=int, help="seed of every random draw (default: the config's)")
     parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, at some cost in speed')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override entries of the config'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def configure(args: argparse.Namespace) -> Config:
     """The config with the command line applied."""
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    cfg.launcher = args.launcher
-    default_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir
+    cfg = load_config(args)
     cfg.setdefault('randomness', {'seed': 0})
     if args.seed is not None:
         cfg.randomness.seed = args.seed
@@ -95,11 +81,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    cfg = configure(args)
-    if args.launcher == 'pytorch':
-        init_cpu_process_group()
-    Runner.from_cfg(cfg).train()
+    Runner.from_cfg(configure(parse_args())).train()
 
 
 if __name__ == '__main__':

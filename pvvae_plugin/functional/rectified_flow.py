@@ -1,0 +1,259 @@
+"""Rectified flow: the straight path from noise to data, its velocity, and samplers that follow it.
+
+Time runs from noise to data: ``t = 0`` is noise, ``t = 1`` is data, ``x_t = (1 - t) * noise + t * data``, and the
+velocity to learn is ``data - noise`` (Liu et al., "Flow Straight and Fast", 2022). SD3 counts the other way: its
+noise level is ``sigma = 1 - t``.
+
+A *velocity* here is any function ``(x, times) -> dx/dt`` of a batch ``(N, ...)`` and its times ``(N,)``. Samplers call
+it; :func:`with_guidance` and :func:`with_conditioned_frames` make one from a network. Pass noise in float32 even where
+the network computes in less: steps are summed in the noise's type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+
+def interpolate(data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    """The point ``x_t = (1 - t) * noise + t * data`` of the straight path.
+
+    Args:
+        data: ``(N, ...)``.
+        noise: Of the same shape.
+        times: In [0, 1], ``(N,)``, or ``(N, F)``, one for each frame of data ``(N, C, F, H, W)``.
+    """
+    times = _broadcast_times(times, data)
+    return (1.0 - times) * noise + times * data
+
+
+def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
+    """The velocity ``data - noise`` of the straight path, the same at every time."""
+    return data - noise
+
+
+def _broadcast_times(times: Tensor, x: Tensor) -> Tensor:
+    if times.shape == x.shape[:1]:
+        return times.view(-1, *[1] * (x.ndim - 1))
+    if x.ndim == 5 and times.shape == (x.shape[0], x.shape[2]):
+        return times[:, None, :, None, None]  # (N, 1, F, 1, 1)
+    raise ValueError(
+        f'times of shape {tuple(times.shape)} do not fit data of shape {tuple(x.shape)}: give (N,), or (N, F) for '
+        'data (N, C, F, H, W)'
+    )
+
+
+def sample_times(
+    n: int,
+    distribution: str = 'uniform',
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    device: torch.device | str = 'cpu',
+) -> Tensor:
+    """Training times, float32 ``(n,)``.
+
+    Args:
+        n: How many.
+        distribution: ``'uniform'`` on [0, 1), or ``'logit-normal'``, the logistic function of a standard normal, which
+            prefers the middle of the path (SD3, Esser et al. 2024, section 3.1).
+        generator: One for all, or one for each time. The draw is made on the generator's own device.
+        device: Of the result.
+
+    Raises:
+        ValueError: If the distribution is unknown, or the number of generators is not ``n``.
+    """
+    if distribution not in ('uniform', 'logit-normal'):
+        raise ValueError(f"distribution must be 'uniform' or 'logit-normal', got {distribution!r}")
+    draw = torch.rand if distribution == 'uniform' else torch.randn
+    if generator is None:
+        values = draw(n, dtype=torch.float32, device=device)
+    elif isinstance(generator, torch.Generator):
+        values = draw(n, generator=generator, dtype=torch.float32, device=generator.device)
+    elif len(generator) == n:
+        values = torch.cat([draw(1, generator=g, dtype=torch.float32, device=g.device) for g in generator])
+    else:
+        raise ValueError(f'{len(generator)} generators for {n} times: give one, or one for each')
+    return (values if distribution == 'uniform' else values.sigmoid()).to(device)
+
+
+def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
+    """Edges of the steps from noise to data, float64 ``(num_steps + 1,)``, the first 0 and the last 1.
+
+    SD3's timestep shift (section 5.3.2) ``sigma -> s * sigma / (1 + (s - 1) * sigma)`` of an even grid, with ``sigma = 1 - t``, reads
+    ``t -> t / (s - (s - 1) * t)``.
+
+    Args:
+        num_steps: How many, at least 1.
+        shift: ``s > 0``. 1 leaves the grid even, more makes the steps shorter near noise and longer near data.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    _check_count('num_steps', num_steps)
+    if not shift > 0:
+        raise ValueError(f'shift must be positive (1 for none), got {shift}')
+    even = torch.linspace(0.0, 1.0, num_steps + 1, dtype=torch.float64)
+    return even / (shift - (shift - 1.0) * even)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f'{name} must be an integer of at least 1, got {value!r}')
+
+
+def _times_of(x: Tensor, time: float) -> Tensor:
+    """The one time of a whole batch, ``(N,)``, never coarser than float32."""
+    return torch.full(x.shape[:1], time, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+
+
+def euler(velocity: Velocity, noise: Tensor, num_calls: int, shift: float = 1.0) -> Tensor:
+    """Follow ``velocity`` from noise to data with Euler steps; the error falls as ``1 / num_calls``.
+
+    Args:
+        velocity: ``(x, times (N,)) -> (N, ...)``.
+        noise: ``(N, ...)``, the state at time 0.
+        num_calls: Calls of ``velocity``, one each step.
+        shift: See :func:`time_grid`.
+
+    Returns:
+        The state at time 1, of the shape of ``noise``.
+    """
+    _check_count('num_calls', num_calls)
+    x = noise
+    for start, end in pairwise(time_grid(num_calls, shift).tolist()):
+        x = x + (end - start) * velocity(x, _times_of(x, start))
+    return x
+
+
+def heun(velocity: Velocity, noise: Tensor, num_calls: int, shift: float = 1.0) -> Tensor:
+    """Follow ``velocity`` from noise to data with Heun steps; the error falls as ``1 / num_calls ** 2``.
+
+    Args:
+        velocity: ``(x, times (N,)) -> (N, ...)``.
+        noise: ``(N, ...)``, the state at time 0.
+        num_calls: Calls of ``velocity``, exactly. Each step makes two; of an odd number, the last step is an Euler
+            step with one, which leaves the order of the error as it is.
+        shift: See :func:`time_grid`.
+
+    Returns:
+        The state at time 1, of the shape of ``noise``.
+    """
+    _check_count('num_calls', num_calls)
+    num_steps = (num_calls + 1) // 2
+    x = noise
+    for step, (start, end) in enumerate(pairwise(time_grid(num_steps, shift).tolist()), start=1):
+        slope = velocity(x, _times_of(x, start))
+        guess = x + (end - start) * slope
+        if step == num_steps and num_calls % 2:
+            return guess
+        x = x + (end - start) / 2 * (slope + velocity(guess, _times_of(x, end)))
+    return x
+
+
+def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance ``unconditional + scale * (conditional - unconditional)``, over all channels.
+
+    Scale 1 is the conditional velocity exactly, scale 0 the unconditional one (Ho & Salimans, 2022).
+    """
+    return torch.lerp(unconditional, conditional, scale)  # unlike the formula as written, exact at both ends
+
+
+def with_guidance(
+    network: Callable[[Tensor, Tensor, Tensor], Tensor],
+    labels: Tensor,
+    null_label: int,
+    scale: float,
+    interval: tuple[float, float] = (0.0, 1.0),
+) -> Velocity:
+    """A velocity that guides ``network`` towards ``labels``.
+
+    Inside the interval the conditional and the unconditional evaluation are one call of the network on ``2 N`` clips.
+    Outside it, and everywhere for scale 1, only the conditional one is made.
+
+    Args:
+        network: ``(x, times, labels) -> (N, ...)``, e.g. a :class:`LatentDiT`.
+        labels: LongTensor ``(N,)``.
+        null_label: The label that stands for "no class".
+        scale: See :func:`guided_velocity`.
+        interval: The times ``(low, high)``, both included, at which guidance is on (Kynkaanniemi et al., 2024). The
+            whole batch must be at one time, as it is in a sampler.
+
+    Raises:
+        ValueError: If the interval does not lie in [0, 1].
+    """
+    low, high = interval
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(f'interval must be (low, high) with 0 <= low <= high <= 1, got {interval}')
+    both_labels = torch.cat([labels, torch.full_like(labels, null_label)])
+
+    def guides(times: Tensor) -> bool:
+        if scale == 1.0:
+            return False
+        # Reading a time waits for the device, so only where needed. Conditioned frames are at 1: min() skips them.
+        return (low, high) == (0.0, 1.0) or low <= times.min().item() <= high
+
+    def velocity(x: Tensor, times: Tensor) -> Tensor:
+        if not guides(times):
+            return network(x, times, labels)
+        conditional, unconditional = network(torch.cat([x, x]), torch.cat([times, times]), both_labels).chunk(2)
+        return guided_velocity(conditional, unconditional, scale)
+
+    return velocity
+
+
+def condition_frames(x: Tensor, clean: Tensor, num_conditioned: int | Tensor) -> Tensor:
+    """``x`` with its first frames replaced by clean ones.
+
+    Args:
+        x: ``(N, C, F, H, W)``.
+        clean: ``(N, C, f, H, W)``, of at least the frames used.
+        num_conditioned: How many, ``0..F``: an int, or a LongTensor ``(N,)``, one for each clip.
+
+    Raises:
+        ValueError: If ``num_conditioned`` does not fit.
+    """
+    n, _, num_frames = x.shape[:3]
+    known = _known_frames(num_conditioned, n, min(num_frames, clean.shape[2]), x.device)[:, None, :, None, None]
+    f = known.shape[2]
+    return torch.cat([torch.where(known, clean[:, :, :f].to(x.dtype), x[:, :, :f]), x[:, :, f:]], dim=2)
+
+
+def frame_times(times: Tensor, num_conditioned: int | Tensor, num_frames: int) -> Tensor:
+    """Times of each frame, ``(N, F)``: 1, which is data, for conditioned frames, and the clip's own for the rest.
+
+    Args:
+        times: ``(N,)``.
+        num_conditioned: As in :func:`condition_frames`.
+        num_frames: ``F``.
+    """
+    known = _known_frames(num_conditioned, times.shape[0], num_frames, times.device)
+    return torch.where(known, torch.ones_like(times)[:, None], times[:, None])
+
+
+def with_conditioned_frames(velocity: Velocity, clean: Tensor, num_conditioned: int | Tensor) -> Velocity:
+    """A velocity whose network sees the first frames clean, at time 1, in every call.
+
+    ``velocity`` is then called with times ``(N, F)``. What a sampler carries along in the conditioned frames means
+    nothing: put the clean ones there at the end, with :func:`condition_frames`.
+    """
+
+    def conditioned(x: Tensor, times: Tensor) -> Tensor:
+        return velocity(condition_frames(x, clean, num_conditioned), frame_times(times, num_conditioned, x.shape[2]))
+
+    return conditioned
+
+
+def _known_frames(num_conditioned: int | Tensor, n: int, num_frames: int, device: torch.device) -> Tensor:
+    """Which frames are conditioned: bool ``(N, F)``."""
+    counts = torch.as_tensor(num_conditioned).reshape(-1)
+    if counts.is_floating_point() or counts.numel() not in (1, n) or counts.min() < 0 or counts.max() > num_frames:
+        raise ValueError(
+            f'num_conditioned must be an integer or LongTensor ({n},) in 0..{num_frames}, the clean frames there are, '
+            f'got {num_conditioned}'
+        )
+    return (torch.arange(num_frames, device=device) < counts.to(device)[:, None]).expand(n, num_frames)

@@ -1,0 +1,3 @@
+from .latent_dit import LatentDiT
+
+__all__ = ['LatentDiT']

@@ -1,0 +1,208 @@
+"""LatentDiT: the transformer that learns the velocity of a video's latents (paper, generation section)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from pvvae_plugin.registry import MODELS
+
+from .blocks import Block, FinalLayer, Rotation, TimeEmbedding, position_embedding, rotary_table
+
+# size -> depth, width, heads, as in DiT and Latte
+PRESETS = {'S': (12, 384, 6), 'B': (12, 768, 12), 'L': (24, 1024, 16), 'XL': (28, 1152, 16)}
+
+
+@MODELS.register_module()
+class LatentDiT(BaseModule):
+    """Video diffusion transformer with one token for each latent position.
+
+    Latte's layout (Ma et al., 2024) without its patchify step: blocks in pairs, the first attending within each frame,
+    the second across the frames of each place, all conditioned by DiT's adaLN-Zero (Peebles & Xie, 2023). A new model
+    returns zeros. Any latent size is accepted at run time.
+
+    Dropping classes in training is the algorithm's: it passes :attr:`null_label`.
+
+    Args:
+        latent_channels: Channels ``C`` of the latents, in and out.
+        num_classes: Number of classes; None for an unconditional model.
+        size: ``'S'``, ``'B'``, ``'L'`` or ``'XL'`` (the paper's depth), which sets the next three.
+        depth: Number of blocks, instead of the preset's; even for factorized attention.
+        width: Width ``D`` of the tokens, instead of the preset's.
+        heads: Number of attention heads, instead of the preset's.
+        attention: ``'factorized'``, as above, or ``'joint'``: every block attends over all ``t * h * w`` tokens.
+        norm: ``'layer'``, as in DiT, or ``'rms'``.
+        qk_norm: RMS norm of queries and keys.
+        rope: 3D axial rotary embedding in attention, instead of fixed sine-cosine embeddings at the input.
+        swiglu: SwiGLU instead of GELU in the feed-forward layers.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        init_cfg: As for every MMEngine module.
+
+    Attributes:
+        null_label (int | None): The label of "no class"; None for an unconditional model.
+
+    Raises:
+        ValueError: If an argument is unknown or the numbers do not divide.
+    """
+
+    def __init__(
+        self,
+        latent_channels: int = 64,
+        num_classes: int | None = None,
+        size: str = 'XL',
+        depth: int | None = None,
+        width: int | None = None,
+        heads: int | None = None,
+        attention: str = 'factorized',
+        norm: str = 'layer',
+        qk_norm: bool = False,
+        rope: bool = False,
+        swiglu: bool = False,
+        gradient_checkpointing: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if size not in PRESETS:
+            raise ValueError(f'size must be one of {", ".join(PRESETS)}, got {size!r}')
+        depth, width, heads = (
+            given if given is not None else preset
+            for given, preset in zip((depth, width, heads), PRESETS[size], strict=True)
+        )
+        _check_shape(depth, width, heads, attention, rope)
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f'num_classes must be at least 1, or None for an unconditional model, got {num_classes}')
+        self.latent_channels, self.num_classes = latent_channels, num_classes
+        self.depth, self.width, self.heads = depth, width, heads
+        self.joint, self.rope = attention == 'joint', rope
+        self.gradient_checkpointing = gradient_checkpointing
+        self.embed = nn.Linear(latent_channels, width)
+        self.time_embedding = TimeEmbedding(width)
+        self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
+        self.blocks = nn.ModuleList(Block(width, heads, self.joint, norm, qk_norm, swiglu) for _ in range(depth))
+        self.final = FinalLayer(width, latent_channels, norm)
+        self._init_parameters()
+
+    def _init_parameters(self) -> None:
+        """DiT's initialisation: every block starts as the identity and the output as zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for weight in (self.time_embedding.mlp[0].weight, self.time_embedding.mlp[2].weight):
+            nn.init.normal_(weight, std=0.02)
+        if self.class_embedding is not None:
+            nn.init.normal_(self.class_embedding.weight, std=0.02)
+        for module in (*(block.modulation for block in self.blocks), self.final.modulation, self.final.out):
+            nn.init.zeros_(module.weight)
+
+    @property
+    def null_label(self) -> int | None:
+        return self.num_classes
+
+    def forward(self, latents: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Velocity of the latents, ``(N, C, t, h, w)``.
+
+        Args:
+            latents: ``(N, C, t, h, w)``, normalised.
+            times: In [0, 1], 0 for noise and 1 for data: ``(N,)``, or ``(N, t)``, one for each latent frame.
+            labels: LongTensor ``(N,)`` in ``0..num_classes``, the last for "no class"; None for an unconditional model.
+
+        Raises:
+            ValueError: If a shape is wrong, or labels are missing, out of range or not wanted.
+        """
+        h, w = latents.shape[-2:]
+        condition = self._condition(latents, times, labels)  # (N, 1 or t, 1, D)
+        x = self._run_blocks(latents, condition, self.depth)  # (N, t, h * w, D)
+        x = self.final(x, condition)  # (N, t, h * w, C)
+        return x.permute(0, 3, 1, 2).unflatten(3, (h, w))  # (N, C, t, h, w)
+
+    def features(self, latents: Tensor, times: Tensor, layer: int, labels: Tensor | None = None) -> Tensor:
+        """Hidden states ``(N, D, t, h, w)`` after block ``layer``, counted from 1 as the paper's "layer 14 of 28".
+
+        The other arguments are those of :meth:`forward`; later blocks are not run.
+
+        Raises:
+            ValueError: If there is no such layer, or as in :meth:`forward`.
+        """
+        if not 1 <= layer <= self.depth:
+            raise ValueError(f'layer must lie in 1..{self.depth}, got {layer}')
+        x = self._run_blocks(latents, self._condition(latents, times, labels), layer)  # (N, t, h * w, D)
+        return x.permute(0, 3, 1, 2).unflatten(3, latents.shape[-2:])
+
+    def _condition(self, latents: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
+        """What modulates each block, ``(N, 1 or t, 1, D)``; checks the inputs."""
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
+            raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
+        n, _, t = latents.shape[:3]
+        if times.shape not in ((n,), (n, t)):
+            raise ValueError(f'times must have shape ({n},) or ({n}, {t}), got {tuple(times.shape)}')
+        condition = self.time_embedding(times.view(n, -1))  # (N, 1 or t, D)
+        self._check_labels(labels, n)
+        if labels is not None:
+            condition = condition + self.class_embedding(labels)[:, None]
+        return F.silu(condition)[:, :, None]
+
+    def _check_labels(self, labels: Tensor | None, n: int) -> None:
+        if self.num_classes is None:
+            if labels is not None:
+                raise ValueError('an unconditional model takes no labels: pass none, or build it with num_classes')
+            return
+        valid = (
+            f'labels must be integers of shape ({n},) in 0..{self.num_classes}, where {self.num_classes} is "no class"'
+        )
+        if labels is None or labels.shape != (n,) or labels.is_floating_point():
+            got = None if labels is None else f'{labels.dtype} of shape {tuple(labels.shape)}'
+            raise ValueError(f'{valid}, got {got}')
+        if ((labels < 0) | (labels > self.num_classes)).any():
+            raise ValueError(f'{valid}, got {labels.tolist()}')
+
+    def _run_blocks(self, latents: Tensor, condition: Tensor, num_blocks: int) -> Tensor:
+        """Tokens ``(N, t, h * w, D)`` after the first ``num_blocks`` blocks."""
+        n, _, t, h, w = latents.shape
+        dtype = self.embed.weight.dtype
+        x = self.embed(latents.permute(0, 2, 3, 4, 1).reshape(n, t, h * w, -1))  # (N, t, h * w, D)
+        x = x.to(dtype)  # under autocast blocks compute in half precision, but their sum is kept in full
+        if not self.rope:
+            x = x + position_embedding((t, h, w), self.width, x.device, dtype)
+        within, across = self._rotations((t, h, w), x)
+        for index, block in enumerate(self.blocks[:num_blocks]):
+            if self.joint or index % 2 == 0:
+                x = self._run(block, x, condition, within)
+            else:
+                x = x.transpose(1, 2).contiguous()  # (N, h * w, t, D)
+                x = self._run(block, x, condition.transpose(1, 2), across)
+                x = x.transpose(1, 2).contiguous()  # (N, t, h * w, D)
+        return x
+
+    def _rotations(self, grid: tuple[int, int, int], x: Tensor) -> tuple[Rotation | None, Rotation | None]:
+        """Rotary tables for sequences of places (or of all tokens) and for sequences of frames."""
+        if not self.rope:
+            return None, None
+        precise = torch.promote_types(x.dtype, torch.float32)
+        cos, sin = rotary_table(grid, self.width // self.heads, x.device, precise)  # (t, h * w, d / 2)
+        # Attention sees differences of positions only: the tokens of one frame may all be taken at frame 0.
+        within = (cos.flatten(0, 1), sin.flatten(0, 1)) if self.joint else (cos[0], sin[0])
+        return within, (cos[:, 0], sin[:, 0])
+
+    def _run(self, block: Block, x: Tensor, condition: Tensor, rotation: Rotation | None) -> Tensor:
+        if self.gradient_checkpointing and self.training and x.requires_grad:
+            return checkpoint(block, x, condition, rotation, use_reentrant=False)
+        return block(x, condition, rotation)
+
+
+def _check_shape(depth: int, width: int, heads: int, attention: str, rope: bool) -> None:
+    if attention not in ('factorized', 'joint'):
+        raise ValueError(f"attention must be 'factorized' or 'joint', got {attention!r}")
+    if depth < 1 or (attention == 'factorized' and depth % 2):
+        raise ValueError(
+            f'depth must be positive, and even for factorized attention (blocks come in pairs), got {depth}'
+        )
+    if heads < 1 or width % heads:
+        raise ValueError(f'width must divide by heads, got width {width} and {heads} heads')
+    if not rope and width % 4:
+        raise ValueError(f'width must divide by 4 for sine-cosine position embeddings, got {width}')
+    if rope and (width // heads % 2 or width // heads < 6):
+        raise ValueError(f'rope needs heads of even width, at least 6, got {width} / {heads} = {width // heads}')
