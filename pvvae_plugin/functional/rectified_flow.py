@@ -84,8 +84,8 @@ def sample_times(
 def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
     """Edges of the steps from noise to data, float64 ``(num_steps + 1,)``, the first 0 and the last 1.
 
-    SD3's timestep shift (section 5.3.2) ``sigma -> s * sigma / (1 + (s - 1) * sigma)`` of an even grid, with ``sigma = 1 - t``, reads
-    ``t -> t / (s - (s - 1) * t)``.
+    SD3's timestep shift ``sigma -> s * sigma / (1 + (s - 1) * sigma)`` of an even grid (its section 5.3.2), with
+    ``sigma = 1 - t``, reads ``t -> t / (s - (s - 1) * t)``.
 
     Args:
         num_steps: How many, at least 1.

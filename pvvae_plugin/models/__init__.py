@@ -1,5 +1,7 @@
 from .data_preprocessor import VideoDataPreprocessor
 from .discriminators import PatchDiscriminator3D
+from .dit import LatentDiT
+from .latent_video_generator import LatentVideoGenerator
 from .losses import LPIPS, AdversarialLoss, PredictiveReconLoss
 from .vae import DiagonalGaussian, PredictiveOutput, PredictiveVAE
 from .video_autoencoder import VideoAutoencoder
@@ -8,6 +10,8 @@ __all__ = [
     'LPIPS',
     'AdversarialLoss',
     'DiagonalGaussian',
+    'LatentDiT',
+    'LatentVideoGenerator',
     'PatchDiscriminator3D',
     'PredictiveOutput',
     'PredictiveReconLoss',

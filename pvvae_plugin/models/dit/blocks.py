@@ -25,6 +25,13 @@ def make_norm(kind: str, width: int) -> nn.Module:
     raise ValueError(f"norm must be 'layer' or 'rms', got {kind!r}")
 
 
+class HeadNorm(nn.RMSNorm):
+    """RMS norm whose weight follows its input's type: under autocast they differ, and no fused kernel takes both."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over sequences ``(B, L, D)``.
 
@@ -39,8 +46,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = HeadNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
         b, length, width = x.shape
