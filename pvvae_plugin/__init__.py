@@ -39,7 +39,7 @@ if digit_version(torch.__version__) < digit_version('2.10'):
         stacklevel=2,
     )
 
-from .engine.checkpoint import allow_checkpoint_globals  # noqa: E402  (after the versions are known to fit)
+from .safe_globals import allow_checkpoint_globals  # noqa: E402  (after the versions are known to fit)
 
 allow_checkpoint_globals()
 

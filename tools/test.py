@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config
-from pvvae_plugin.engine import resolve_checkpoint
+from pvvae_plugin.models.pretrained import resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from pvvae_plugin.apis import add_launch_arguments, load_config
-from pvvae_plugin.engine import resolve_checkpoint
+from pvvae_plugin.models.pretrained import resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

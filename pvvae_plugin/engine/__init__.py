@@ -1,4 +1,3 @@
-from .checkpoint import allow_checkpoint_globals, resolve_checkpoint
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
 from .hooks import CostEstimateHook, StartCheckHook, TrainedWeightsEMAHook
 from .loops import ClipTrainLoop
@@ -12,7 +11,5 @@ __all__ = [
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',
     'TrainedWeightsEMAHook',
-    'allow_checkpoint_globals',
     'init_cpu_process_group',
-    'resolve_checkpoint',
 ]

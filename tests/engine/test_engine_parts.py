@@ -9,8 +9,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 
-from pvvae_plugin.engine import resolve_checkpoint
 from pvvae_plugin.engine.cost import backbone_cost
+from pvvae_plugin.models.pretrained import resolve_checkpoint
 from pvvae_plugin.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from pvvae_plugin.models.pretrained import check_weights
 from pvvae_plugin.registry import HOOKS
 
 
@@ -34,21 +35,8 @@ class StartCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint.get('state_dict', checkpoint)
-        missing, differing = [], []
-        for name, tensor in _unwrapped(runner).state_dict().items():
-            if not name.startswith('backbone.'):
-                continue
-            found = state.get(name)
-            if found is None:
-                missing.append(name)
-            elif found.shape != tensor.shape:
-                differing.append(f'{name}: {tuple(found.shape)} in the file, {tuple(tensor.shape)} in the model')
-        if missing or differing:
-            raise ValueError(
-                'the checkpoint does not fit the model of this config: '
-                f'{len(missing)} weights missing ({", ".join(missing[:3])}), {len(differing)} of another shape '
-                f'({"; ".join(differing[:3])}). Was it written by a config with another backbone?'
-            )
+        weights = _unwrapped(runner).state_dict()
+        check_weights({name: tensor for name, tensor in weights.items() if name.startswith('backbone.')}, state)
 
 
 def _unwrapped(runner: Runner) -> torch.nn.Module:

@@ -1,15 +1,13 @@
-"""Checkpoints: loading them safely, and finding the one of an earlier stage."""
+"""What ``torch.load(weights_only=True)`` may find in a checkpoint of MMEngine."""
 
 from __future__ import annotations
 
-import os.path as osp
 import pickle
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import find_latest_checkpoint
 
 
 def allow_checkpoint_globals() -> None:
@@ -32,25 +30,3 @@ def _statistics_method(owner: type, name: str) -> Callable:
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise pickle.UnpicklingError(f'a checkpoint asks for attribute {name!r} of {owner!r}: refused')
     return getattr(owner, name)
-
-
-def resolve_checkpoint(path: str) -> str:
-    """A checkpoint file from a file's path or the work directory of a run.
-
-    Args:
-        path: A file, a URL (left alone), or a directory, which stands for the last checkpoint written in it.
-
-    Raises:
-        FileNotFoundError: If there is none, saying what to do.
-    """
-    if '://' in path or osp.isfile(path):
-        return path
-    found = find_latest_checkpoint(path) if osp.isdir(path) else None
-    if found and not osp.isabs(found) and not osp.isfile(found):
-        found = osp.join(path, osp.basename(found))
-    if found is None or not osp.isfile(found):
-        raise FileNotFoundError(
-            f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; '
-            'train the earlier stage first, or name another with --cfg-options load_from=PATH'
-        )
-    return found
