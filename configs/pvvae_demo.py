@@ -52,11 +52,8 @@ val_dataloader = dict(
         pipeline=[dict(type='PackClip')],
     ),
 )
-test_dataloader = val_dataloader
 val_evaluator = [dict(type='VideoReconstruction'), dict(type='FuturePrediction')]
-test_evaluator = val_evaluator
 val_cfg = dict()
-test_cfg = dict()
 
 train_cfg = dict(type='ClipTrainLoop', max_iters=2400, val_interval=600)
 optim_wrapper = dict(

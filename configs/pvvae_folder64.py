@@ -45,6 +45,5 @@ val_dataloader = dict(
         ],
     ),
 )
-test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=1000, val_interval=100)

@@ -50,11 +50,10 @@ val_dataloader = dict(
         ],
     ),
 )
-test_dataloader = val_dataloader
 val_evaluator = [dict(type='VideoReconstruction')]
-test_evaluator = val_evaluator
 
 # The GAN enters with stage 2.
 model = dict(discriminator=None, adversarial=None)
 train_cfg = dict(max_iters=300000)
 optim_wrapper = dict(discriminator=None)
+auto_scale_lr = dict(base_batch_size=128)

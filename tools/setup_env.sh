@@ -1,7 +1,6 @@
 # Sourced by quickstart.sh and run_tests.sh: a virtual environment with the project installed in it.
 #   PYTHON   interpreter to make it with (default: python3)
 #   VENV     where it is (default: .venv in the project)
-# An environment that is already active, and has torch, is used as it is.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -6,9 +6,11 @@ python tools/test.py configs/pvvae_demo.py work_dirs/pvvae_demo --out metrics.js
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -32,6 +34,10 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     """The config with the command line applied."""
     cfg = load_config(args)
+    # Our configs test on the validation set; overrides of it then count here too.
+    for name in ('dataloader', 'evaluator', 'cfg'):
+        if cfg.get(f'test_{name}') is None:
+            cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
     cfg.load_from, cfg.resume = resolve_checkpoint(args.checkpoint), False
     if args.show_dir:
         hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] == 'PredictionVisualizationHook']
@@ -41,13 +47,16 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def provenance(cfg: Config) -> dict[str, str]:
+def provenance(cfg: Config) -> dict[str, Any]:
     """What a number needs beside it to be compared later."""
-    digest = hashlib.sha256(Path(cfg.load_from).read_bytes()).hexdigest()
+    checkpoint = Path(cfg.load_from)
     return {
         'config': str(cfg.filename),
+        'overrides': cfg.get('command_line_overrides') or {},
+        'dataset': cfg.test_dataloader.dataset.to_dict(),
         'checkpoint': cfg.load_from,
-        'checkpoint_sha256': digest,
+        # A URL's file is not kept, so its hash is not known.
+        'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest() if checkpoint.is_file() else None,
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
@@ -60,7 +69,7 @@ def main() -> None:
     if args.out and is_main_process():
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps({'metrics': metrics, **provenance(cfg)}, indent=2) + '\n')
+        out.write_text(json.dumps({'metrics': metrics, **provenance(cfg)}, indent=2, default=str) + '\n')
         print(f'metrics written to {out}')
 
 

@@ -10,6 +10,7 @@ import argparse
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner.checkpoint import find_latest_checkpoint
 
 from pvvae_plugin.apis import add_launch_arguments, load_config
 from pvvae_plugin.models.pretrained import resolve_checkpoint
@@ -49,7 +50,9 @@ def configure(args: argparse.Namespace) -> Config:
     if args.resume is None:
         cfg.resume = cfg.get('resume', False)
     elif args.resume == 'auto':
-        cfg.resume, cfg.load_from = True, None
+        # A first launch with --resume, as a requeued job's may be, must still start from its earlier stage.
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        cfg.load_from = None if cfg.resume else cfg.get('load_from')
     else:
         cfg.resume, cfg.load_from = True, args.resume
     check_schedule(cfg)

@@ -16,6 +16,7 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=1.0),
     ),
 )
+# Both optimisers follow one curve from iteration 0: the discriminator, which starts later, starts near its full rate.
 # The cosine ends with the run: train_cfg.max_iters is the one number to change.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),

@@ -48,9 +48,6 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = val_dataloader
 
 val_evaluator = [dict(type='VideoReconstruction'), dict(type='FuturePrediction')]
-test_evaluator = val_evaluator
 val_cfg = dict()
-test_cfg = dict()

@@ -30,6 +30,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
+        cfg.command_line_overrides = {name: str(value) for name, value in args.cfg_options.items()}
     cfg.launcher = args.launcher
     default_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir

@@ -3,6 +3,7 @@
 from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
 from .errors import ClipError
+from .latent_dataset import LatentDataset
 from .readers import DecordReader, ImageReader, OpenCVReader, open_video, read_clip
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
 from .synthetic import SyntheticVideoDataset
@@ -26,6 +27,7 @@ __all__ = [
     'FutureDropSampler',
     'ImageReader',
     'InfiniteClipSampler',
+    'LatentDataset',
     'MultiResolutionBatchSampler',
     'OpenCVReader',
     'PackClip',

@@ -83,7 +83,7 @@ class ClipDataset(BaseDataset):
             uint8 RGB ``(clip_len, H, W, 3)``.
 
         Raises:
-            ClipError: If the clip cannot be read. Another takes its place.
+            ClipError: If the clip cannot be read, or an OSError. Another takes its place.
         """
 
     def filter_data(self) -> list[dict]:
@@ -143,7 +143,9 @@ class ClipDataset(BaseDataset):
             info = self.get_data_info(index)
             try:
                 frames = self.load_clip(info, numpy_generator(draw_key, 'clip'))
-            except ClipError as error:
+            except (ClipError, OSError) as error:
+                if not isinstance(error, ClipError):  # a subclass that opens files need not translate this itself
+                    error = ClipError(info['path'], f'{type(error).__name__}: {error.strerror or error}')
                 failures[index] = error
                 self._report(error)
                 continue

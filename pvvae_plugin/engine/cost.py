@@ -21,13 +21,15 @@ class BackboneCost:
         parameters: Number of parameters.
         encode_flops: Floating-point operations (2 for each multiply-add, attention included) of encoding.
         decode_flops: The same for decoding.
-        activation_bytes: What autograd keeps of one forward pass for the backward pass, in float32.
+        encode_activation_bytes: What autograd keeps of encoding for the backward pass, in float32.
+        decode_activation_bytes: The same for decoding.
     """
 
     parameters: int
     encode_flops: int
     decode_flops: int
-    activation_bytes: int
+    encode_activation_bytes: int
+    decode_activation_bytes: int
 
 
 def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> BackboneCost:
@@ -54,6 +56,7 @@ def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> B
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with FlopCounterMode(display=False) as encode:
             latents = vae.encode(video).mode()
+        encode_bytes = sum(kept.values())
         with FlopCounterMode(display=False) as decode:
             reconstruction = vae.decode(latents)
     del reconstruction  # alive until here, so that no two kept tensors could share an address
@@ -61,7 +64,8 @@ def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> B
         parameters=sum(p.numel() for p in vae.parameters()),
         encode_flops=encode.get_total_flops(),
         decode_flops=decode.get_total_flops(),
-        activation_bytes=sum(kept.values()),
+        encode_activation_bytes=encode_bytes,
+        decode_activation_bytes=sum(kept.values()) - encode_bytes,
     )
 
 

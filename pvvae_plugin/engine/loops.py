@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch import nn
 
 from pvvae_plugin.registry import LOOPS
 
@@ -17,7 +18,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
     ``advance(num_batches)``.
     """
 
-    def run(self) -> None:
+    def run(self) -> nn.Module:
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')

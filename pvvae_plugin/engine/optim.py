@@ -81,4 +81,6 @@ class SubmoduleOptimWrapperConstructor:
             config = dict(self.configs[name])
             build = DefaultOptimWrapperConstructor(config, config.pop('paramwise_cfg', None))
             wrappers[name] = build(module)
+            if wrappers and name != next(iter(wrappers)) and hasattr(wrappers[name], 'grad_name'):
+                wrappers[name].grad_name = f'{name}_{wrappers[name].grad_name}'  # else two curves share one name
         return CountedOptimWrapperDict(**wrappers)

@@ -17,6 +17,8 @@ from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import frames_to_groups
 
+from .pretrained import load_backbone
+
 SOLVERS = {'euler': flow.euler, 'heun': flow.heun}
 
 
@@ -29,6 +31,8 @@ class LatentVideoGenerator(BaseModel):
 
     Args:
         backbone: Config of a VAE with the interface of :class:`PredictiveVAE`; never trained here.
+        backbone_checkpoint: Checkpoint or work directory of the run that trained it. None leaves it as built, which
+            only a test wants.
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
         times: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
         class_dropout: Share of training clips whose class is hidden, so that guidance has an unconditional model.
@@ -40,11 +44,13 @@ class LatentVideoGenerator(BaseModel):
     Attributes:
         optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
+        backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's checkpoint.
     """
 
     def __init__(
         self,
         backbone: dict,
+        backbone_checkpoint: str | None,
         head: dict,
         times: str = 'uniform',
         class_dropout: float = 0.1,
@@ -57,6 +63,10 @@ class LatentVideoGenerator(BaseModel):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f'{name} must lie in [0, 1], got {value}')
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
+        self.backbone_source = None
+        if backbone_checkpoint is not None:
+            sha256 = load_backbone(self.backbone, backbone_checkpoint)
+            self.backbone_source = {'path': backbone_checkpoint, 'sha256': sha256}
         self.head = MODELS.build(head)
         if self.head.latent_channels != self.backbone.latent_channels:
             raise ValueError(

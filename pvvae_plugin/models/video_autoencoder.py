@@ -109,7 +109,8 @@ class VideoAutoencoder(BaseModel):
         return self.adversarial is not None and iteration >= self.adversarial.start_iter
 
     def _generator_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        rec_loss = sum(value for key, value in losses.items() if key in ('loss_mse', 'loss_diff', 'loss_lpips'))
+        # Every term of the pixels, whatever a loss of one's own calls them: all but the latents' KL.
+        rec_loss = sum(value for key, value in losses.items() if key.startswith('loss_') and key != 'loss_kl')
         with frozen(self.discriminator):
             fake_logits = self.discriminator(reconstruction)
         return self.adversarial.generator_loss(fake_logits, rec_loss, self.backbone.last_layer)

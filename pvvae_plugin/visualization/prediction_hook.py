@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import TensorboardVisBackend
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from pvvae_plugin.registry import HOOKS
 from pvvae_plugin.structures import VideoDataSample
@@ -25,13 +26,13 @@ from .video_files import encode_gif, write_atomically
 
 @HOOKS.register_module()
 class PredictionVisualizationHook(Hook):
-    """Draws the first clips of each validation and test.
+    """Draws some clips of each validation and test, spread over the data set.
 
     A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
     orange border marks what was predicted, and ``clip_00.gif``, the same clips side by side. ``vis/latest.png`` is the
     latest strip of the first clip. A TensorBoard backend gets the strips, and the animations too if it is
-    :class:`VideoTensorboardVisBackend`. Only rank 0 draws, and what it draws are the first clips of its own share.
+    :class:`VideoTensorboardVisBackend`. Only rank 0 draws, and what it draws are clips of its own share.
 
     Args:
         num_clips: Clips to draw each time.
@@ -59,18 +60,26 @@ class PredictionVisualizationHook(Hook):
         """Draw what is still wanted of a validation batch."""
         # `runner.val()` without training has no training loop, and asking for its iteration would build one
         step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
-        self._draw(runner, outputs or [], f'iter_{step:06d}', step)
+        self._draw(runner, self._chosen(batch_idx, runner.val_dataloader, outputs), f'iter_{step:06d}', step)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
     ) -> None:
         """Draw what is still wanted of a test batch."""
-        self._draw(runner, outputs or [], 'test', 0)
+        self._draw(runner, self._chosen(batch_idx, runner.test_dataloader, outputs), 'test', 0)
+
+    def _chosen(
+        self, batch_idx: int, loader: DataLoader, outputs: Sequence[VideoDataSample] | None
+    ) -> Sequence[VideoDataSample]:
+        """Of this batch, the clips to draw: lists are often sorted by class, and their first clips alike."""
+        last = len(loader) - 1
+        batches = [round(i * last / max(1, self.num_clips - 1)) for i in range(self.num_clips)]
+        return (outputs or [])[: batches.count(batch_idx)]
 
     @master_only
     def _draw(self, runner: Runner, samples: Sequence[VideoDataSample], folder: str, step: int) -> None:
         root = Path(self.out_dir or runner.work_dir) / 'vis'
-        for sample in samples[: self.num_clips - self._num_drawn]:
+        for sample in samples:
             clips, captions, num_observed = _rows(sample)
             strip = draw_strip(clips, captions, num_observed)
             panels = draw_panels(clips, captions, num_observed)

@@ -35,6 +35,7 @@ class Runner:
 
 
 def validate(hook, runner, batches):
+    runner.val_dataloader = batches
     hook.before_val_epoch(runner)
     for i, batch in enumerate(batches):
         hook.after_val_iter(runner, i, None, batch)
@@ -44,7 +45,7 @@ def files_below(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
 
 
-def test_writes_the_first_clips_of_each_validation(tmp_path):
+def test_writes_clips_of_each_validation_spread_over_it(tmp_path):
     hook = PredictionVisualizationHook(num_clips=3)
     batches = [[make_sample(0), make_sample(1)], [make_sample(2), make_sample(3)], [make_sample(4)]]
     validate(hook, Runner(tmp_path), batches)
@@ -63,6 +64,7 @@ def test_writes_the_first_clips_of_each_validation(tmp_path):
 def test_a_test_draws_into_its_own_folder(tmp_path):
     hook = PredictionVisualizationHook(num_clips=1, out_dir=str(tmp_path / 'shown'))
     runner = Runner(tmp_path / 'work')
+    runner.test_dataloader = [None]
     hook.before_test_epoch(runner)
     hook.after_test_iter(runner, 0, None, [make_sample(0)])
     assert files_below(tmp_path) == [f'shown/vis/{f}' for f in ('latest.png', 'test/clip_00.gif', 'test/clip_00.png')]

@@ -44,7 +44,8 @@ def main() -> None:
     print(f'  encode      {cost.encode_flops / 1e9:10.2f} GFLOP')
     print(f'  decode      {cost.decode_flops / 1e9:10.2f} GFLOP')
     print(f'  total       {total / 1e9:10.2f} GFLOP')
-    print(f'  kept for the backward pass, float32: {cost.activation_bytes / 2**30:.2f} GiB')
+    kept = cost.encode_activation_bytes + cost.decode_activation_bytes
+    print(f'  kept for the backward pass, float32: {kept / 2**30:.2f} GiB')
 
 
 if __name__ == '__main__':

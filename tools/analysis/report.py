@@ -24,7 +24,7 @@ def main() -> None:
     record = json.loads(args.metrics.read_text())
     metrics = record['metrics']
 
-    print(f'checkpoint {record["checkpoint"]} (sha256 {record["checkpoint_sha256"][:12]})')
+    print(f'checkpoint {record["checkpoint"]} (sha256 {str(record["checkpoint_sha256"])[:12]})')
     scalars = {k: v for k, v in metrics.items() if k.startswith('recon/') and not isinstance(v, list)}
     for name, value in scalars.items():
         print(f'  {name.removeprefix("recon/"):<20}{value:10.4f}')

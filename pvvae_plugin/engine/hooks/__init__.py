@@ -1,5 +1,6 @@
 from .check_hook import StartCheckHook
 from .cost_hook import CostEstimateHook
 from .ema_hook import TrainedWeightsEMAHook
+from .frozen_backbone_hook import FrozenBackboneHook
 
-__all__ = ['CostEstimateHook', 'StartCheckHook', 'TrainedWeightsEMAHook']
+__all__ = ['CostEstimateHook', 'FrozenBackboneHook', 'StartCheckHook', 'TrainedWeightsEMAHook']

@@ -15,8 +15,8 @@ from pvvae_plugin.registry import HOOKS
 class StartCheckHook(Hook):
     """Checks clips against the network, and a loaded checkpoint against the model.
 
-    - Training and validation clips must have a length and size the backbone accepts: a wrong validation set is found
-      before training, not at the first validation.
+    - Training and validation clips must have a length and size the backbone accepts, and be cut into its groups: a
+      wrong validation set is found before training, not at the first validation.
     - A checkpoint must hold every weight of the backbone in its shape. MMEngine only warns of missing ones, and the
       run goes on with random weights in their place.
     """
@@ -27,6 +27,13 @@ class StartCheckHook(Hook):
             loaders['val'] = runner.val_dataloader
         backbone = _unwrapped(runner).backbone
         for name, loader in loaders.items():
+            for step in getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', []):
+                ratio = getattr(step, 'temporal_ratio', backbone.temporal_ratio)
+                if ratio != backbone.temporal_ratio:
+                    raise ValueError(
+                        f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, the backbone '
+                        f'{backbone.temporal_ratio}: set the former to {backbone.temporal_ratio}'
+                    )
             shape = loader.dataset[0]['inputs'].shape
             try:
                 backbone.check_video(torch.empty(1, *shape, device='meta'))

@@ -18,9 +18,9 @@ from pvvae_plugin.registry import HOOKS
 class TrainedWeightsEMAHook(Hook):
     """Averages what is trained, and nothing else: no frozen encoder, no discriminator, no perceptual network.
 
-    Validation runs on the averages. A checkpoint's ``state_dict`` holds them too, so that every later reader gets
-    them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's ``EMAHook`` copies the
-    whole algorithm.)
+    Validation, and a test after training, run on the averages. A checkpoint's ``state_dict`` holds them too, so that
+    every later reader gets them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's
+    ``EMAHook`` copies the whole algorithm.)
 
     Args:
         module: Name of the submodule, e.g. ``'backbone'``.
@@ -71,6 +71,9 @@ class TrainedWeightsEMAHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         if self.averages:
             self._swap(runner)
+
+    before_test_epoch = before_val_epoch
+    after_test_epoch = after_val_epoch
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint['state_dict']

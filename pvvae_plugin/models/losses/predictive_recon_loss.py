@@ -83,7 +83,9 @@ class PredictiveReconLoss(nn.Module):
             terms['loss_diff'] = self.rec_weight * self.diff_weight * diff
         if self.lpips is not None:
             terms['loss_lpips'] = self.lpips_weight * self.lpips(reconstruction, video).mean()
-        terms['loss_kl'] = self.kl_weight * output.posterior.kl(output.num_observed_groups)
+        kl = output.posterior.kl(output.num_observed_groups)
+        terms['loss_kl'] = self.kl_weight * kl
+        terms['kl'] = kl.detach()
         terms.update(_split_by_observed(squared.detach(), output))
         return terms
 

@@ -59,7 +59,7 @@ def test_still_image_has_no_difference_but_a_gradient():
 def test_ablation_leaves_the_difference_term_out():
     video = torch.rand(1, 3, 5, 4, 4)
     terms = MODELS.build({'type': 'PredictiveReconLoss', 'diff_weight': 0.0})(make_output(video, [2]), video)
-    assert set(terms) == {'loss_mse', 'loss_kl', 'mse_observed', 'mse_predicted'}
+    assert set(terms) == {'loss_mse', 'loss_kl', 'kl', 'mse_observed', 'mse_predicted'}
 
 
 def test_wrong_weights_are_refused_when_built():

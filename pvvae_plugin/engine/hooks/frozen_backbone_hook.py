@@ -1,0 +1,44 @@
+"""Keeps the frozen VAE out of a generator's checkpoints, and its name in them."""
+
+from __future__ import annotations
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from pvvae_plugin.registry import HOOKS
+
+STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
+
+
+@HOOKS.register_module()
+class FrozenBackboneHook(Hook):
+    """For :class:`LatentVideoGenerator`: checkpoints name their VAE (path and SHA-256) instead of holding it.
+
+    The latents' statistics stay in. On loading, a checkpoint made with another VAE is refused: its latents mean
+    something else.
+    """
+
+    priority = 'ABOVE_NORMAL'  # before StartCheckHook, which asks for every weight of the backbone
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        state = checkpoint['state_dict']
+        for name in [n for n in state if n.startswith('backbone.') and n not in STATISTICS]:
+            del state[name]
+        checkpoint['backbone_source'] = _unwrapped(runner).backbone_source
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        model = _unwrapped(runner)
+        made_with, here = checkpoint.get('backbone_source'), model.backbone_source
+        if made_with and here and made_with['sha256'] != here['sha256']:
+            raise ValueError(
+                f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
+                f'model.backbone_checkpoint is {here["path"]} (sha256 {here["sha256"][:12]}): name the former'
+            )
+        own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
+        checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

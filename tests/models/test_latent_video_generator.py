@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
+from pvvae_plugin.functional.rectified_flow import sample_times
+from pvvae_plugin.registry import HOOKS, MODELS
+from pvvae_plugin.structures import VideoDataSample
+
+
+@pytest.fixture
+def config(tiny_vae_config):
+    return {
+        'type': 'LatentVideoGenerator',
+        'backbone': tiny_vae_config,
+        'backbone_checkpoint': None,
+        'head': {
+            'type': 'LatentDiT',
+            'latent_channels': 4,
+            'num_classes': 3,
+            'depth': 2,
+            'width': 32,
+            'heads': 2,
+        },
+    }
+
+
+def build(config, **options):
+    model = MODELS.build({**config, **options})
+    torch.nn.init.normal_(model.head.final.out.weight, std=0.1)  # a new head returns zeros
+    for block in model.head.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.1)
+    return model
+
+
+def batch(labels=(0, 1, 2)):
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(0, 256, (3, 9, 32, 32), generator=generator, dtype=torch.uint8) for _ in labels]
+    samples = [VideoDataSample(metainfo={'draw_key': i, 'label': c, 'path': f'{i}'}) for i, c in enumerate(labels)]
+    return {'inputs': inputs, 'data_samples': samples}
+
+
+def videos(model, num=3, **options):
+    options = {'labels': [0, 1, 2][:num], 'steps': 4, **options}
+    return dict(model.generate(num, 9, (32, 32), **options))
+
+
+def test_loss_is_the_error_of_the_straight_paths_velocity(config):
+    model = build(config, class_dropout=0.0).eval()
+    data = model.data_preprocessor(batch())
+    loss = model(**data, mode='loss')['loss_flow'].item()
+    expected = []
+    for i in range(3):  # each clip alone, from its own key
+        generator = [torch_generator(i, 'flow')]
+        latents = model.backbone.encode(data['inputs'][i : i + 1]).sample(generator)
+        noise = randn_like(latents, generator)
+        t = sample_times(1, 'uniform', generator).item()
+        velocity = model.head((1 - t) * noise + t * latents, torch.tensor([t]), torch.tensor([i]))
+        expected.append((velocity - (latents - noise)).square().mean().item())
+    assert loss == pytest.approx(sum(expected) / 3, rel=1e-4)
+
+
+def test_training_changes_the_head_and_never_the_backbone(config):
+    model = build(config)
+    model.train()
+    assert not model.backbone.training
+    before = {n: p.clone() for n, p in model.backbone.state_dict().items()}
+    from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
+
+    entry = {'type': 'AutocastOptimWrapper', 'optimizer': {'type': 'AdamW', 'lr': 3e-3}}
+    optim = SubmoduleOptimWrapperConstructor({'head': entry})(model)
+    losses = [model.train_step(batch(), optim)['loss'].item() for _ in range(40)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(torch.equal(before[n], p) for n, p in model.backbone.state_dict().items())
+
+
+def test_a_video_depends_on_its_seed_and_index_alone(config):
+    model = build(config)
+    together = videos(model, guidance=2.0)
+    one_by_one = videos(model, guidance=2.0, batch_size=1)
+    other_process = videos(model, guidance=2.0, indices=[2])
+    for i in range(3):
+        torch.testing.assert_close(together[i], one_by_one[i], rtol=0, atol=1e-4)
+    torch.testing.assert_close(together[2], other_process[2], rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0], videos(model, seed=1)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize('solver', ['euler', 'heun'])
+def test_the_network_is_called_as_often_as_asked(config, solver):
+    model = build(config)
+    calls = []
+    model.head.register_forward_hook(lambda *_: calls.append(1))
+    videos(model, steps=6, solver=solver, guidance=3.0)
+    assert len(calls) == 6
+
+
+def test_guidance_one_is_conditional_and_zero_unconditional(config):
+    model = build(config)
+    labels = []
+    model.head.register_forward_hook(lambda module, args, kwargs, out: labels.append(args[2]), with_kwargs=True)
+    plain = videos(model, guidance=1.0)
+    assert torch.equal(labels[0], torch.tensor([0, 1, 2]))
+    unguided = videos(model, guidance=0.0)
+    model.head.class_embedding.weight.data[:3] = model.head.class_embedding.weight.data[3]
+    for i, clip in videos(model, guidance=1.0).items():  # every class is now the null class
+        torch.testing.assert_close(clip, unguided[i], rtol=0, atol=1e-4)
+        assert not torch.allclose(clip, plain[i], atol=1e-4)
+
+
+def test_given_frames_are_kept_and_continued(config):
+    model = build(config, condition_prob=0.5)
+    observed = torch.rand(3, 3, 5, 32, 32) * 2 - 1
+    made = videos(model, first_frames=observed)
+    expected = model.backbone.decode(model.backbone.encode(observed).mode()).clamp(-1, 1)
+    for i, clip in made.items():
+        assert clip.shape == (3, 9, 32, 32)
+        torch.testing.assert_close(clip[:, :5], expected[i], rtol=0, atol=1e-4)
+
+
+def test_given_frames_do_not_count_in_the_loss(config):
+    model = build(config, condition_prob=1.0)
+    loss = model(**model.data_preprocessor(batch()), mode='loss')['loss_flow']
+    assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'labels': [0, 1, 3]}, r'0\.\.2'),
+        ({'labels': None}, r'3 classes'),
+        ({'solver': 'rk45'}, 'euler, heun'),
+        ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'condition_prob'),
+    ],
+)
+def test_wrong_requests_are_refused(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        videos(build(config), **options)
+
+
+def test_wrong_settings_and_data_are_refused(config):
+    with pytest.raises(ValueError, match='latent_channels=4'):
+        MODELS.build({**config, 'head': {**config['head'], 'latent_channels': 8}})
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        MODELS.build({**config, 'backbone_checkpoint': '/no/such/run'})
+    model = build(config)
+    data = model.data_preprocessor(batch(labels=(0, None, 1)))
+    with pytest.raises(ValueError, match='1 has no label'):
+        model(**data, mode='loss')
+
+
+def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, tmp_path):
+    vae = MODELS.build(tiny_vae_config)
+    torch.save({'state_dict': {f'backbone.{n}': p for n, p in vae.state_dict().items()}}, tmp_path / 'vae.pth')
+    other = MODELS.build(tiny_vae_config)
+    torch.save({'state_dict': {f'backbone.{n}': p for n, p in other.state_dict().items()}}, tmp_path / 'other.pth')
+
+    class Runner:
+        def __init__(self, path):
+            self.model = build(config, backbone_checkpoint=str(tmp_path / path))
+
+    hook = HOOKS.build({'type': 'FrozenBackboneHook'})
+    runner = Runner('vae.pth')
+    assert torch.equal(runner.model.backbone.last_layer, vae.last_layer)
+    checkpoint = {'state_dict': dict(runner.model.state_dict())}
+    hook.before_save_checkpoint(runner, checkpoint)
+    kept = [name for name in checkpoint['state_dict'] if name.startswith('backbone.')]
+    assert sorted(kept) == ['backbone.latent_mean', 'backbone.latent_std']
+
+    again = Runner('vae.pth')
+    hook.after_load_checkpoint(again, checkpoint)
+    again.model.load_state_dict(checkpoint['state_dict'])
+    with pytest.raises(ValueError, match='other.pth'):
+        hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
