@@ -2,7 +2,6 @@
 # The layout of the paper's network behind a 4 x 4 patchify stem: 9 x 32 x 32 clips, 3 x 8 x 8 latents of 16 channels.
 _base_ = '_base_/default_runtime.py'
 
-clip_len = 9
 
 model = dict(
     type='VideoAutoencoder',
@@ -28,7 +27,7 @@ train_dataloader = dict(
     dataset=dict(
         type='SyntheticVideoDataset',
         length=100000,
-        clip_len=clip_len,
+        clip_len=9,
         size=32,
         seed=0,
         pipeline=[
@@ -45,7 +44,7 @@ val_dataloader = dict(
     dataset=dict(
         type='SyntheticVideoDataset',
         length=256,
-        clip_len=clip_len,
+        clip_len=9,
         size=32,
         seed=1,
         test_mode=True,

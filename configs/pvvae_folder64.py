@@ -3,7 +3,6 @@
 #       train_dataloader.dataset.data_root=VIDEOS/train val_dataloader.dataset.data_root=VIDEOS/val
 _base_ = 'pvvae_demo.py'
 
-clip_len = 17
 
 model = dict(
     backbone=dict(
@@ -19,7 +18,7 @@ train_dataloader = dict(
         _delete_=True,
         type='VideoDataset',
         data_root='data/videos/train',
-        clip_len=clip_len,
+        clip_len=17,
         pipeline=[
             dict(type='ResizeClip', size=64),
             dict(type='RandomCropClip', size=64),
@@ -36,7 +35,7 @@ val_dataloader = dict(
         _delete_=True,
         type='VideoDataset',
         data_root='data/videos/val',
-        clip_len=clip_len,
+        clip_len=17,
         test_mode=True,
         pipeline=[
             dict(type='ResizeClip', size=64),

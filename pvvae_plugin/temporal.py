@@ -64,8 +64,10 @@ def observed_counts(num_observed_groups: int | Tensor | None, batch_size: int, n
                 f'{num_observed_groups.dtype} of shape {tuple(num_observed_groups.shape)}'
             )
         counts = num_observed_groups.flatten().tolist()
+    elif isinstance(num_observed_groups, int):
+        counts = [num_observed_groups]
     else:
-        counts = [int(num_observed_groups)]
+        raise ValueError(f'num_observed_groups must be an int or a LongTensor, got {num_observed_groups!r}')
     counts = counts * batch_size if len(counts) == 1 else counts
     if min(counts) < 1 or max(counts) > num_groups:
         raise ValueError(

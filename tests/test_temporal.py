@@ -29,7 +29,7 @@ def test_observed_counts_are_checked():
     assert observed_counts(None, 2, 5) == [5, 5]
     assert observed_counts(3, 2, 5) == [3, 3]
     assert observed_counts(torch.tensor([1, 5]), 2, 5) == [1, 5]
-    for wrong in (0, 6, torch.tensor([1, 2, 3]), torch.tensor([1.0, 2.0])):
+    for wrong in (0, 6, torch.tensor([1, 2, 3]), torch.tensor([1.0, 2.0]), 2.7):
         with pytest.raises(ValueError, match='num_observed_groups'):
             observed_counts(wrong, 2, 5)
 

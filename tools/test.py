@@ -9,6 +9,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.pretrained import check_checkpoint, resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +40,7 @@ def configure(args: argparse.Namespace) -> Config:
         if cfg.get(f'test_{name}') is None:
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
     cfg.load_from, cfg.resume = resolve_checkpoint(args.checkpoint), False
+    check_checkpoint(cfg.load_from)
     if args.show_dir:
         hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] == 'PredictionVisualizationHook']
         if not hooks:
@@ -55,8 +57,7 @@ def provenance(cfg: Config) -> dict[str, Any]:
         'overrides': cfg.get('command_line_overrides') or {},
         'dataset': cfg.test_dataloader.dataset.to_dict(),
         'checkpoint': cfg.load_from,
-        # A URL's file is not kept, so its hash is not known.
-        'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest() if checkpoint.is_file() else None,
+        'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
@@ -65,10 +66,14 @@ def provenance(cfg: Config) -> dict[str, Any]:
 def main() -> None:
     args = parse_args()
     cfg = configure(args)
-    metrics = Runner.from_cfg(cfg).test()
-    if args.out and is_main_process():
+    if args.out:
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
+        out.open('a').close()  # what cannot be written fails now, and not after the evaluation
+    metrics = Runner.from_cfg(cfg).test()
+    if args.out and is_main_process():
+        # JSON knows no NaN
+        metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         out.write_text(json.dumps({'metrics': metrics, **provenance(cfg)}, indent=2, default=str) + '\n')
         print(f'metrics written to {out}')
 

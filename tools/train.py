@@ -10,10 +10,9 @@ import argparse
 
 from mmengine.config import Config
 from mmengine.runner import Runner
-from mmengine.runner.checkpoint import find_latest_checkpoint
 
 from pvvae_plugin.apis import add_launch_arguments, load_config
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,18 +50,29 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.resume = cfg.get('resume', False)
     elif args.resume == 'auto':
         # A first launch with --resume, as a requeued job's may be, must still start from its earlier stage.
-        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
-        cfg.load_from = None if cfg.resume else cfg.get('load_from')
+        last = last_checkpoint(cfg.work_dir)
+        cfg.resume, cfg.load_from = last is not None, last or cfg.get('load_from')
     else:
         cfg.resume, cfg.load_from = True, args.resume
     check_schedule(cfg)
     if cfg.get('load_from'):
         cfg.load_from = resolve_checkpoint(cfg.load_from)
+        check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
     return cfg
+
+
+def _optimizer_names(cfg: Config) -> list[str]:
+    optim = cfg.optim_wrapper
+    return [] if 'optimizer' in optim else [name for name, value in optim.items() if isinstance(value, dict)]
 
 
 def check_schedule(cfg: Config) -> None:
     """Refuse a run that ends before its schedule begins; MMEngine's own message names neither setting."""
+    if 'train_cfg' not in cfg or cfg.train_cfg.get('max_iters', 0) < 1 or cfg.train_cfg.get('val_interval', 1) < 1:
+        raise ValueError(
+            'train_cfg needs max_iters and val_interval of at least 1, e.g. train_cfg=dict(type="ClipTrainLoop", '
+            f'max_iters=1000, val_interval=100); got {cfg.get("train_cfg")}'
+        )
     schedulers, max_iters = cfg.get('param_scheduler') or [], cfg.train_cfg.max_iters
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
         if scheduler.get('begin', 0) >= max_iters:

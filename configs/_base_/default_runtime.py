@@ -9,6 +9,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='FiniteLossHook'),
     dict(type='CostEstimateHook'),
     dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),
     dict(type='PredictionVisualizationHook', num_clips=4),

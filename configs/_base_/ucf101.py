@@ -1,7 +1,6 @@
 # UCF101 at 256 x 256, 17 frames. docs/data.md says how to lay it out.
 data_root = 'data/ucf101/videos'
 ann_dir = 'data/ucf101/ucfTrainTestlist'
-clip_len = 17
 
 train_pipeline = [
     dict(type='ResizeClip', size=256),
@@ -28,7 +27,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file=ann_dir + '/trainlist01.txt',
         class_file=ann_dir + '/classInd.txt',
-        clip_len=clip_len,
+        clip_len=17,
         pipeline=train_pipeline,
     ),
 )
@@ -43,7 +42,7 @@ val_dataloader = dict(
         data_root=data_root,
         ann_file=ann_dir + '/testlist01.txt',
         class_file=ann_dir + '/classInd.txt',
-        clip_len=clip_len,
+        clip_len=17,
         test_mode=True,
         pipeline=test_pipeline,
     ),

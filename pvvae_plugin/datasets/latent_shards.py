@@ -97,8 +97,7 @@ def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped:
             'index': tensor(entries.indices),
             'draw': tensor(entries.draws),
         }
-        header = {'source': source, 'paths': list(entries.paths)}
-        content = save(tensors, metadata={_HEADER: json.dumps(header)})
+        content = save(tensors, metadata={_HEADER: json.dumps({'source': source, 'paths': list(entries.paths)})})
         temporary.write_bytes(content)  # save_file() makes files that nobody but their owner may read
         record |= {
             'count': len(entries.paths),
@@ -118,13 +117,7 @@ def read_record(root: Path, number: int) -> dict | None:
 
 
 def shard_problem(root: Path, record: dict, verify: bool) -> str | None:
-    """What is wrong with a shard, None if nothing.
-
-    Args:
-        root: The folder.
-        record: Its ``name``, ``count``, ``bytes`` and ``sha256``.
-        verify: Read the whole file and compare its hash; otherwise its size alone.
-    """
+    """What is wrong with the shard of a record, None if nothing; its hash is compared only with ``verify``."""
     path = root / record['name']
     if not record['count']:
         return None
@@ -172,8 +165,7 @@ def merge_statistics(records: Sequence[dict]) -> tuple[list[float], list[float]]
         np.array([part[key] for part in parts]) for key in ('mean', 'variance_of_mean', 'mean_of_variance')
     )  # (shards, C)
     mean = (weights * means).sum(0)
-    variance = (weights * (variances + (means - mean) ** 2 + posterior)).sum(0)
-    return mean.tolist(), np.sqrt(variance).tolist()
+    return mean.tolist(), np.sqrt((weights * (variances + (means - mean) ** 2 + posterior)).sum(0)).tolist()
 
 
 def write_manifest(root: Path, records: Sequence[dict], facts: dict) -> dict:

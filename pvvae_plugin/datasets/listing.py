@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .readers import is_image, is_video
 
@@ -89,7 +89,7 @@ def scan_folder(
     """
     flat = _clips_in(data_root, images)
     with os.scandir(data_root) as entries:
-        folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
+        folders = sorted(entry.name for entry in entries if _may_be(entry.is_dir) and not entry.name.startswith('.'))
     by_class = {name: clips for name in folders if (clips := _clips_in(os.path.join(data_root, name), images))}
     if flat and by_class:
         raise ValueError(
@@ -122,6 +122,13 @@ def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], whe
     return label
 
 
+def _may_be(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a loop of links
+        return False
+
+
 def _clips_in(folder: str, images: bool) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(
@@ -130,7 +137,7 @@ def _clips_in(folder: str, images: bool) -> list[str]:
             # Names with a dot in front are what macOS leaves beside files, with their extension.
             if not entry.name.startswith('.')
             and (is_video(entry.name) or (images and is_image(entry.name)))
-            and entry.is_file()
+            and _may_be(entry.is_file)
         )
 
 
@@ -144,5 +151,8 @@ def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
 
 def _lines(path: str) -> list[tuple[int, str]]:
     """Lines that are not blank, with their numbers from 1."""
-    with open(path, encoding='utf-8-sig') as file:
-        return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
+    try:
+        with open(path, encoding='utf-8-sig') as file:
+            return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8 ({error}): save it as UTF-8') from error

@@ -242,6 +242,11 @@ def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
 def _reader_types(path: str, backend: str) -> list[type]:
     if backend not in BACKENDS:
         raise ValueError(f'backend must be one of {", ".join(BACKENDS)}, got {backend!r}')
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        # FFmpeg inside OpenCV crashes the whole process on such a name.
+        raise ClipError(repr(path), 'its name is not valid UTF-8: rename the file') from None
     if not os.path.isfile(path):
         raise ClipError(path, 'no such file')
     if os.path.getsize(path) == 0:

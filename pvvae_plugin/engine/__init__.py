@@ -1,5 +1,5 @@
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
-from .hooks import CostEstimateHook, FrozenBackboneHook, StartCheckHook, TrainedWeightsEMAHook
+from .hooks import CostEstimateHook, FiniteLossHook, FrozenBackboneHook, StartCheckHook, TrainedWeightsEMAHook
 from .loops import ClipTrainLoop
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
 
@@ -7,6 +7,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'ClipTrainLoop',
     'CostEstimateHook',
+    'FiniteLossHook',
     'FrozenBackboneHook',
     'StartCheckHook',
     'SubmoduleDistributedDataParallel',

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os.path as osp
-from collections.abc import Mapping
+import os.path
+import pickle
+import re
+import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from mmengine.runner.checkpoint import find_latest_checkpoint
 from torch import Tensor, nn
 
 
@@ -16,17 +18,21 @@ def resolve_checkpoint(path: str) -> str:
     """A checkpoint file from a file's path or the work directory of a run.
 
     Args:
-        path: A file, a URL (left alone), or a directory, which stands for the last checkpoint written in it.
+        path: A file, or a directory, which stands for the last checkpoint written in it: the one noted in
+            ``last_checkpoint`` if it is there, or else the ``iter_N.pth`` of the largest ``N``.
 
     Raises:
         FileNotFoundError: If there is none, saying what to do.
+        ValueError: If it is a URL: MMEngine would unpickle whatever comes from there.
     """
-    if '://' in path or osp.isfile(path):
+    if '://' in path:
+        raise ValueError(
+            f'{path} is a URL: download the file first, so that it can be loaded safely, and give its path'
+        )
+    if os.path.isfile(path):
         return path
-    found = find_latest_checkpoint(path) if osp.isdir(path) else None
-    if found and not osp.isfile(found):
-        found = osp.join(path, osp.basename(found))  # the directory has moved since the run noted its path
-    if found is None or not osp.isfile(found):
+    found = last_checkpoint(path)
+    if found is None:
         raise FileNotFoundError(
             f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; '
             'train the earlier stage first, or name another with --cfg-options load_from=PATH'
@@ -34,23 +40,69 @@ def resolve_checkpoint(path: str) -> str:
     return found
 
 
-def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare the weights of a file with those of a network.
+def last_checkpoint(work_dir: str) -> str | None:
+    """The last checkpoint in a directory, None if there is none. A directory may have been copied or moved."""
+    folder = Path(work_dir)
+    note = folder / 'last_checkpoint'
+    noted = Path(note.read_text().strip()).name if note.is_file() else ''
+    if noted and (folder / noted).is_file():
+        return str(folder / noted)
+    numbered = [(int(m[1]), p) for p in folder.glob('iter_*.pth') if (m := re.fullmatch(r'iter_(\d+)\.pth', p.name))]
+    return str(max(numbered)[1]) if numbered else None
+
+
+def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> None:
+    """Refuse, by name and before anything is built, a file that a run could not load.
+
+    Args:
+        path: The file. Its tensors are mapped, not read.
+        optimizers: To resume: names of the run's optimisers.
 
     Raises:
-        ValueError: If one is missing or has another shape, naming the first few.
+        ValueError: If it is damaged, no checkpoint, or holds not what is needed.
+    """
+    try:
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f'{path} cannot be loaded safely ({reason}): it is damaged, or not a checkpoint') from error
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+    if optimizers is None:
+        return
+    missing = [key for key in ('meta', 'message_hub', 'optimizer', 'param_schedulers') if key not in checkpoint]
+    if missing:
+        raise ValueError(
+            f'{path} cannot be resumed, it lacks {", ".join(missing)}: to start from its weights use load_from'
+        )
+    trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
+    if optimizers and trained != set(optimizers):
+        raise ValueError(
+            f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '
+            'to start from its weights use load_from'
+        )
+
+
+def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Compare the weights of a file with those of a network, or of the parts of it that are given.
+
+    Raises:
+        ValueError: If one is missing, has another shape or is unknown to these parts, naming the first few.
     """
     missing = [name for name in expected if name not in found]
+    prefixes = {name.split('.')[0] for name in expected}
+    unknown = [name for name in found if name not in expected and name.split('.')[0] in prefixes]
     differing = [
         f'{name}: {tuple(found[name].shape)} in the file, {tuple(tensor.shape)} in the model'
         for name, tensor in expected.items()
         if name in found and found[name].shape != tensor.shape
     ]
-    if missing or differing:
+    if missing or differing or unknown:
         raise ValueError(
             'the checkpoint does not fit the model of this config: '
             f'{len(missing)} weights missing ({", ".join(missing[:3])}), {len(differing)} of another shape '
-            f'({"; ".join(differing[:3])}). Was it written by a config with another backbone?'
+            f'({"; ".join(differing[:3])}), {len(unknown)} unknown ({", ".join(unknown[:3])}). Was it written by a '
+            'config with another backbone?'
         )
 
 
@@ -69,6 +121,7 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
         ValueError: If it holds another network.
     """
     path = resolve_checkpoint(path)
+    check_checkpoint(path)
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     prefix = 'backbone.'
     state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}

@@ -88,7 +88,8 @@ def test_moments_are_those_of_the_clips(vae_run, latents):
         for view, moments in ((video, sample['inputs']), (video.flip(-1), mirrored[index])):
             posterior = backbone.encode(view)
             expected = torch.cat((posterior.mean, posterior.logvar), dim=1)[0]
-            torch.testing.assert_close(moments, expected, rtol=1e-4, atol=1e-5)
+            # On a GPU convolutions multiply in TF32; the reference is made on the CPU.
+            torch.testing.assert_close(moments, expected, rtol=1e-4, atol=5e-3 if torch.cuda.is_available() else 1e-5)
         assert (mirrored[index] - sample['inputs'].flip(-1)).abs().max() > 1e-2
         for key in ('label', 'path'):
             assert sample['data_samples'].get(key) == clip['data_samples'].get(key)
@@ -185,7 +186,9 @@ def test_unreadable_clips_are_left_out_and_listed(vae_run, tmp_path):
     for index, name in enumerate('abcde'):
         path = images / ('cat' if index % 2 else 'ant') / f'{name}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.full((40, 32, 3), 50 * index, np.uint8))
+        cv2.imwrite(
+            str(path), np.repeat(np.uint8(6 * np.arange(40) + index)[:, None, None], 32 * 3, 1).reshape(40, 32, 3)
+        )
     broken = images / 'cat' / 'b.png'
     broken.write_bytes(b'no image')
     pipeline = "[dict(type='ResizeClip',size=32),dict(type='RandomCropClip',size=32),dict(type='PackClip')]"
@@ -207,7 +210,7 @@ def test_unreadable_clips_are_left_out_and_listed(vae_run, tmp_path):
     shard = load_file(out / 'shard-00000.safetensors')
     assert shard['mean'].dtype == torch.float16
     assert (shard['index'].tolist(), shard['draw'].tolist()) == ([0, 0], [0, 1])
-    assert not torch.equal(shard['mean'][0], shard['mean'][1]) or True
+    assert not torch.equal(shard['mean'][0], shard['mean'][1])  # another crop
 
 
 def test_the_same_clip_is_not_encoded_twice(vae_run, tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,17 +133,53 @@ def test_two_cpu_processes_train_and_test(tmp_path):
         assert two[name] == pytest.approx(value, rel=1e-5), name
 
 
-def build(name: str, tmp_path: Path, options: dict) -> Runner:
+def build_config(name: str, work_dir: Path, options: dict, checkpoint: Path | None = None) -> Config:
+    """What the training script makes of a config; with ``checkpoint``, of a first launch with --resume."""
     spec = importlib.util.spec_from_file_location('train_script', ROOT / 'tools' / 'train.py')
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    sys.argv = ['train.py', str(ROOT / 'configs' / f'{name}.py'), '--work-dir', str(tmp_path)]
-    args = script.parse_args()
-    args.cfg_options = {**dict(option.split('=', 1) for option in SMALL[:4]), **options}
-    args.cfg_options = {k: int(v) if str(v).isdigit() else v for k, v in args.cfg_options.items()}
-    cfg = script.configure(args)
-    cfg.experiment_name = f'{tmp_path.name}_{name}'
+    arguments = ['train.py', str(ROOT / 'configs' / f'{name}.py'), '--work-dir', str(work_dir)]
+    if checkpoint is not None:
+        torch.save({'state_dict': {}}, checkpoint / 'iter_1.pth')
+        arguments.append('--resume')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', arguments)
+        args = script.parse_args()
+    short = {key: int(value) for key, value in (option.split('=') for option in SMALL[:4])}
+    args.cfg_options = {**short, **options}
+    return script.configure(args)
+
+
+def build(name: str, work_dir: Path, options: dict) -> Runner:
+    cfg = build_config(name, work_dir, options)
+    cfg.experiment_name = f'{work_dir.name}_{name}'
     return Runner.from_cfg(cfg)
+
+
+def test_a_diverged_run_stops_and_saves_nothing(tmp_path):
+    options = {'optim_wrapper.generator.optimizer.lr': 1e30, 'default_hooks.checkpoint.interval': 3}
+    with pytest.raises(FloatingPointError, match='loss=.*--resume'):
+        build('pvvae_demo', tmp_path, {**options, 'train_dataloader.batch_size': 1}).train()
+    assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_resume_on_a_first_launch_keeps_the_earlier_stage(tmp_path):
+    cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
+    assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'iter_1.pth'))
+    (tmp_path / 'new').mkdir()
+    state = dict.fromkeys(('state_dict', 'meta', 'message_hub', 'param_schedulers'), {})
+    torch.save({**state, 'optimizer': {'generator': {}, 'discriminator': {}}}, tmp_path / 'new' / 'iter_2.pth')
+    cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'new' / 'iter_2.pth'))
+
+
+@pytest.mark.parametrize(('value', 'holds'), [(0.5, True), (0.96, False), (None, False)])
+def test_report_judges_every_ratio(value, holds, tmp_path):
+    metrics = {'recon/psnr': 20.0, 'predict/k1_vs_repeat': 0.5, 'predict/k2_vs_repeat': value, 'predict/k2_mse': 0.1}
+    path = tmp_path / 'metrics.json'
+    path.write_text(json.dumps({'metrics': metrics, 'checkpoint': 'x', 'checkpoint_sha256': 'y' * 64}))
+    command = [sys.executable, 'tools/analysis/report.py', str(path), '--max-ratio', '0.95']
+    assert (subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0) is holds
 
 
 @pytest.mark.parametrize(
@@ -155,13 +192,15 @@ def build(name: str, tmp_path: Path, options: dict) -> Runner:
         ('pvvae_demo', {'model.backbone.type': 'NoSuchVAE'}, KeyError, 'NoSuchVAE'),
         ('pvvae_folder64', {'train_dataloader.dataset.data_root': '/no/such/dir'}, Exception, '/no/such/dir'),
         ('pvvae_demo', {'param_scheduler.1.begin': 6}, ValueError, r'param_scheduler\.1\.begin'),
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.temporal_ratio': 8}, ValueError, 'temporal_ratio=8'),
+        ('pvvae_demo', {'model.loss.rec_weight': float('inf')}, ValueError, 'rec_weight.*inf'),
+        ('pvvae_demo', {'train_cfg.max_iters': 0}, ValueError, 'max_iters'),
         ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train the earlier stage first'),
         ('pvvae_ucf101', {'model.backbone.padding': 'zeros'}, ValueError, 'zeros'),
     ],
 )
 def test_wrong_settings_stop_a_run_before_its_first_iteration(config, options, error, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', sys.argv)
     with pytest.raises(error, match=message):
         build(config, tmp_path, options).train()
     assert not list(tmp_path.rglob('*.pth'))

@@ -114,6 +114,6 @@ class RandomFlipClip(BaseTransform):
 
 
 def _positive(size: int) -> int:
-    if size < 1:
-        raise ValueError(f'size must be a positive number of pixels, got {size}')
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f'size must be a positive number of pixels, got {size!r}')
     return size

@@ -1,6 +1,7 @@
 from .check_hook import StartCheckHook
 from .cost_hook import CostEstimateHook
 from .ema_hook import TrainedWeightsEMAHook
+from .finite_loss_hook import FiniteLossHook
 from .frozen_backbone_hook import FrozenBackboneHook
 
-__all__ = ['CostEstimateHook', 'FrozenBackboneHook', 'StartCheckHook', 'TrainedWeightsEMAHook']
+__all__ = ['CostEstimateHook', 'FiniteLossHook', 'FrozenBackboneHook', 'StartCheckHook', 'TrainedWeightsEMAHook']

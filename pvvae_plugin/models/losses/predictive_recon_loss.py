@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -54,8 +56,8 @@ class PredictiveReconLoss(nn.Module):
         super().__init__()
         weights = {'rec': rec_weight, 'diff': diff_weight, 'lpips': lpips_weight, 'kl': kl_weight}
         for name, weight in weights.items():
-            if weight < 0:
-                raise ValueError(f'{name}_weight must not be negative, got {weight}')
+            if not 0 <= weight < math.inf:
+                raise ValueError(f'{name}_weight must be a number of at least 0, got {weight}')
         if lpips_weight and lpips is None:
             raise ValueError(
                 "lpips_weight is not 0, but no network is named: set lpips=dict(type='LPIPS', net='vgg'), "
@@ -74,6 +76,10 @@ class PredictiveReconLoss(nn.Module):
             output: Of the VAE.
             video: The whole clip ``(N, 3, T, H, W)`` in [-1, 1].
         """
+        if output.reconstruction.shape != video.shape:
+            raise ValueError(
+                f'reconstruction and video differ in shape: {tuple(output.reconstruction.shape)}, {tuple(video.shape)}'
+            )
         precise = torch.promote_types(output.reconstruction.dtype, torch.float32)  # not in bfloat16, under autocast
         reconstruction, video = output.reconstruction.to(precise), video.to(precise)
         squared = (reconstruction - video).square()

@@ -89,6 +89,10 @@ class PredictiveVAE(BaseModule):
                 raise ValueError(f'{name} needs {len(strides) + 1} numbers for {len(strides)} strides, got {widths}')
         if any(s not in (1, 2) for stride in strides for s in stride):
             raise ValueError(f'strides are pairs (time, space) of 1 or 2, got {strides}')
+        if min(encoder_blocks, decoder_blocks) < 1:
+            raise ValueError(
+                f'encoder_blocks and decoder_blocks must be positive, got {encoder_blocks}, {decoder_blocks}'
+            )
         if padding not in ('learnable', 'gaussian'):
             raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
         self.latent_channels = latent_channels
@@ -111,10 +115,12 @@ class PredictiveVAE(BaseModule):
         """Number of groups of ``video``.
 
         Raises:
-            ValueError: If the shape is not ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
+            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
         """
         if video.ndim != 5 or video.shape[1] != 3:
             raise ValueError(f'a video tensor is (N, 3, T, H, W), got shape {tuple(video.shape)}')
+        if not video.is_floating_point():
+            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
         for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
             if length < 1 or length % self.spatial_ratio:
                 below = max(1, length // self.spatial_ratio) * self.spatial_ratio

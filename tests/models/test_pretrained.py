@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, load_backbone, resolve_checkpoint
+from pvvae_plugin.registry import MODELS
+
+RESUMABLE = {
+    'state_dict': {},
+    'meta': {},
+    'message_hub': {},
+    'optimizer': {'generator': {'state': {}}},
+    'param_schedulers': {},
+}
+
+
+def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
+    run = tmp_path / 'run'
+    with pytest.raises(FileNotFoundError, match='train the earlier stage first'):
+        resolve_checkpoint(str(run))
+    run.mkdir()
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        resolve_checkpoint(str(run))
+    for n in (9, 10):
+        (run / f'iter_{n}.pth').touch()
+    (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
+    assert resolve_checkpoint(str(run)) == str(run / 'iter_9.pth')
+    assert resolve_checkpoint(str(run / 'iter_10.pth')) == str(run / 'iter_10.pth')
+
+
+def test_a_copied_directory_stands_for_its_own_files(tmp_path):
+    run, copy = tmp_path / 'run', tmp_path / 'copy'
+    run.mkdir()
+    (run / 'iter_9.pth').touch()
+    (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
+    shutil.copytree(run, copy)
+    assert last_checkpoint(str(copy)) == str(copy / 'iter_9.pth')
+
+
+@pytest.mark.parametrize('note', [None, '', 'iter_12.pth'])
+def test_without_a_valid_note_the_largest_number_is_last(tmp_path, note):
+    for n in (9, 10):
+        (tmp_path / f'iter_{n}.pth').touch()
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_text(note)
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_10.pth')
+
+
+def test_a_url_is_refused():
+    """MMEngine would unpickle what comes from there."""
+    with pytest.raises(ValueError, match='download the file first'):
+        resolve_checkpoint('http://127.0.0.1/model.pth')
+
+
+def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
+    path = tmp_path / 'some.pth'
+    torch.save(RESUMABLE, path)
+    check_checkpoint(str(path), ['generator'])
+    with pytest.raises(ValueError, match="some.pth was written while training .'generator'."):
+        check_checkpoint(str(path), ['discriminator', 'generator'])
+    whole = path.read_bytes()
+    for damaged in (b'', b'not a checkpoint', whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match='some.pth cannot be loaded'):
+            check_checkpoint(str(path))
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(ValueError, match="some.pth holds no 'state_dict'"):
+        check_checkpoint(str(path))
+    torch.save({'state_dict': {}}, path)
+    check_checkpoint(str(path))
+    with pytest.raises(ValueError, match='cannot be resumed, it lacks meta.*use load_from'):
+        check_checkpoint(str(path), ['generator'])
+
+
+def test_a_vae_is_loaded_from_a_run(tiny_vae_config, tmp_path):
+    vae, other = MODELS.build(tiny_vae_config), MODELS.build(tiny_vae_config)
+    torch.save({'state_dict': {f'backbone.{n}': p for n, p in vae.state_dict().items()}}, tmp_path / 'iter_1.pth')
+    load_backbone(other, str(tmp_path))
+    assert torch.equal(vae.last_layer, other.last_layer)
+    with pytest.raises(ValueError, match='does not fit'):
+        load_backbone(MODELS.build(dict(tiny_vae_config, latent_channels=8)), str(tmp_path))
