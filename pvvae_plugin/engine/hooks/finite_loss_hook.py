@@ -28,6 +28,6 @@ class FiniteLossHook(Hook):
         if bad:
             raise FloatingPointError(
                 f'iteration {runner.iter}: {", ".join(f"{name}={value}" for name, value in bad.items())}. Nothing of '
-                'it was saved; go on from the last checkpoint with --resume and a lower optim_wrapper.*.optimizer.lr, or '
-                'without --amp'
+                'it was saved; go on from the last checkpoint with --resume, and a lower '
+                'optim_wrapper.*.optimizer.lr or without --amp'
             )
