@@ -6,6 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+
+from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
+from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -31,3 +35,17 @@ def test_the_snippet_of_the_readme_runs():
 def test_configs_and_scripts_that_are_named_exist(page):
     for path in re.findall(r'\b((?:configs|tools)/[\w/]+\.(?:py|sh))\b', page.read_text()):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_loss_of_ones_own_is_a_loss():
+    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'method.md').read_text(), flags=re.S)[1]
+    try:
+        exec(snippet, {})
+        loss = MODELS.build({'type': 'WithAbsoluteError', 'kl_weight': 0.0, 'diff_weight': 0.0})
+    finally:
+        for registry in (MODELS, MODELS.parent):
+            registry.module_dict.pop('WithAbsoluteError', None)
+    video = torch.rand(1, 3, 5, 4, 4)
+    posterior = DiagonalGaussian(torch.zeros(1, 2, 2, 1, 1), torch.zeros(1, 2, 2, 1, 1))
+    output = PredictiveOutput(video + 0.5, posterior, torch.tensor([2]), 4)
+    assert loss(output, video)['loss_l1'].item() == pytest.approx(0.5)

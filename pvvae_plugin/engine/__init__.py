@@ -1,5 +1,12 @@
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
-from .hooks import CostEstimateHook, FiniteLossHook, FrozenBackboneHook, StartCheckHook, TrainedWeightsEMAHook
+from .hooks import (
+    CostEstimateHook,
+    FiniteLossHook,
+    FrozenBackboneHook,
+    LatentStatisticsHook,
+    StartCheckHook,
+    TrainedWeightsEMAHook,
+)
 from .loops import ClipTrainLoop
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
 
@@ -9,6 +16,7 @@ __all__ = [
     'CostEstimateHook',
     'FiniteLossHook',
     'FrozenBackboneHook',
+    'LatentStatisticsHook',
     'StartCheckHook',
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',

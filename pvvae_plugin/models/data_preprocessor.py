@@ -10,10 +10,12 @@ from pvvae_plugin.registry import MODELS
 
 @MODELS.register_module()
 class VideoDataPreprocessor(BaseDataPreprocessor):
-    """Stacks uint8 clips and scales them to [-1, 1] on the device, where a byte a value has travelled and not four."""
+    """Stacks clips; bytes are scaled to [-1, 1] on the device, where a byte a value has travelled and not four."""
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Turn ``inputs``, ``N`` tensors ``(3, T, H, W)`` uint8, into one ``(N, 3, T, H, W)`` float in [-1, 1].
+
+        Floats, such as the moments of cached latents, are stacked as they are.
 
         Raises:
             ValueError: If the clips of the batch differ in shape.
@@ -26,5 +28,7 @@ class VideoDataPreprocessor(BaseDataPreprocessor):
                 f'clips of one batch differ in shape: {sorted(shapes)} (from {paths}). Crop to one size in the '
                 'pipeline, or use MultiResolutionBatchSampler, which keeps sizes apart'
             )
-        inputs = torch.stack(list(data['inputs'])).float().div_(127.5).sub_(1.0)
+        inputs = torch.stack(list(data['inputs']))
+        if inputs.dtype == torch.uint8:
+            inputs = inputs.float().div_(127.5).sub_(1.0)
         return {'inputs': inputs, 'data_samples': data['data_samples']}

@@ -18,6 +18,7 @@ from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import frames_to_groups
 
 from .pretrained import load_backbone
+from .vae import DiagonalGaussian
 
 SOLVERS = {'euler': flow.euler, 'heun': flow.heun}
 
@@ -27,7 +28,7 @@ class LatentVideoGenerator(BaseModel):
     """Algorithm of generation: frozen backbone + head + rectified flow.
 
     The head learns the velocity from noise to the backbone's latents, normalised for each channel by the backbone's
-    statistics. Clips are encoded on the fly.
+    statistics. Clips are encoded on the fly, or their moments come from a :class:`LatentDataset`.
 
     Args:
         backbone: Config of a VAE with the interface of :class:`PredictiveVAE`; never trained here.
@@ -104,7 +105,7 @@ class LatentVideoGenerator(BaseModel):
         """MMEngine's modes: ``'loss'``; ``'predict'`` fills in ``flow_loss`` of each sample.
 
         Args:
-            inputs: Clips ``(N, 3, T, H, W)`` in [-1, 1].
+            inputs: Clips ``(N, 3, T, H, W)`` in [-1, 1], or moments ``(N, 2 C, t, h, w)``.
             data_samples: One for each clip.
             mode: Which.
         """
@@ -126,7 +127,7 @@ class LatentVideoGenerator(BaseModel):
         keys = [sample.metainfo.get('draw_key') for sample in data_samples]
         generators = None if None in keys else [torch_generator(k, 'flow', device=inputs.device) for k in keys]
         with torch.no_grad():
-            latents = self.backbone.normalize_latents(self.backbone.encode(inputs).sample(generators)).float()
+            latents = self.backbone.normalize_latents(self._posterior(inputs).sample(generators)).float()
         noise = randn_like(latents, generators)
         times = flow.sample_times(len(inputs), self.times, generators, inputs.device)
         labels = self._labels(data_samples, inputs.device, generators)
@@ -138,6 +139,12 @@ class LatentVideoGenerator(BaseModel):
         squared = (velocity - flow.velocity_target(latents, noise)).square().mean(dim=(1, 3, 4))  # (N, t)
         wanted = torch.arange(latents.shape[2], device=inputs.device)[None] >= given[:, None]
         return (squared * wanted).sum(1) / wanted.sum(1)
+
+    def _posterior(self, inputs: Tensor) -> DiagonalGaussian:
+        """Of clips ``(N, 3, T, H, W)``, or of cached moments ``(N, 2 C, t, h, w)``."""
+        if inputs.shape[1] == 2 * self.backbone.latent_channels:
+            return DiagonalGaussian(*inputs.chunk(2, dim=1))
+        return self.backbone.encode(inputs)
 
     def _labels(self, samples: list[VideoDataSample], device: torch.device, generators: Any) -> Tensor | None:
         if self.head.null_label is None:

@@ -172,3 +172,50 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     again.model.load_state_dict(checkpoint['state_dict'])
     with pytest.raises(ValueError, match='other.pth'):
         hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
+
+
+def test_cached_moments_give_the_loss_of_their_clips(config):
+    model = build(config).eval()
+    data = model.data_preprocessor(batch())
+    posterior = model.backbone.encode(data['inputs'])
+    moments = torch.cat([posterior.mean, posterior.logvar], dim=1)
+    cached = model.data_preprocessor({'inputs': list(moments), 'data_samples': data['data_samples']})
+    expected = model(**data, mode='loss')['loss_flow']
+    torch.testing.assert_close(model(**cached, mode='loss')['loss_flow'], expected)
+
+
+def test_statistics_of_the_latents_are_measured_or_taken_along(config):
+    model = build(config)
+    clips = [{'inputs': i, 'data_samples': s} for i, s in zip(*batch().values(), strict=True)]
+
+    class Runner:
+        _resume = False
+
+        def __init__(self, dataset):
+            self.model = model
+            self.logger = type('Logger', (), {'info': print})
+            self.train_dataloader = type('Loader', (), {'dataset': dataset})
+
+    hook = HOOKS.build({'type': 'LatentStatisticsHook'})
+    hook.before_train(Runner(clips))
+    with torch.no_grad():
+        latents = torch.cat(
+            [
+                model.backbone.encode(model.data_preprocessor({'inputs': [c['inputs']], 'data_samples': []})['inputs'])
+                .sample(torch_generator('latent statistics', i))
+                .double()
+                for i, c in enumerate(clips)
+            ]
+        )
+    flat = latents.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model.backbone.latent_mean.double(), flat.mean(1), rtol=0, atol=1e-6)
+    torch.testing.assert_close(model.backbone.latent_std.double(), flat.std(1, correction=0), rtol=1e-5, atol=1e-6)
+
+    class Cached(list):
+        metainfo = {'latent_mean': [1.0, 2.0, 3.0, 4.0], 'latent_std': [0.5] * 4}
+
+    hook.before_train(Runner(Cached()))
+    assert model.backbone.latent_mean.tolist() == [1.0, 2.0, 3.0, 4.0]
+    Cached.metainfo = {'latent_mean': [0.0] * 4, 'latent_std': [0.0] * 4}
+    with pytest.raises(ValueError, match='does not vary'):
+        hook.before_train(Runner(Cached()))

@@ -34,7 +34,10 @@ class StartCheckHook(Hook):
                         f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, the backbone '
                         f'{backbone.temporal_ratio}: set the former to {backbone.temporal_ratio}'
                     )
-            shape = loader.dataset[0]['inputs'].shape
+            inputs = loader.dataset[0]['inputs']
+            if inputs.dtype != torch.uint8:
+                continue  # moments of cached latents
+            shape = inputs.shape
             try:
                 backbone.check_video(torch.empty(1, *shape, device='meta'))
             except ValueError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from pvvae_plugin.registry import HOOKS
 
@@ -23,7 +24,8 @@ class FiniteLossHook(Hook):
         Raises:
             FloatingPointError: Naming the terms.
         """
-        values = {name: float(value) for name, value in (outputs or {}).items() if name.startswith('loss')}
+        losses = {name: value for name, value in (outputs or {}).items() if name.startswith('loss')}
+        values = {name: value.item() if isinstance(value, Tensor) else value for name, value in losses.items()}
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             raise FloatingPointError(
