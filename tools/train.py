@@ -7,6 +7,7 @@ bash tools/dist_train.sh configs/pvvae_ucf101.py 8
 from __future__ import annotations
 
 import argparse
+import os
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -40,6 +41,7 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.randomness.seed = args.seed
     if args.deterministic:
         cfg.randomness.deterministic = True
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses to be deterministic
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
