@@ -53,6 +53,18 @@ def test_a_clip_that_fails_is_named_once_and_replaced_alike(warnings_of):
     assert others == set(range(10)) - {3}
 
 
+def test_a_data_set_that_opens_files_need_not_translate_their_errors(warnings_of):
+    class Opening(Numbered):
+        def load_clip(self, info, rng):
+            if info['label'] == 3:
+                open('/no/such/file.npy').close()
+            return super().load_clip(info, rng)
+
+    dataset = Opening()
+    assert dataset[3]['substituted_path'] == 'clip3'
+    assert dataset.skipped == {'clip3': 'FileNotFoundError: No such file or directory'}
+
+
 def test_substitution_in_test_mode_is_marked(warnings_of):
     sample = Numbered(bad=[0], test_mode=True)[0]
     assert sample['substituted_path'] == 'clip0'

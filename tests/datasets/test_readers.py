@@ -141,3 +141,16 @@ def test_odd_files(name, num_frames):
         indices = [num_frames // 2, num_frames - 1]
         # 10-bit sources are brought to 8 bits with different rounding.
         assert np.abs(reader.read(indices).astype(int) - expected[indices]).mean() < 5
+
+
+@pytest.mark.parametrize('backend', ['auto', 'opencv'])
+def test_a_name_that_is_not_utf8_is_refused_before_ffmpeg_sees_it(tmp_path, write_video, backend):
+    """FFmpeg inside OpenCV ends the whole process on it."""
+    path = write_video(tmp_path / 'good.avi', num_frames=3, fourcc='MJPG')
+    odd = os.fsdecode(os.path.join(os.fsencode(tmp_path), b'bad\xff.avi'))
+    try:
+        os.rename(path, odd)
+    except OSError:
+        pytest.skip('this file system keeps no such names')
+    with pytest.raises(ClipError, match='UTF-8'):
+        open_video(odd, backend)

@@ -179,3 +179,16 @@ def test_a_listed_file_that_is_missing(tmp_path, write_video, warnings_of):
     sample = build(tmp_path, ann_file=str(tmp_path / 'list.txt'), test_mode=True)[0]
     assert sample['substituted_path'].endswith('gone.mp4')
     assert 'no such file' in warnings_of[0]
+
+
+def test_a_loop_of_links_does_not_stop_the_listing(tmp_path, write_video):
+    write_video(tmp_path / 'good.avi', num_frames=3)
+    (tmp_path / 'loop.avi').symlink_to(tmp_path / 'loop.avi')
+    (tmp_path / 'folder').symlink_to(tmp_path / 'folder')
+    assert len(VideoDataset(data_root=str(tmp_path), clip_len=1)) == 1
+
+
+def test_a_list_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / 'list.txt').write_bytes('caf\u00e9.mp4'.encode('latin-1'))
+    with pytest.raises(ValueError, match='list.txt is not UTF-8'):
+        VideoDataset(data_root=str(tmp_path), clip_len=1, ann_file='list.txt')
