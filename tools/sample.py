@@ -17,7 +17,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from pvvae_plugin.models.pretrained import check_weights, resolve_checkpoint
+from pvvae_plugin.models.pretrained import check_backbone_source, check_weights, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.visualization import draw_strip, to_uint8, write_video
 
@@ -43,9 +43,7 @@ def load_generator(cfg: Config, checkpoint: str) -> torch.nn.Module:
     """The generator with the weights of a checkpoint, which names its VAE instead of holding it."""
     model = MODELS.build(cfg.model)
     record = torch.load(resolve_checkpoint(checkpoint), map_location='cpu', weights_only=True)
-    made_with, here = record.get('backbone_source'), model.backbone_source
-    if made_with and here and made_with['sha256'] != here['sha256']:
-        raise ValueError(f'{checkpoint} was trained on the VAE {made_with["path"]}, not on {here["path"]}')
+    check_backbone_source(record.get('backbone_source'), model.backbone_source)
     state = record['state_dict']
     check_weights({n: p for n, p in model.state_dict().items() if n.startswith('head.')}, state)
     model.load_state_dict(state, strict=False)

@@ -128,3 +128,20 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     check_weights(backbone.state_dict(), state)
     backbone.load_state_dict(state)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str, str] | None) -> None:
+    """Refuse a generator that learned the latents of another VAE than the one at hand.
+
+    Args:
+        made_with: ``path`` and ``sha256`` of the VAE, as the generator's checkpoint names it; None where it does not.
+        here: The same of the VAE that is loaded.
+
+    Raises:
+        ValueError: If the files differ.
+    """
+    if made_with and here and made_with['sha256'] != here['sha256']:
+        raise ValueError(
+            f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
+            f'model.backbone_checkpoint is {here["path"]} (sha256 {here["sha256"][:12]}): name the former'
+        )

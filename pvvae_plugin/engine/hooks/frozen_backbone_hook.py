@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from pvvae_plugin.models.pretrained import check_backbone_source
 from pvvae_plugin.registry import HOOKS
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
@@ -30,12 +31,7 @@ class FrozenBackboneHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
-        made_with, here = checkpoint.get('backbone_source'), model.backbone_source
-        if made_with and here and made_with['sha256'] != here['sha256']:
-            raise ValueError(
-                f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
-                f'model.backbone_checkpoint is {here["path"]} (sha256 {here["sha256"][:12]}): name the former'
-            )
+        check_backbone_source(checkpoint.get('backbone_source'), model.backbone_source)
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
         checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
 
