@@ -21,7 +21,7 @@ from pvvae_plugin.temporal import groups_to_frames
 
 from .strips import draw_panels, draw_strip, to_uint8
 from .tensorboard import VideoTensorboardVisBackend
-from .video_files import encode_gif, write_atomically
+from .video_files import write_gif
 
 
 @HOOKS.register_module()
@@ -87,7 +87,7 @@ class PredictionVisualizationHook(Hook):
             path = root / folder / f'{name}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(strip).save(path)
-            write_atomically(path.with_suffix('.gif'), encode_gif(panels, self.fps))
+            write_gif(path.with_suffix('.gif'), panels, self.fps)
             if self._num_drawn == 0:
                 shutil.copyfile(path, root / 'latest.png')
             self._add_to_tensorboard(runner, name, strip, panels, step)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
 from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
 from pvvae_plugin.functional.rectified_flow import sample_times
 from pvvae_plugin.registry import HOOKS, MODELS
@@ -66,8 +67,6 @@ def test_training_changes_the_head_and_never_the_backbone(config):
     model.train()
     assert not model.backbone.training
     before = {n: p.clone() for n, p in model.backbone.state_dict().items()}
-    from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
-
     entry = {'type': 'AutocastOptimWrapper', 'optimizer': {'type': 'AdamW', 'lr': 3e-3}}
     optim = SubmoduleOptimWrapperConstructor({'head': entry})(model)
     losses = [model.train_step(batch(), optim)['loss'].item() for _ in range(40)]
@@ -119,9 +118,20 @@ def test_given_frames_are_kept_and_continued(config):
 
 
 def test_given_frames_do_not_count_in_the_loss(config):
-    model = build(config, condition_prob=1.0)
-    loss = model(**model.data_preprocessor(batch()), mode='loss')['loss_flow']
-    assert torch.isfinite(loss)
+    model = build(config, condition_prob=1.0, class_dropout=0.0).eval()
+    data = model.data_preprocessor(batch())
+    expected = model(**data, mode='loss')['loss_flow']
+    seen = []
+
+    def spoil(module, args, output):
+        given = args[1] == 1.0  # (N, t)
+        seen.append(given)
+        return output + 1e3 * given[:, None, :, None, None]
+
+    model.head.register_forward_hook(spoil)
+    torch.testing.assert_close(model(**data, mode='loss')['loss_flow'], expected)
+    assert seen[0][:, 0].all()
+    assert not seen[0][:, -1].any()
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class LatentDiT(BaseModule):
         qk_norm: RMS norm of queries and keys.
         rope: 3D axial rotary embedding in attention, instead of fixed sine-cosine embeddings at the input.
         swiglu: SwiGLU instead of GELU in the feed-forward layers.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory for one more forward pass.
         init_cfg: As for every MMEngine module.
 
     Attributes:

@@ -61,8 +61,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = CausalConv3d(in_channels, out_channels)
         self.norm2 = ChannelRMSNorm(out_channels)
         self.conv2 = CausalConv3d(out_channels, out_channels)
-        # Each block starts as its skip connection, the whole network as a nearly linear autoencoder: it leaves the
-        # plateau of predicting the mean picture several times sooner (ours).
+        # Each block starts as its skip connection, the whole network as a nearly linear autoencoder (ours).
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)

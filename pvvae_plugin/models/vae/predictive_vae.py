@@ -58,7 +58,7 @@ class PredictiveVAE(BaseModule):
         attention: Attention within each frame, at the latent resolution.
         padding: What stands in for dropped latents: ``'learnable'``, one trained vector ``(C,)`` for every place and
             time (the paper's final model), or ``'gaussian'``, standard normal noise.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory for one more forward pass.
         init_cfg: As for every MMEngine module.
 
     Attributes:
