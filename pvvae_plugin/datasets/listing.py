@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from .readers import is_image, is_video
 
 _LABELLED = re.compile(r'^(.*\S)\s+([+-]?\d+)$')
+_SEGMENT_COLUMNS = ['path', 'start', 'end']
+
+
+class _Row(NamedTuple):
+    """What a line of a list says, and which line that is."""
+
+    where: str
+    path: str
+    label: int | None
+    segment: tuple[float, float] | None
 
 
 def read_class_file(path: str) -> tuple[str, ...]:
@@ -26,7 +40,11 @@ def read_class_file(path: str) -> tuple[str, ...]:
 
 
 def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | None, class_folders: bool) -> list[dict]:
-    """Clips listed in a file, one a line: ``path`` or ``path label``.
+    """Clips listed in a file, one a line: ``path`` or ``path label``, or, in a ``.csv``, segments of videos.
+
+    The first line of a ``.csv`` names its columns, ``path,start,end`` or ``path,start,end,label``. Clips are drawn from
+    the frames shown from ``start`` to ``end``, in seconds from the video's first frame. What lies past the video's end
+    is not there.
 
     Args:
         ann_file: The list. Blank lines do not count. Paths may contain spaces.
@@ -36,18 +54,18 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
             UCF101's lists). Otherwise a number is the label itself, from 0.
 
     Returns:
-        ``dict(path=..., label=...)`` a clip; the label is None where nothing gives one.
+        ``dict(path=..., label=...)`` a clip; the label is None where nothing gives one. A segment has ``file``, the
+        video, and ``segment``, start and end, as well, and its ``path`` is the file's with ``#t=start,end`` behind it.
 
     Raises:
-        ValueError: If the list is empty, or a label is out of range, missing, or of another class than the folder.
+        ValueError: If the list is empty, a label is out of range, missing, or of another class than the folder, or a
+            line of a ``.csv`` does not give a segment.
     """
     index_of = {name: label for label, name in enumerate(classes or ())}
+    segments = ann_file.lower().endswith('.csv')
     data_list = []
-    for number, line in _lines(ann_file):
-        match = _LABELLED.match(line)
-        path, given = (match[1], int(match[2])) if match else (line, None)
+    for where, path, given, segment in _segment_rows(ann_file) if segments else _plain_rows(ann_file):
         full_path = os.path.join(data_root, path)
-        where = f'line {number} of {ann_file} ({line!r})'
         if class_folders:
             label = _label_of_folder(os.path.relpath(full_path, data_root), given, index_of, where)
         else:
@@ -58,9 +76,14 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
                     f'{where}: label {label} is out of range, valid are {valid}. For lists that count from 1, such '
                     "as UCF101's, give class_file as well"
                 )
-        data_list.append({'path': full_path, 'label': label})
+        if segment is None:
+            data_list.append({'path': full_path, 'label': label})
+        else:
+            name = f'{full_path}#t={segment[0]},{segment[1]}'
+            data_list.append({'path': name, 'file': full_path, 'segment': segment, 'label': label})
     if not data_list:
-        raise ValueError(f'ann_file {ann_file} lists no clip; one "path" or "path label" a line is needed')
+        needed = f'below {_valid_headers()}, one segment' if segments else 'one "path" or "path label"'
+        raise ValueError(f'ann_file {ann_file} lists no clip; {needed} a line is needed')
     unlabelled = [entry['path'] for entry in data_list if entry['label'] is None]
     if 0 < len(unlabelled) < len(data_list):
         raise ValueError(
@@ -149,10 +172,80 @@ def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
     return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
 
 
+def _plain_rows(path: str) -> Iterator[_Row]:
+    for number, line in _lines(path):
+        match = _LABELLED.match(line)
+        clip, label = (match[1], int(match[2])) if match else (line, None)
+        yield _Row(_where(path, number, line), clip, label, None)
+
+
+def _segment_rows(path: str) -> Iterator[_Row]:
+    header = None
+    for number, cells in _records(path):
+        where = _where(path, number, ','.join(cells))
+        if header is None:
+            header = cells
+            if header not in (_SEGMENT_COLUMNS, [*_SEGMENT_COLUMNS, 'label']):
+                raise ValueError(
+                    f'{where}: the first line of a .csv must name its columns, {_valid_headers()}. Give a list of '
+                    '"path" or "path label" lines another ending, e.g. .txt'
+                )
+            continue
+        if len(cells) != len(header):
+            raise ValueError(
+                f'{where}: {len(cells)} values, {len(header)} are needed ({",".join(header)}; quote a path that '
+                'contains commas)'
+            )
+        row = dict(zip(header, cells, strict=True))
+        empty = [name for name, cell in row.items() if not cell]
+        if empty:
+            raise ValueError(f'{where}: {" and ".join(empty)} must not be empty')
+        if not re.fullmatch(r'[+-]?\d+', row.get('label', '0')):
+            raise ValueError(f'{where}: label {row["label"]!r} is not a whole number')
+        label = int(row['label']) if 'label' in row else None
+        yield _Row(where, row['path'], label, _segment(row['start'], row['end'], where))
+
+
+def _segment(start: str, end: str, where: str) -> tuple[float, float]:
+    try:
+        segment = float(start), float(end)
+    except ValueError:
+        segment = math.nan, math.nan
+    if not 0 <= segment[0] < segment[1] < math.inf:
+        raise ValueError(f'{where}: start {start} and end {end} must be seconds, 0 <= start < end')
+    return segment
+
+
+def _valid_headers() -> str:
+    columns = ','.join(_SEGMENT_COLUMNS)
+    return f'"{columns}" or "{columns},label"'
+
+
+def _where(path: str, number: int, text: str) -> str:
+    return f'line {number} of {path} ({text!r})'
+
+
+def _records(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Records of a .csv that are not blank, with the numbers of their lines from 1."""
+    lines = csv.reader(io.StringIO(_text(path)), strict=True)
+    try:
+        for cells in lines:
+            cells = [cell.strip() for cell in cells]
+            if any(cells) or len(cells) > 1:
+                yield lines.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f'line {lines.line_num} of {path} is not comma-separated: {error}') from error
+
+
 def _lines(path: str) -> list[tuple[int, str]]:
     """Lines that are not blank, with their numbers from 1."""
+    lines = enumerate(_text(path).split('\n'), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def _text(path: str) -> str:
     try:
         with open(path, encoding='utf-8-sig') as file:
-            return [(number, line.strip()) for number, line in enumerate(file, 1) if line.strip()]
+            return file.read()
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error}): save it as UTF-8') from error

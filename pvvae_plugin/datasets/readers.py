@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from .errors import ClipError
+from .segments import find_segment, seconds_from_first
 
 VIDEO_EXTENSIONS = (
     '.3gp',
@@ -52,6 +53,7 @@ class DecordReader:
 
     Attributes:
         fps (float): Average frames a second, 0 where unknown.
+        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
 
     Raises:
         ClipError: If the file cannot be opened or holds no frame.
@@ -73,6 +75,14 @@ class DecordReader:
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    @property
+    def times(self) -> np.ndarray:
+        try:
+            times = self._reader.get_frame_timestamp(range(len(self)))[:, 0]
+        except Exception as error:
+            raise ClipError(self.path, f'decord: {_first_line(error)}') from error
+        return seconds_from_first(self.path, times)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
@@ -97,6 +107,7 @@ class OpenCVReader:
 
     Attributes:
         fps (float): Frames a second, 0 where unknown.
+        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
 
     Raises:
         ClipError: If the file cannot be opened or holds no frame.
@@ -106,15 +117,19 @@ class OpenCVReader:
         self.path = path
         capture = self._open()
         self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
-        self._num_frames = 0
+        self._milliseconds = []
         while capture.grab():
-            self._num_frames += 1
+            self._milliseconds.append(capture.get(cv2.CAP_PROP_POS_MSEC))
         capture.release()
-        if self._num_frames == 0:
+        if not self._milliseconds:
             raise ClipError(path, 'OpenCV: no frame can be decoded')
 
     def __len__(self) -> int:
-        return self._num_frames
+        return len(self._milliseconds)
+
+    @property
+    def times(self) -> np.ndarray:
+        return seconds_from_first(self.path, np.array(self._milliseconds) / 1000)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
@@ -158,6 +173,7 @@ class ImageReader:
     """
 
     fps = 0.0
+    times = np.zeros(1)
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -192,7 +208,8 @@ def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader 
         backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, and OpenCV where decord is not installed or fails.
 
     Returns:
-        A reader: ``len(reader)``, ``reader.fps``, ``reader.read(indices)``. A decord reader may still fail to read.
+        A reader: ``len(reader)``, ``reader.fps``, ``reader.times``, ``reader.read(indices)``. A decord reader may
+        still fail to read.
 
     Raises:
         ClipError: If the file cannot be opened.
@@ -202,7 +219,10 @@ def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader 
 
 
 def read_clip(
-    path: str, choose_frames: Callable[[int], Sequence[int]], backend: str = 'auto'
+    path: str,
+    choose_frames: Callable[[int], Sequence[int]],
+    backend: str = 'auto',
+    segment: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, float]:
     """Open a file and read some of its frames, by the next decoder where one fails.
 
@@ -213,6 +233,8 @@ def read_clip(
         choose_frames: Number of frames -> indices to read. Called once for each decoder, whose counts may differ; it
             may raise ClipError.
         backend: As for :func:`open_video`.
+        segment: Start and end in seconds from the first frame. Only frames shown from start to end are counted, the
+            first of them as 0.
 
     Returns:
         Frames, uint8 RGB ``(T, H, W, 3)``, and frames a second of the source (0 where unknown).
@@ -221,7 +243,12 @@ def read_clip(
         ClipError: If no decoder can read them.
         ValueError: If there is no such backend.
     """
-    return _by_first_reader(path, backend, lambda reader: (reader.read(choose_frames(len(reader))), reader.fps))
+
+    def read(reader: DecordReader | OpenCVReader | ImageReader) -> tuple[np.ndarray, float]:
+        first, num_frames = (0, len(reader)) if segment is None else find_segment(path, reader.times, *segment)
+        return reader.read([first + index for index in choose_frames(num_frames)]), reader.fps
+
+    return _by_first_reader(path, backend, read)
 
 
 def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:

@@ -22,11 +22,13 @@ class VideoDataset(ClipDataset):
     The files are
 
     - those of ``ann_file``, one ``path`` or ``path label`` a line, labels from 0; with ``class_file`` the label is the
-      class of the path's first folder, so that UCF101's official lists serve as they are; or else
+      class of the path's first folder, so that UCF101's official lists serve as they are. A list whose name ends in
+      ``.csv`` names segments of videos, see :func:`~pvvae_plugin.datasets.listing.read_annotations`; or else
     - those of ``data_root/CLASS/``, labelled by the classes in sorted order, or in that of ``class_file``; or else
     - those of ``data_root/`` itself, unlabelled.
 
-    In training the clip starts at a random frame, in ``test_mode`` it is the middle of the video.
+    In training the clip starts at a random frame, in ``test_mode`` it is the middle of the video or the segment. The
+    ``path`` of a segment's clip is the file's with the times behind it, ``a.mp4#t=1.5,4.25``.
 
     Args:
         data_root: Folder of the files.
@@ -76,14 +78,15 @@ class VideoDataset(ClipDataset):
         classes = read_class_file(self.class_file) if self.class_file else self._metainfo.get('classes')
         if self.ann_file:
             data_list = read_annotations(self.ann_file, self.data_root, classes, class_folders=bool(self.class_file))
-            if not any(os.path.isfile(entry['path']) for entry in data_list):
+            files = list(dict.fromkeys(_file_of(entry) for entry in data_list))
+            if not any(map(os.path.isfile, files)):
                 raise FileNotFoundError(
-                    f'none of the {len(data_list)} files of {self.ann_file} exists; the first one was looked for at '
-                    f'{data_list[0]["path"]}. Paths in the list are relative to data_root ({self.data_root})'
+                    f'none of the {len(files)} files of {self.ann_file} exists; the first one was looked for at '
+                    f'{files[0]}. Paths in the list are relative to data_root ({self.data_root})'
                 )
         else:
             data_list, classes = scan_folder(self.data_root, classes, images=self.clip_len == 1)
-        image = next((entry['path'] for entry in data_list if is_image(entry['path'])), None)
+        image = next((file for file in map(_file_of, data_list) if is_image(file)), None)
         if image and self.clip_len > 1:
             raise ValueError(f'{image} is an image, a clip of one frame: clip_len must be 1, got {self.clip_len}')
         if classes:
@@ -104,5 +107,14 @@ class VideoDataset(ClipDataset):
             start = min(int(position * (num_frames - span + 1)), num_frames - span)
             return range(start, start + span, self.frame_interval)
 
-        frames, info['fps'] = read_clip(info['path'], choose_frames, self.backend)
+        file = _file_of(info)
+        try:
+            frames, info['fps'] = read_clip(file, choose_frames, self.backend, info.get('segment'))
+        except ClipError as error:
+            # Another segment of the same file may be whole.
+            raise ClipError(error.path + info['path'].removeprefix(file), error.reason) from error
         return frames
+
+
+def _file_of(info: dict) -> str:
+    return info.get('file', info['path'])

@@ -19,15 +19,21 @@ class Difficulty(NamedTuple):
 
     num_objects: int
     radius: tuple[float, float]  # frame sides
-    textured: bool
+    backdrop: str  # 'dark', 'gradient' or 'waves'
+    striped: bool
     camera_speed: float  # most frame sides a frame
+    colors: np.ndarray | None = None  # of every shape, (2, 3); None draws them
 
 
+ORANGE_AND_BLUE = np.array([[1.0, 0.75, 0.2], [0.2, 0.45, 0.95]], np.float32)
 DIFFICULTIES = {
-    'easy': Difficulty(1, (0.14, 0.20), textured=False, camera_speed=0.0),
-    'medium': Difficulty(2, (0.12, 0.18), textured=True, camera_speed=0.0),
-    'hard': Difficulty(4, (0.10, 0.17), textured=True, camera_speed=0.03),
+    'plain': Difficulty(1, (0.19, 0.26), backdrop='dark', striped=False, camera_speed=0.0, colors=ORANGE_AND_BLUE),
+    'easy': Difficulty(1, (0.14, 0.20), backdrop='gradient', striped=False, camera_speed=0.0),
+    'medium': Difficulty(2, (0.12, 0.18), backdrop='waves', striped=True, camera_speed=0.0),
+    'hard': Difficulty(4, (0.10, 0.17), backdrop='waves', striped=True, camera_speed=0.03),
 }
+
+NO_WAVES = np.zeros((0, 4), np.float32)
 
 
 @DATASETS.register_module()
@@ -38,14 +44,15 @@ class SyntheticVideoDataset(ClipDataset):
     start, is drawn from a stream that does not know the label, and every motion begins at the start it is given: frame
     0 is therefore independent of the label. Shapes move by about their own size in 4 to 8 frames.
 
-    Difficulties: ``'easy'``, one shape over a gradient; ``'medium'``, two striped shapes over waves; ``'hard'``, four
-    that hide one another, with a moving camera. All shapes of a clip share the motion, each with its own parameters.
+    Difficulties: ``'plain'``, one shape, orange and blue on dark grey; ``'easy'``, one, smaller, in any colours over a
+    gradient; ``'medium'``, two striped shapes over waves; ``'hard'``, four that hide one another, with a moving
+    camera. All shapes of a clip share the motion, each with its own parameters.
 
     Args:
         length: Number of clips.
         clip_len: Frames of a clip.
         size: Side of a frame in pixels.
-        difficulty: ``'easy'``, ``'medium'`` or ``'hard'``.
+        difficulty: ``'plain'``, ``'easy'``, ``'medium'`` or ``'hard'``.
         seed: Seed of the content: another one gives other clips, e.g. for validation.
         **kwargs: Passed to :class:`ClipDataset`.
 
@@ -106,8 +113,8 @@ def draw_clip(seed: int, number: int, motion: str, times: np.ndarray, size: int,
     appearance = numpy_generator(seed, number, 'appearance', difficulty)
     movement = numpy_generator(seed, number, 'movement', difficulty)
 
-    backdrop = _draw_backdrop(appearance, level.textured)
-    sprites = [_draw_sprite(appearance, level.textured, backdrop) for _ in range(level.num_objects)]
+    backdrop = _draw_backdrop(appearance, level.backdrop)
+    sprites = [_draw_sprite(appearance, level, backdrop) for _ in range(level.num_objects)]
     starts = [
         Start(
             x=appearance.uniform(0.25, 0.75),
@@ -123,11 +130,13 @@ def draw_clip(seed: int, number: int, motion: str, times: np.ndarray, size: int,
     return render(sprites, tracks, backdrop, camera=times[:, None] * velocity, size=size)
 
 
-def _draw_backdrop(rng: np.random.Generator, textured: bool) -> Backdrop:
+def _draw_backdrop(rng: np.random.Generator, kind: str) -> Backdrop:
+    if kind == 'dark':
+        return Backdrop(np.full((2, 3), 0.1, np.float32), gradient=np.zeros(2, np.float32), waves=NO_WAVES)
     angle = rng.uniform(0, 2 * np.pi)
     strength = rng.uniform(0.5, 1.0)
-    waves = np.zeros((0, 4))
-    if textured:
+    waves = NO_WAVES
+    if kind == 'waves':
         waves = np.stack(
             [
                 rng.uniform(-4, 4, size=3),
@@ -136,21 +145,24 @@ def _draw_backdrop(rng: np.random.Generator, textured: bool) -> Backdrop:
                 rng.uniform(0.1, 0.3, size=3),
             ],
             axis=1,
-        )
+        ).astype(np.float32)
     return Backdrop(
         colors=rng.uniform(0.1, 0.9, size=(2, 3)).astype(np.float32),
         gradient=(strength * np.array([np.cos(angle), np.sin(angle)])).astype(np.float32),
-        waves=waves.astype(np.float32),
+        waves=waves,
     )
 
 
-def _draw_sprite(rng: np.random.Generator, textured: bool, backdrop: Backdrop) -> Sprite:
-    # Of several pairs of colours, the one that stands out most: from the backdrop, and its halves from each other.
-    pairs = rng.uniform(0, 1, size=(8, 2, 3)).astype(np.float32)
-    from_backdrop = np.linalg.norm(pairs - backdrop.colors.mean(0), axis=2).min(1)
-    between = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)
+def _draw_sprite(rng: np.random.Generator, level: Difficulty, backdrop: Backdrop) -> Sprite:
+    colors = level.colors
+    if colors is None:
+        # Of several pairs, the one that stands out most: from the backdrop, and its halves from each other.
+        pairs = rng.uniform(0, 1, size=(8, 2, 3)).astype(np.float32)
+        from_backdrop = np.linalg.norm(pairs - backdrop.colors.mean(0), axis=2).min(1)
+        between = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)
+        colors = pairs[np.argmax(np.minimum(from_backdrop, between))]
     return Sprite(
         outline=OUTLINES[rng.integers(len(OUTLINES))],
-        colors=pairs[np.argmax(np.minimum(from_backdrop, between))],
-        stripes=float(rng.uniform(3, 6)) if textured else 0.0,
+        colors=colors,
+        stripes=float(rng.uniform(3, 6)) if level.striped else 0.0,
     )
