@@ -9,7 +9,7 @@ class VideoDataSample(BaseDataElement):
     """Everything known of one clip beside its pixels.
 
     Meta information (set once, never on a device):
-        path (str): The file, or the name of a procedural clip.
+        path (str): The file, with ``#t=start,end`` behind it for a segment; or the name of a procedural clip.
         fps (float): Frames a second of the source; 0 where unknown.
         label (int | None): Class index from 0; None where unlabelled.
         num_observed_groups (int): Groups the encoder may see; the clip's own number of groups where nothing is
@@ -22,5 +22,6 @@ class VideoDataSample(BaseDataElement):
         reconstruction (Tensor): ``(3, T, H, W)`` in [-1, 1].
         predictions (dict[int, Tensor]): Number of observed groups -> whole clip ``(3, T, H, W)``, its dropped part
             predicted.
+        flow_losses (Tensor): A generator's losses at times from noise to data, ``(P,)``, one for each equal part.
         video (Tensor): The true clip ``(3, T, H, W)`` in [-1, 1].
     """

@@ -9,9 +9,7 @@ The same command after an interruption goes on where it stopped. docs/latents.md
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin import __version__
+from pvvae_plugin.apis import start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
@@ -73,7 +72,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-    start_processes(cfg, args.launcher)
+    set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}), distributed=args.launcher != 'none')
+    start_processes(args.launcher)
     backbone = MODELS.build(cfg.model.backbone).requires_grad_(False).eval()
     vae_sha256 = load_backbone(backbone, args.checkpoint)
     backbone_hash = latent_shards.backbone_hash(cfg.model.backbone)
@@ -138,18 +138,6 @@ def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]
             f'would encode each clip as often: use 1, or set {args.split}_dataloader.dataset.test_mode=False'
         )
     return dataset, config
-
-
-def start_processes(cfg: Config, launcher: str) -> None:
-    """Join torchrun's other processes and choose this one's GPU."""
-    set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}), distributed=launcher != 'none')
-    if launcher == 'none':
-        return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
-    if not torch.distributed.is_initialized():
-        # Gloo on GPUs, too: processes only wait for one another at the end, longer than NCCL would let them.
-        torch.distributed.init_process_group('gloo', timeout=timedelta(days=30))
 
 
 def without_steps(config: Any) -> Any:

@@ -1,5 +1,21 @@
 """What scripts and notebooks call."""
 
-from .launch import add_launch_arguments, load_config
+from .clip_facts import class_names, clip_geometry
+from .generation import load_generator, resolve_labels
+from .given_frames import default_num_given, find_sources, read_first_frames
+from .launch import add_launch_arguments, load_config, start_processes
+from .sample_folder import SampleFolder
 
-__all__ = ['add_launch_arguments', 'load_config']
+__all__ = [
+    'SampleFolder',
+    'add_launch_arguments',
+    'class_names',
+    'clip_geometry',
+    'default_num_given',
+    'find_sources',
+    'load_config',
+    'load_generator',
+    'read_first_frames',
+    'resolve_labels',
+    'start_processes',
+]

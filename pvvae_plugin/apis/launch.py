@@ -1,12 +1,15 @@
-"""What the training and the test script share: their common arguments, and the config these lead to."""
+"""What scripts share: common arguments, the config these lead to, and how several processes find one another."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import os.path as osp
+from datetime import timedelta
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import init_dist
 
 from pvvae_plugin.engine import init_cpu_process_group
 
@@ -38,3 +41,28 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.launcher == 'pytorch':
         init_cpu_process_group()
     return cfg
+
+
+def start_processes(launcher: str) -> None:
+    """Join the other processes of a script that shares out work, without a runner, and choose this one's GPU.
+
+    Gloo on GPUs, too: such processes only wait for one another, and longer than NCCL would let them.
+
+    Args:
+        launcher: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        ValueError: If the launcher did not start this process, or needs GPUs where there are none.
+    """
+    days = 30
+    if launcher == 'pytorch':
+        if 'RANK' not in os.environ:
+            raise ValueError('--launcher pytorch is for processes that torchrun started: use it, or --launcher none')
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo', timeout=timedelta(days=days))
+    elif launcher != 'none':
+        if not torch.cuda.is_available():
+            raise ValueError(f"--launcher {launcher} is MMEngine's, which asks for GPUs: use torchrun on CPUs")
+        init_dist(launcher, backend='gloo', timeout=days * 86400)

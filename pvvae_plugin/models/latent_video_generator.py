@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +15,12 @@ from pvvae_plugin.functional import rectified_flow as flow
 from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
-from pvvae_plugin.temporal import frames_to_groups
 
-from .pretrained import load_backbone
+from .generation_request import SOLVERS, check_first_frames, check_labels, check_sampler, latent_shape
+from .pretrained import load_backbone, resolve_checkpoint
 from .vae import DiagonalGaussian
 
-SOLVERS = {'euler': flow.euler, 'heun': flow.heun}
+NUM_TIMES = 4  # of the validation loss
 
 
 @MODELS.register_module()
@@ -63,6 +63,8 @@ class LatentVideoGenerator(BaseModel):
         for name, value in (('class_dropout', class_dropout), ('condition_prob', condition_prob)):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f'{name} must lie in [0, 1], got {value}')
+        if backbone_checkpoint is not None:
+            resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
         self.backbone_source = None
         if backbone_checkpoint is not None:
@@ -102,7 +104,11 @@ class LatentVideoGenerator(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[VideoDataSample], mode: str = 'loss'
     ) -> dict[str, Tensor] | list[VideoDataSample]:
-        """MMEngine's modes: ``'loss'``; ``'predict'`` fills in ``flow_loss`` of each sample.
+        """MMEngine's modes: ``'loss'``; ``'predict'`` fills in ``flow_losses`` of each sample.
+
+        Those are losses at :data:`NUM_TIMES` times, one drawn uniformly from each of as many equal parts of [0, 1],
+        whatever times the model trains at. Time and noise follow from the clip's ``draw_key``: at each validation a
+        clip meets the same ones. Its class is always shown.
 
         Args:
             inputs: Clips ``(N, 3, T, H, W)`` in [-1, 1], or moments ``(N, 2 C, t, h, w)``.
@@ -113,8 +119,9 @@ class LatentVideoGenerator(BaseModel):
             return self.loss(inputs, data_samples)
         if mode == 'predict':
             with torch.no_grad():
-                for sample, loss in zip(data_samples, self._clip_losses(inputs, data_samples), strict=True):
-                    sample.flow_loss = loss
+                losses = self._losses_over_time(inputs, data_samples)  # (N, NUM_TIMES)
+            for sample, of_clip in zip(data_samples, losses, strict=True):
+                sample.flow_losses = of_clip
             return data_samples
         raise ValueError(f"mode must be 'loss' or 'predict', got {mode!r}")
 
@@ -124,38 +131,63 @@ class LatentVideoGenerator(BaseModel):
 
     def _clip_losses(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
         """One loss for each clip, ``(N,)``, so that means over batches and processes add up."""
-        keys = [sample.metainfo.get('draw_key') for sample in data_samples]
-        generators = None if None in keys else [torch_generator(k, 'flow', device=inputs.device) for k in keys]
-        with torch.no_grad():
-            latents = self.backbone.normalize_latents(self._posterior(inputs).sample(generators)).float()
+        generators = _generators(inputs, data_samples)
+        latents = self._latents(inputs, generators)
         noise = randn_like(latents, generators)
         times = flow.sample_times(len(inputs), self.times, generators, inputs.device)
         labels = self._labels(data_samples, inputs.device, generators)
+        return self._losses_at(times, latents, noise, labels, generators)
+
+    def _losses_over_time(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
+        """Losses of each clip at one time of each part of the path, ``(N, NUM_TIMES)``."""
+        generators = _generators(inputs, data_samples)
+        latents = self._latents(inputs, generators)
+        labels = self._labels(data_samples, inputs.device, generators)
+        losses = []
+        for part in range(NUM_TIMES):
+            times = (part + flow.sample_times(len(inputs), 'uniform', generators, inputs.device)) / NUM_TIMES
+            losses.append(self._losses_at(times, latents, randn_like(latents, generators), labels, generators))
+        return torch.stack(losses, dim=1)
+
+    def _losses_at(
+        self, times: Tensor, latents: Tensor, noise: Tensor, labels: Tensor | None, generators: Any
+    ) -> Tensor:
+        """Mean squared error of each clip's velocity at its time, over all latents that are not given: ``(N,)``."""
         given = self._given_frames(latents, generators)
-        frame_times = flow.frame_times(times, given, latents.shape[2])  # (N, t), 1 where given
+        wanted = torch.arange(latents.shape[2], device=latents.device)[None] >= given[:, None]  # (N, t)
+        # Not flow.frame_times(), which checks the numbers: to read them would wait for the device in every step.
+        frame_times = torch.where(wanted, times[:, None], 1.0)  # (N, t)
         noisy = flow.interpolate(latents, noise, frame_times)
         head = self.parallel.get('head', self.head)
         velocity = head(noisy, frame_times if self.condition_prob else times, labels).float()
         squared = (velocity - flow.velocity_target(latents, noise)).square().mean(dim=(1, 3, 4))  # (N, t)
-        wanted = torch.arange(latents.shape[2], device=inputs.device)[None] >= given[:, None]
         return (squared * wanted).sum(1) / wanted.sum(1)
 
-    def _posterior(self, inputs: Tensor) -> DiagonalGaussian:
-        """Of clips ``(N, 3, T, H, W)``, or of cached moments ``(N, 2 C, t, h, w)``."""
-        if inputs.shape[1] == 2 * self.backbone.latent_channels:
-            return DiagonalGaussian(*inputs.chunk(2, dim=1))
-        return self.backbone.encode(inputs)
+    @torch.no_grad()
+    def _latents(self, inputs: Tensor, generators: Any) -> Tensor:
+        """Normalised latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or cached moments ``(N, 2 C, t, h, w)``.
+
+        In the VAE's own precision even under autocast: bfloat16's error would become part of the latents that the head
+        learns, and their statistics are measured without it.
+        """
+        with torch.autocast(inputs.device.type, enabled=False):
+            if inputs.shape[1] == 2 * self.backbone.latent_channels:
+                posterior = DiagonalGaussian(*inputs.chunk(2, dim=1))
+            else:
+                posterior = self.backbone.encode(inputs)
+            return self.backbone.normalize_latents(posterior.sample(generators)).float()
 
     def _labels(self, samples: list[VideoDataSample], device: torch.device, generators: Any) -> Tensor | None:
         if self.head.null_label is None:
             return None
         labels = [sample.metainfo.get('label') for sample in samples]
-        if None in labels:
-            raise ValueError(
-                f'{samples[labels.index(None)].metainfo.get("path")} has no label, but the head is class-conditional: '
-                'use labelled data, or set model.head.num_classes=None'
-            )
-        labels = torch.tensor(labels, device=device)
+        for sample, label in zip(samples, labels, strict=True):
+            if label is None or not 0 <= label < self.head.null_label:
+                raise ValueError(
+                    f'{sample.metainfo.get("path")} has {"no label" if label is None else f"label {label}"}, but the '
+                    f'head asks for one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
+                )
+        labels = torch.tensor(labels).to(device, non_blocking=True)  # a blocking copy waits for the device
         hidden = flow.sample_times(len(samples), 'uniform', generators, device) < self.class_dropout
         return torch.where(hidden, self.head.null_label, labels) if self.training else labels
 
@@ -168,7 +200,6 @@ class LatentVideoGenerator(BaseModel):
         count = 1 + (flow.sample_times(n, 'uniform', generators, latents.device) * (t - 1)).long()
         return torch.where(chosen, count, 0)
 
-    @torch.no_grad()
     def generate(
         self,
         num: int,
@@ -187,6 +218,9 @@ class LatentVideoGenerator(BaseModel):
     ) -> Iterator[tuple[int, Tensor]]:
         """Make videos; each follows from ``seed`` and its index alone, whatever the batch and the other processes.
 
+        Its noise, drawn on the CPU, is the same bit for bit anywhere. What follows from it is so for the same batches
+        on the same device with as many threads; else roundings differ.
+
         Args:
             num: How many.
             num_frames: Frames ``T`` of each, ``1 + k * p_t``.
@@ -199,62 +233,67 @@ class LatentVideoGenerator(BaseModel):
             solver: ``'euler'`` or ``'heun'``.
             seed: Seed of the noise.
             batch_size: Videos made at once.
-            first_frames: Frames to continue, ``(num, 3, T', H, W)`` in [-1, 1], for a head trained with
-                ``condition_prob``. One frame animates an image.
-            indices: Which of the ``num`` videos to make, e.g. a process's share; all if None.
+            first_frames: Frames to continue, ``(n, 3, T', H, W)`` in [-1, 1], for a head trained with
+                ``condition_prob``; used in turn where ``n`` is less than ``num``. One frame animates an image.
+            indices: Which of the ``num`` videos to make, in this order, e.g. a process's share; all if None.
 
-        Yields:
-            Index and video ``(3, T, H, W)``, in the order of ``indices``.
+        Returns:
+            An iterator over index and video ``(3, T, H, W)`` in [-1, 1], made when asked for.
 
         Raises:
-            ValueError: If an argument does not fit.
+            ValueError: If an argument does not fit, at once.
         """
-        labels = self._check_generation(num, labels, solver, first_frames)
+        for name, value in (('num', num), ('batch_size', batch_size)):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
+        shape = latent_shape(self.backbone, num_frames, size)
+        check_sampler(steps, interval, shift, solver)
+        labels = check_labels(labels, num, self.head.null_label)
+        if first_frames is not None:
+            check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
+        solve = functools.partial(SOLVERS[solver], num_calls=steps, shift=shift)
+        indices = list(range(num) if indices is None else indices)
+        batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+        return self._make_videos(batches, shape, labels, guidance, interval, solve, seed, first_frames)
+
+    @torch.no_grad()
+    def _make_videos(
+        self,
+        batches: list[list[int]],
+        shape: tuple[int, int, int, int],
+        labels: list[int] | None,
+        guidance: float,
+        interval: tuple[float, float],
+        solve: Callable[[flow.Velocity, Tensor], Tensor],
+        seed: int,
+        first_frames: Tensor | None,
+    ) -> Iterator[tuple[int, Tensor]]:
         vae, device = self.backbone, next(self.head.parameters()).device
-        shape = self._latent_shape(num_frames, size)
-        indices = list(range(num)) if indices is None else list(indices)
         self.eval()
-        for start in range(0, len(indices), batch_size):
-            chosen = indices[start : start + batch_size]
-            generators = [torch_generator(seed, 'generate', i, device=device) for i in chosen]
-            noise = randn_like(torch.empty(len(chosen), *shape, device=device), generators)
+        for chosen in batches:
+            noise = torch.empty(len(chosen), *shape)  # (N, C, t, h, w)
+            noise = randn_like(noise, [torch_generator(seed, 'generate', i) for i in chosen]).to(device)
             if labels is None:
                 velocity = functools.partial(self.head, labels=None)
             else:
                 classes = torch.tensor([labels[i] for i in chosen], device=device)
                 velocity = flow.with_guidance(self.head, classes, self.head.null_label, guidance, interval)
-            clean = None
             if first_frames is not None:
-                observed = first_frames[chosen].to(device)
-                clean = vae.normalize_latents(vae.encode(observed).mode()).float()
+                clean = self._clean_latents(first_frames[[i % len(first_frames) for i in chosen]].to(device))
                 velocity = flow.with_conditioned_frames(velocity, clean, clean.shape[2])
-            latents = SOLVERS[solver](velocity, noise, steps, shift)
-            if clean is not None:
+            latents = solve(velocity, noise)
+            if first_frames is not None:
                 latents = flow.condition_frames(latents, clean, clean.shape[2])
             videos = vae.decode(vae.denormalize_latents(latents)).float().clamp(-1, 1)
             yield from zip(chosen, videos, strict=True)
 
-    def _latent_shape(self, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        vae = self.backbone
-        vae.check_video(torch.empty(1, 3, num_frames, *size, device='meta'))
-        height, width = (side // vae.spatial_ratio for side in size)
-        return vae.latent_channels, frames_to_groups(num_frames, vae.temporal_ratio), height, width
+    def _clean_latents(self, video: Tensor) -> Tensor:
+        """Of frames to continue, in the VAE's own precision as :meth:`_latents`."""
+        with torch.autocast(video.device.type, enabled=False):
+            return self.backbone.normalize_latents(self.backbone.encode(video).mode()).float()
 
-    def _check_generation(
-        self, num: int, labels: Sequence[int] | None, solver: str, first_frames: Tensor | None
-    ) -> list[int] | None:
-        if solver not in SOLVERS:
-            raise ValueError(f'solver must be one of {", ".join(SOLVERS)}, got {solver!r}')
-        if first_frames is not None and (len(first_frames) != num or not self.condition_prob):
-            raise ValueError(
-                f'first_frames must hold {num} clips for a model trained with condition_prob > 0; got '
-                f'{len(first_frames)} clips and condition_prob={self.condition_prob}'
-            )
-        if self.head.null_label is None:
-            if labels is not None:
-                raise ValueError('the head is unconditional: give no labels')
-            return None
-        labels = None if labels is None else [int(label) for label in labels]
-        if labels is None or len(labels) != num or not all(0 <= c < self.head.null_label for c in labels):
-            raise ValueError(f'labels must be {num} classes in 0..{self.head.null_label - 1}, got {labels}')
-        return labels
+
+def _generators(inputs: Tensor, samples: list[VideoDataSample]) -> list[torch.Generator] | None:
+    """One for each clip, on its device; None where clips bring no key."""
+    keys = [sample.metainfo.get('draw_key') for sample in samples]
+    return None if None in keys else [torch_generator(key, 'flow', device=inputs.device) for key in keys]

@@ -13,13 +13,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from pvvae_plugin import config_path
 
-def resolve_checkpoint(path: str) -> str:
+
+def resolve_checkpoint(path: str, setting: str = 'load_from') -> str:
     """A checkpoint file from a file's path or the work directory of a run.
 
     Args:
         path: A file, or a directory, which stands for the last checkpoint written in it: the one noted in
             ``last_checkpoint`` if it is there, or else the ``iter_N.pth`` of the largest ``N``.
+        setting: The entry of a config that holds the path.
 
     Raises:
         FileNotFoundError: If there is none, saying what to do.
@@ -34,10 +37,20 @@ def resolve_checkpoint(path: str) -> str:
     found = last_checkpoint(path)
     if found is None:
         raise FileNotFoundError(
-            f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; '
-            'train the earlier stage first, or name another with --cfg-options load_from=PATH'
+            f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; train the '
+            f'earlier stage first{_command_that_makes(path)}, or name another with --cfg-options {setting}=PATH'
         )
     return found
+
+
+def _command_that_makes(path: str) -> str:
+    """For a work directory named after one of our configs, as it is by default."""
+    folder = Path(path).parent if path.endswith('.pth') else Path(path)
+    try:
+        config_path(f'{folder.name}.py')
+    except FileNotFoundError:
+        return ''
+    return f' (python tools/train.py configs/{folder.name}.py)'
 
 
 def last_checkpoint(work_dir: str) -> str | None:

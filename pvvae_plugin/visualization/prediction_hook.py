@@ -11,7 +11,6 @@ import numpy as np
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmengine.visualization import TensorboardVisBackend
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -20,7 +19,7 @@ from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import groups_to_frames
 
 from .strips import draw_panels, draw_strip, to_uint8
-from .tensorboard import VideoTensorboardVisBackend
+from .tensorboard import add_to_tensorboard
 from .video_files import write_gif
 
 
@@ -90,15 +89,8 @@ class PredictionVisualizationHook(Hook):
             write_gif(path.with_suffix('.gif'), panels, self.fps)
             if self._num_drawn == 0:
                 shutil.copyfile(path, root / 'latest.png')
-            self._add_to_tensorboard(runner, name, strip, panels, step)
+            add_to_tensorboard(runner.visualizer, name, strip, panels, step, self.fps)
             self._num_drawn += 1
-
-    def _add_to_tensorboard(self, runner: Runner, name: str, strip: np.ndarray, panels: np.ndarray, step: int) -> None:
-        for backend in runner.visualizer._vis_backends.values():  # mmengine finds backends only by a name users choose
-            if isinstance(backend, TensorboardVisBackend):
-                backend.add_image(f'vis/{name}', strip, step)
-            if isinstance(backend, VideoTensorboardVisBackend):
-                backend.add_video(f'vis_animated/{name}', panels, step, self.fps)
 
 
 def _rows(sample: VideoDataSample) -> tuple[list[np.ndarray], list[str], list[int | None]]:

@@ -91,6 +91,7 @@ def draw_panels(
     clips: list[np.ndarray],
     captions: list[str],
     num_observed: list[int | None] | int | None = None,
+    columns: int | None = None,
 ) -> np.ndarray:
     """Clips side by side under their captions, frame by frame, for an animation.
 
@@ -100,6 +101,7 @@ def draw_panels(
         clips: Clips of one shape, uint8 ``(T, H, W, 3)``.
         captions: One text a clip, wrapped at spaces where it is wider than the panel.
         num_observed: As for :func:`draw_strip`.
+        columns: Clips in a row, from left to right and then below; None for one row of all.
 
     Returns:
         uint8 ``(T, H', W', 3)`` with even H' and W', which video codecs ask for.
@@ -115,17 +117,20 @@ def draw_panels(
     texts = [_wrap(font, caption, panel_w) for caption in captions]
     column = max(panel_w, _text_width(font, texts)) + 2 * GAP
     header = (FONT_SIZE + 4) * max(text.count('\n') + 1 for text in texts) + 2 * GAP
-    size = (column * len(clips), header + panel_h + GAP)
+    columns = min(columns or len(clips), len(clips))
+    row = header + panel_h + GAP
+    size = (column * columns, row * -(-len(clips) // columns))
+    corners = [(i % columns * column, i // columns * row) for i in range(len(clips))]
     canvas = Image.new('RGB', tuple(side + side % 2 for side in size), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    for c, text in enumerate(texts):
-        middle = (c * column + column / 2, header / 2)
+    for (left, top), text in zip(corners, texts, strict=True):
+        middle = (left + column / 2, top + header / 2)
         draw.multiline_text(middle, text, TEXT, font, anchor='mm', align='center')
     frames = []
     for t in range(num_frames):
-        for c, clip in enumerate(clips):
-            cell = _framed(clip[t], scale, PREDICTED if t >= observed[c] else OBSERVED)
-            canvas.paste(cell, (c * column + (column - panel_w) // 2, header))
+        for (left, top), clip, seen in zip(corners, clips, observed, strict=True):
+            cell = _framed(clip[t], scale, PREDICTED if t >= seen else OBSERVED)
+            canvas.paste(cell, (left + (column - panel_w) // 2, top + header))
         frames.append(np.array(canvas))
     return np.stack(frames)
 

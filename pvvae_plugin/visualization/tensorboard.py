@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mmengine.visualization import TensorboardVisBackend
+from mmengine.visualization import TensorboardVisBackend, Visualizer
 from mmengine.visualization.vis_backend import force_init_env
 
 from pvvae_plugin.registry import VISBACKENDS
@@ -45,3 +45,23 @@ class VideoTensorboardVisBackend(TensorboardVisBackend):
         )
         summary = Summary(value=[Summary.Value(tag=name, image=image)])
         self.experiment.file_writer.add_summary(summary, step)
+
+
+def add_to_tensorboard(
+    visualizer: Visualizer, name: str, strip: np.ndarray, panels: np.ndarray, step: int, fps: float
+) -> None:
+    """Give every TensorBoard backend of a run a strip, and its animation too where the backend takes one.
+
+    Args:
+        visualizer: The run's.
+        name: Tag of the pictures, below ``vis`` and ``vis_animated``.
+        strip: uint8 ``(H, W, 3)``.
+        panels: uint8 ``(T, H', W', 3)``.
+        step: Global step.
+        fps: Frames a second of the animation.
+    """
+    for backend in visualizer._vis_backends.values():  # mmengine finds backends only by a name users choose
+        if isinstance(backend, TensorboardVisBackend):
+            backend.add_image(f'vis/{name}', strip, step)
+        if isinstance(backend, VideoTensorboardVisBackend):
+            backend.add_video(f'vis_animated/{name}', panels, step, fps)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -14,6 +17,8 @@ from PIL import Image
 # Browsers slow frames shorter than 2 hundredths of a second down to 10.
 MAX_GIF_FPS = 50
 PALETTE_PIXELS = 1 << 20
+HEADER_BYTES = 1 << 12
+TEMPORARY = '.unfinished-'  # what a killed process may leave behind
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
@@ -55,8 +60,8 @@ def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
 def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     """Write a WebM video (VP9, or VP8 where OpenCV lacks VP9); the file appears whole or not at all.
 
-    Browsers play it. OpenCV from PyPI cannot write H.264, which is why there is no .mp4. FFmpeg's note on the console
-    that a tag is not supported does no harm: it picks the right tag itself.
+    Browsers play it. OpenCV from PyPI cannot write H.264, which is why there is no .mp4. The same frames give the same
+    bytes. Colour is kept at half the resolution, as in most videos.
 
     Args:
         path: Ends in ``.webm``.
@@ -79,12 +84,13 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     # the temporary name keeps the suffix, by which OpenCV chooses the container
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=TEMPORARY) as folder:
         temporary = Path(folder) / path.name
         writer = _open_writer(temporary, fps, (width, height))
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV takes BGR
         writer.release()
+        temporary.write_bytes(_without_random_number(temporary.read_bytes()))
         os.replace(temporary, path)
 
 
@@ -100,6 +106,15 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _without_random_number(webm: bytes) -> bytes:
+    """The file with 1 as the number of its track, for which FFmpeg draws 8 random bytes (TrackUID, TagTrackUID)."""
+    header = webm[:HEADER_BYTES]
+    if found := re.search(rb's\xc5\x88(.{8})', header, flags=re.DOTALL):
+        for element in (b's\xc5\x88', b'c\xc5\x88'):
+            header = header.replace(element + found[1], element + bytes(7) + b'\x01')
+    return header + webm[HEADER_BYTES:]
+
+
 def _shared_palette(frames: np.ndarray) -> Image.Image:
     """Median cut over pixels taken evenly from all frames."""
     pixels = frames.reshape(-1, 3)
@@ -109,13 +124,27 @@ def _shared_palette(frames: np.ndarray) -> Image.Image:
 
 def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     for codec in ('VP90', 'VP80'):
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
+        with _without_console():  # OpenCV notes there that a tag is not supported, and picks the right one itself
+            writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
         if writer.isOpened():
             return writer
     raise RuntimeError(
         f'OpenCV {cv2.__version__} can write neither VP9 nor VP8, the codecs of .webm: install opencv-python or '
         'opencv-python-headless from PyPI, whose FFmpeg has both, or write a GIF'
     )
+
+
+@contextmanager
+def _without_console() -> Iterator[None]:
+    """What C code writes to standard error is lost."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def _check(frames: np.ndarray, fps: float) -> None:

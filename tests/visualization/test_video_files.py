@@ -90,3 +90,15 @@ def test_errors_name_the_value(tmp_path):
         write_gif(tmp_path / 'clip.gif', frames, 0)
     with pytest.raises(ValueError, match='float64'):
         write_gif(tmp_path / 'clip.gif', frames / 255, 8)
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    frames = moving_square()
+    for name in ('a', 'b'):
+        write_video(tmp_path / f'{name}.webm', frames, fps=8)
+    assert (tmp_path / 'a.webm').read_bytes() == (tmp_path / 'b.webm').read_bytes()
+
+
+def test_nothing_is_said_on_the_console(tmp_path, capfd):
+    write_video(tmp_path / 'a.webm', moving_square(), fps=8)
+    assert capfd.readouterr() == ('', '')

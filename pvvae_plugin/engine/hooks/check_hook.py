@@ -6,6 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from pvvae_plugin.models.pretrained import check_weights
 from pvvae_plugin.registry import HOOKS
@@ -13,41 +15,106 @@ from pvvae_plugin.registry import HOOKS
 
 @HOOKS.register_module()
 class StartCheckHook(Hook):
-    """Checks clips against the network, and a loaded checkpoint against the model.
+    """Checks data against the network, and a loaded checkpoint against the model.
 
-    - Training and validation clips must have a length and size the backbone accepts, and be cut into its groups: a
-      wrong validation set is found before training, not at the first validation.
-    - A checkpoint must hold every weight of the backbone in its shape. MMEngine only warns of missing ones, and the
-      run goes on with random weights in their place.
+    - Clips must have a length and size the backbone accepts, and be cut into its groups; cached latents must have its
+      channels and come from its checkpoint. A wrong validation set is found before training, not at the first
+      validation.
+    - A class-conditional head must have a class for each of the data, no more and no fewer, in one order everywhere.
+    - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
+      ones, and the run goes on with random weights in their place.
     """
 
     def before_train(self, runner: Runner) -> None:
-        loaders = {'train': runner.train_dataloader}
+        datasets = {'train': runner.train_dataloader.dataset}
         if runner.val_loop is not None:
-            loaders['val'] = runner.val_dataloader
-        backbone = _unwrapped(runner).backbone
-        for name, loader in loaders.items():
-            for step in getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', []):
-                ratio = getattr(step, 'temporal_ratio', backbone.temporal_ratio)
-                if ratio != backbone.temporal_ratio:
-                    raise ValueError(
-                        f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, the backbone '
-                        f'{backbone.temporal_ratio}: set the former to {backbone.temporal_ratio}'
-                    )
-            inputs = loader.dataset[0]['inputs']
-            if inputs.dtype != torch.uint8:
-                continue  # moments of cached latents
-            shape = inputs.shape
-            try:
-                backbone.check_video(torch.empty(1, *shape, device='meta'))
-            except ValueError as error:
-                raise ValueError(f'clips of {name}_dataloader do not fit the backbone: {error}') from error
+            datasets['val'] = runner.val_dataloader.dataset
+        _check_datasets(_unwrapped(runner), datasets)
+
+    def before_test(self, runner: Runner) -> None:
+        _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
-        check_weights({name: tensor for name, tensor in weights.items() if name.startswith('backbone.')}, state)
+        kept = {name: tensor for name, tensor in weights.items() if name.startswith(('backbone.', 'head.'))}
+        check_weights(kept, state)
 
 
-def _unwrapped(runner: Runner) -> torch.nn.Module:
+def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
+    for name, dataset in datasets.items():
+        _check_groups(name, dataset, model.backbone.temporal_ratio)
+        sample = dataset[0]
+        if len(sample['inputs']) == 3:  # colours; moments have an even number of channels
+            _check_clip(name, sample['inputs'], model.backbone)
+        else:
+            _check_latents(name, dataset, sample['inputs'], model)
+        if getattr(getattr(model, 'head', None), 'num_classes', None) is not None:
+            _check_classes(name, dataset, sample, model.head.num_classes)
+    classes = {name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))}
+    if len({tuple(found) for found in classes.values()}) > 1:
+        raise ValueError(
+            'train_dataloader and val_dataloader differ in their classes or in the order of them, so that labels mean '
+            'different things: give both one class_file'
+        )
+
+
+def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:
+    for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', []):
+        ratio = getattr(step, 'temporal_ratio', temporal_ratio)
+        if ratio != temporal_ratio:
+            raise ValueError(
+                f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, the backbone '
+                f'{temporal_ratio}: set the former to {temporal_ratio}'
+            )
+
+
+def _check_clip(name: str, clip: Tensor, backbone: nn.Module) -> None:
+    try:
+        backbone.check_video(torch.empty(1, *clip.shape, device='meta'))
+    except ValueError as error:
+        raise ValueError(f'clips of {name}_dataloader do not fit the backbone: {error}') from error
+
+
+def _check_latents(name: str, dataset: Dataset, moments: Tensor, model: nn.Module) -> None:
+    """Cached moments ``(2 C, t, h, w)`` must be of the backbone that is to decode them."""
+    again = 'extract them with this VAE (tools/extract_latents.py), or name theirs in model.backbone_checkpoint'
+    channels = model.backbone.latent_channels
+    if len(moments) != 2 * channels:
+        raise ValueError(
+            f'latents of {name}_dataloader have {len(moments) // 2} channels, the backbone makes {channels}: {again}'
+        )
+    theirs = getattr(dataset, 'manifest', {}).get('source', {}).get('checkpoint_sha256')
+    ours = getattr(model, 'backbone_source', None)
+    if theirs and ours and theirs != ours['sha256']:
+        raise ValueError(
+            f'latents of {name}_dataloader were made by the VAE {dataset.manifest["checkpoint"]} (sha256 '
+            f'{theirs[:12]}), but model.backbone_checkpoint is {ours["path"]} (sha256 {ours["sha256"][:12]}): {again}'
+        )
+
+
+def _check_classes(name: str, dataset: Dataset, sample: dict, num_classes: int) -> None:
+    if sample['data_samples'].metainfo.get('label') is None:
+        raise ValueError(
+            f'clips of {name}_dataloader have no labels, but the head is class-conditional: use labelled data, or set '
+            'model.head.num_classes=None'
+        )
+    classes = _metainfo(dataset, 'classes')
+    found = len(classes) if classes else _metainfo(dataset, 'num_classes')
+    unnamed = found is None and hasattr(dataset, 'get_data_info')
+    if unnamed:  # then a class without clips is nothing to object to, but one too many would pass for "no class"
+        labels = (dataset.get_data_info(index)['label'] for index in range(len(dataset)))
+        found = max(num_classes, 1 + max(labels))
+    if found not in (None, num_classes):
+        raise ValueError(
+            f'the clips of {name}_dataloader have {found} classes, the head {num_classes}: set '
+            f'model.head.num_classes={found}'
+        )
+
+
+def _metainfo(dataset: Dataset, key: str) -> object:
+    return getattr(dataset, 'metainfo', {}).get(key)
+
+
+def _unwrapped(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import torch
 from mmengine import dist
@@ -10,56 +11,135 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 from torch.utils.data import DataLoader
 
-from pvvae_plugin.engine.cost import backbone_cost, convolution_rate
+from pvvae_plugin.engine.cost import backbone_cost, convolution_rate, head_cost, matmul_rate
 from pvvae_plugin.registry import HOOKS
 
 GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step computes in one kind of operation.
+
+    Attributes:
+        flops: Operations of a step.
+        what: Whose.
+        rate: Operations a second that this device reaches in one plain operation of that kind.
+        kind: That operation.
+    """
+
+    flops: float
+    what: str
+    rate: float
+    kind: str
+
+    def __str__(self) -> str:
+        return f'{self.flops / 1e12:.2f} TFLOP a step {self.what}; {self.rate / 1e12:.2f} TFLOP/s in {self.kind}'
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a step takes beside weights and optimiser.
+
+    Attributes:
+        clips: What it works on.
+        activations: Bytes of activations.
+        whose: Whose.
+        work: Its operations.
+    """
+
+    clips: str
+    activations: int
+    whose: str
+    work: tuple[Work, ...]
 
 
 @HOOKS.register_module()
 class CostEstimateHook(Hook):
     """Logs parameters, memory and time before the first iteration.
 
-    Counted are the VAE's work and activations for one step in which nothing is dropped, weights, gradients, AdamW's
-    two moments and averages; not the discriminator's and LPIPS's work and activations, nor the allocator's slack. The
-    time is that of the VAE's convolutions at the rate this device reaches in one plain convolution. Dropping makes a
-    step cheaper, what is not counted makes it dearer: the log's ETA tells after some iterations.
+    Counted are weights, gradients, AdamW's two moments and averages, and
+
+    - of a VAE its work and activations for one step in which nothing is dropped; not the discriminator's and LPIPS's
+      work and activations;
+    - of a generator the head's work and activations and, where clips are encoded on the fly, the encoder's: its
+      activations are gone when the head's come, the larger of the two counts.
+
+    Not counted is the allocator's slack. The time is that of the operations at the rates this device reaches in one
+    plain convolution and one plain matrix product. Dropping makes a step cheaper, what is not counted makes it dearer:
+    the log's ETA tells after some iterations.
     """
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        frames, height, width, batch = _largest_step(runner.train_dataloader)
-        cost = backbone_cost(runner.cfg.model.backbone, frames, height, width)
+        device = torch.device(get_device())
+        step = (_generator_step if hasattr(model, 'head') else _vae_step)(runner, model, device)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
-        bf16 = 'bfloat16' in str(runner.cfg.optim_wrapper)
         averaged = any(type(hook).__name__ == 'TrainedWeightsEMAHook' for hook in runner.hooks)
-        encoder_trains = any(p.requires_grad for p in model.backbone.encoder.parameters())
-        kept = cost.decode_activation_bytes + (cost.encode_activation_bytes if encoder_trains else 0)
-        activations = kept * batch // (2 if bf16 else 1)
-        memory = 4 * (total + trained * (4 if averaged else 3)) + activations
-        # A backward pass costs about two forward ones.
-        flops = batch * (3 * cost.decode_flops + (3 if encoder_trains else 1) * cost.encode_flops)
+        memory = 4 * (total + trained * (4 if averaged else 3)) + step.activations
         steps = runner.max_iters - runner.iter
-        device = torch.device(get_device())
-        rate = convolution_rate(device, torch.bfloat16 if bf16 else torch.float32)
+        seconds = steps * sum(work.flops / work.rate for work in step.work)
+        compute = '\n              '.join(str(work) for work in step.work)
         runner.logger.info(
-            f'This run, for each of {dist.get_world_size()} process(es), with {batch} clip(s) of {frames} x {height} x '
-            f'{width} a step and nothing dropped:\n'
+            f'This run, for each of {dist.get_world_size()} process(es), with {step.clips}:\n'
             f'  parameters  {total / 1e6:.1f} M, {trained / 1e6:.1f} M of them trained\n'
-            f'  memory      about {memory / GIB:.1f} GiB, {activations / GIB:.1f} GiB of it activations of the VAE\n'
-            f'  compute     {flops / 1e12:.2f} TFLOP a step; this device reaches {rate / 1e12:.2f} TFLOP/s in a '
-            'convolution\n'
-            f'  time        about {_duration(steps * flops / rate)} for {steps} iterations at that rate'
+            f'  memory      about {memory / GIB:.1f} GiB, {step.activations / GIB:.1f} GiB of it activations of '
+            f'{step.whose}\n'
+            f'  compute     {compute}\n'
+            f'  time        about {_duration(seconds)} for {steps} iterations at these rates'
         )
         available = _available_memory(device)
         if memory > available:
+            part = 'head' if hasattr(model, 'head') else 'backbone'
             runner.logger.warning(
                 f'this needs about {memory / GIB:.1f} GiB and {available / GIB:.1f} GiB are there. Lower '
-                'train_dataloader.batch_size, set model.backbone.gradient_checkpointing=True, or use --amp'
+                f'train_dataloader.batch_size, set model.{part}.gradient_checkpointing=True, or use --amp'
             )
+
+
+def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCost:
+    frames, height, width, batch = _largest_step(runner.train_dataloader)
+    cost = backbone_cost(runner.cfg.model.backbone, frames, height, width)
+    encoder_trains = any(p.requires_grad for p in model.backbone.encoder.parameters())
+    kept = cost.decode_activation_bytes + (cost.encode_activation_bytes if encoder_trains else 0)
+    # A backward pass costs about two forward ones.
+    flops = batch * (3 * cost.decode_flops + (3 if encoder_trains else 1) * cost.encode_flops)
+    bf16 = _in_bfloat16(runner)
+    rate = convolution_rate(device, torch.bfloat16 if bf16 else torch.float32)
+    return StepCost(
+        f'{batch} clip(s) of {frames} x {height} x {width} a step and nothing dropped',
+        kept * batch // (2 if bf16 else 1),
+        'the VAE',
+        (Work(flops, 'in the VAE', rate, 'a convolution on this device'),),
+    )
+
+
+def _generator_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCost:
+    inputs, batch = runner.train_dataloader.dataset[0]['inputs'], runner.train_dataloader.batch_size or 1
+    cached = len(inputs) != 3  # moments (2 C, t, h, w) in place of clips (3, T, H, W)
+    encoding = None if cached else backbone_cost(runner.cfg.model.backbone, *inputs.shape[1:])
+    latents = encoding.latent_shape if encoding else (len(inputs) // 2, *inputs.shape[1:])
+    cost = head_cost(runner.cfg.model.head, latents)
+    bf16 = _in_bfloat16(runner)
+    # Norms and the sum of the blocks stay in float32: 0.6 and not half (the tests hold a real step to it).
+    kept, whose = int(cost.activation_bytes * batch * (0.6 if bf16 else 1)), 'the head'
+    rate = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
+    work = [Work(3 * batch * cost.flops, 'in the head', rate, 'a matrix product on this device')]
+    if encoding:
+        rate = convolution_rate(device, torch.float32)
+        work.append(Work(batch * encoding.encode_flops, 'in the encoder', rate, 'a float32 convolution'))
+        if encoding.encode_peak_bytes * batch > kept:
+            kept, whose = encoding.encode_peak_bytes * batch, 'the encoder'
+    clips = f'{batch} clip(s) a step, latents of {" x ".join(map(str, latents))}' + (' from a cache' if cached else '')
+    return StepCost(clips, kept, whose, tuple(work))
+
+
+def _in_bfloat16(runner: Runner) -> bool:
+    return 'bfloat16' in str(runner.cfg.optim_wrapper)
 
 
 def _largest_step(loader: DataLoader) -> tuple[int, int, int, int]:

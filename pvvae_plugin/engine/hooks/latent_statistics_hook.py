@@ -17,8 +17,8 @@ class LatentStatisticsHook(Hook):
     """Sets ``latent_mean`` and ``latent_std`` of the frozen backbone before training starts.
 
     Cached latents bring theirs along (``metainfo`` of :class:`LatentDataset`). For clips that are encoded on the fly
-    they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A resumed run
-    keeps what its checkpoint holds.
+    they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A run that is
+    resumed, or starts from another generator, keeps what the checkpoint holds: the head knows latents so normalised.
 
     Args:
         num_clips: Clips to encode, spread over the data set.
@@ -31,7 +31,7 @@ class LatentStatisticsHook(Hook):
         self._from_checkpoint = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self._from_checkpoint = 'backbone.latent_mean' in checkpoint['state_dict'] and runner._resume
+        self._from_checkpoint = 'backbone.latent_mean' in checkpoint['state_dict']
 
     def before_train(self, runner: Runner) -> None:
         if self._from_checkpoint:

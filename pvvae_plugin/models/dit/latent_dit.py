@@ -81,7 +81,8 @@ class LatentDiT(BaseModule):
         self.embed = nn.Linear(latent_channels, width)
         self.time_embedding = TimeEmbedding(width)
         self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
-        self.blocks = nn.ModuleList(Block(width, heads, self.joint, norm, qk_norm, swiglu) for _ in range(depth))
+        kinds = ('clip', 'clip') if self.joint else ('places', 'frames')
+        self.blocks = nn.ModuleList(Block(width, heads, kinds[i % 2], norm, qk_norm, swiglu) for i in range(depth))
         self.final = FinalLayer(width, latent_channels, norm)
         self._init_parameters()
 
@@ -156,36 +157,37 @@ class LatentDiT(BaseModule):
         if labels is None or labels.shape != (n,) or labels.is_floating_point():
             got = None if labels is None else f'{labels.dtype} of shape {tuple(labels.shape)}'
             raise ValueError(f'{valid}, got {got}')
-        if ((labels < 0) | (labels > self.num_classes)).any():
+        # On a GPU to look at labels would be to wait for it in every step; there the embedding's own check is left.
+        if labels.device.type == 'cpu' and ((labels < 0) | (labels > self.num_classes)).any():
             raise ValueError(f'{valid}, got {labels.tolist()}')
 
     def _run_blocks(self, latents: Tensor, condition: Tensor, num_blocks: int) -> Tensor:
         """Tokens ``(N, t, h * w, D)`` after the first ``num_blocks`` blocks."""
-        n, _, t, h, w = latents.shape
+        grid = tuple(latents.shape[2:])
         dtype = self.embed.weight.dtype
-        x = self.embed(latents.permute(0, 2, 3, 4, 1).reshape(n, t, h * w, -1))  # (N, t, h * w, D)
-        x = x.to(dtype)  # under autocast blocks compute in half precision, but their sum is kept in full
+        x = latents.flatten(3).permute(2, 0, 3, 1)  # (t, N, h * w, C)
+        x = self.embed(x).to(dtype)  # under autocast blocks compute in half precision, but their sum is kept in full
         if not self.rope:
-            x = x + position_embedding((t, h, w), self.width, x.device, dtype)
-        within, across = self._rotations((t, h, w), x)
+            x = x + position_embedding(grid, self.width, x.device, dtype)[:, None]
+        if self.joint:
+            x = x.transpose(0, 1).contiguous()  # (N, t, h * w, D)
+        else:
+            condition = condition.transpose(0, 1)  # (1 or t, N, 1, D)
+        rotations = self._rotations(grid, x)
         for index, block in enumerate(self.blocks[:num_blocks]):
-            if self.joint or index % 2 == 0:
-                x = self._run(block, x, condition, within)
-            else:
-                x = x.transpose(1, 2).contiguous()  # (N, h * w, t, D)
-                x = self._run(block, x, condition.transpose(1, 2), across)
-                x = x.transpose(1, 2).contiguous()  # (N, t, h * w, D)
-        return x
+            x = self._run(block, x, condition, rotations[index % 2])
+        return x if self.joint else x.transpose(0, 1)
 
     def _rotations(self, grid: tuple[int, int, int], x: Tensor) -> tuple[Rotation | None, Rotation | None]:
-        """Rotary tables for sequences of places (or of all tokens) and for sequences of frames."""
+        """Rotary tables of the blocks in turn: for sequences of places, then of frames; or of all tokens, always."""
         if not self.rope:
             return None, None
         precise = torch.promote_types(x.dtype, torch.float32)
         cos, sin = rotary_table(grid, self.width // self.heads, x.device, precise)  # (t, h * w, d / 2)
+        if self.joint:
+            return ((cos.flatten(0, 1), sin.flatten(0, 1)),) * 2
         # Attention sees differences of positions only: the tokens of one frame may all be taken at frame 0.
-        within = (cos.flatten(0, 1), sin.flatten(0, 1)) if self.joint else (cos[0], sin[0])
-        return within, (cos[:, 0], sin[:, 0])
+        return (cos[0], sin[0]), (cos[:, 0], sin[:, 0])
 
     def _run(self, block: Block, x: Tensor, condition: Tensor, rotation: Rotation | None) -> Tensor:
         if self.gradient_checkpointing and self.training and x.requires_grad:

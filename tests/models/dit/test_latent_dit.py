@@ -5,7 +5,7 @@ import torch
 
 from pvvae_plugin.functional.rectified_flow import interpolate, velocity_target
 from pvvae_plugin.models.dit import LatentDiT
-from pvvae_plugin.models.dit.blocks import rotary_table, rotate
+from pvvae_plugin.models.dit.blocks import attend, attend_plainly, rotary_table, rotate
 from pvvae_plugin.registry import MODELS
 
 TINY = {'latent_channels': 3, 'num_classes': 5, 'depth': 2, 'width': 24, 'heads': 2}
@@ -197,6 +197,28 @@ def test_rotated_products_depend_on_distances_only():
     torch.testing.assert_close(rotate(q, cos[3, 4, 5], sin[3, 4, 5]).norm(), q.norm())
 
 
+def attention_by_loops(q, k, v):
+    out = torch.zeros_like(q)
+    for s in range(q.shape[0]):
+        for head in range(q.shape[1]):
+            for i in range(q.shape[2]):
+                weights = torch.stack([(q[s, head, i] * key).sum() / math.sqrt(q.shape[3]) for key in k[s, head]]).exp()
+                out[s, head, i] = sum(w * row for w, row in zip(weights / weights.sum(), v[s, head], strict=True))
+    return out
+
+
+@pytest.mark.parametrize('length', [1, 5, 17])
+def test_attention_by_plain_products(length):
+    q, k, v = torch.randn(3, 2, 3, length, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = attention_by_loops(q, k, v)
+    torch.testing.assert_close(attend_plainly(q, k, v), expected)
+    torch.testing.assert_close(attend(q, k, v), expected)
+    for dtype in (torch.bfloat16, torch.float16):
+        close = attend(*(part.to(dtype) for part in (q, k, v)))
+        assert close.dtype == dtype
+        assert (close - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize('num_classes', [1, 7])
 @torch.no_grad()
 def test_null_class_and_label_errors(num_classes):
@@ -209,6 +231,14 @@ def test_null_class_and_label_errors(num_classes):
     for labels in wrong:
         with pytest.raises(ValueError, match=rf'labels must be integers of shape \(2,\) in 0\.\.{num_classes}'):
             model(latents, times, labels)
+
+
+def test_nothing_waits_for_a_device():
+    with torch.device('meta'):  # where to look at a value is an error
+        model = LatentDiT(**TINY)
+        out = model(torch.empty(2, 3, 3, 2, 4), torch.empty(2), torch.empty(2, dtype=torch.long))
+        out.sum().backward()
+    assert out.shape == (2, 3, 3, 2, 4)
 
 
 @torch.no_grad()
