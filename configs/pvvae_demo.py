@@ -1,5 +1,5 @@
 # A predictive VAE that learns to finish clips of moving shapes, on a CPU in minutes, with nothing downloaded.
-# The layout of the paper's network behind a 4 x 4 patchify stem: 9 x 32 x 32 clips, 3 x 8 x 8 latents of 16 channels.
+# The layout of the paper's network behind a 4 x 4 patchify stem: 9 x 32 x 32 clips, 3 x 4 x 4 latents of 32 channels.
 _base_ = '_base_/default_runtime.py'
 
 
@@ -7,12 +7,12 @@ model = dict(
     type='VideoAutoencoder',
     backbone=dict(
         type='PredictiveVAE',
-        latent_channels=16,
-        encoder_widths=(32, 32, 48),
-        decoder_widths=(32, 32, 48),
+        latent_channels=32,
+        encoder_widths=(32, 64, 64),
+        decoder_widths=(32, 64, 64),
         encoder_blocks=1,
         decoder_blocks=1,
-        strides=((2, 1), (2, 1)),
+        strides=((2, 2), (2, 1)),
         patch_size=4,
         attention=False,
     ),
@@ -29,6 +29,7 @@ train_dataloader = dict(
         length=100000,
         clip_len=9,
         size=32,
+        difficulty='plain',
         seed=0,
         pipeline=[
             dict(type='FutureDropSampler', temporal_ratio=4, max_drop_ratio=1.0),
@@ -46,6 +47,7 @@ val_dataloader = dict(
         length=256,
         clip_len=9,
         size=32,
+        difficulty='plain',
         seed=1,
         test_mode=True,
         pipeline=[dict(type='PackClip')],

@@ -77,7 +77,7 @@ def contents(folder):
 @torch.no_grad()
 def test_moments_are_those_of_the_clips(vae_run, latents):
     backbone = vae_run[2]
-    clips = SyntheticVideoDataset(length=10, clip_len=9, size=32, seed=0, pipeline=[{'type': 'PackClip'}])
+    clips = SyntheticVideoDataset(10, 9, 32, difficulty='plain', seed=0, pipeline=[{'type': 'PackClip'}])
     cached = LatentDataset(latents, test_mode=True)
     shards = [load_file(latents / shard['name']) for shard in cached.manifest['shards']]
     mirrored = torch.cat([torch.cat((shard['mean'], shard['logvar']), dim=2)[:, 1] for shard in shards])
@@ -98,8 +98,8 @@ def test_moments_are_those_of_the_clips(vae_run, latents):
 def test_the_manifest_says_what_the_latents_are(vae_run, latents):
     config, checkpoint, _ = vae_run
     manifest = json.loads((latents / 'manifest.json').read_text())
-    assert manifest['latent_shape'] == [4, 3, 8, 8]
-    assert (manifest['temporal_ratio'], manifest['spatial_ratio'], manifest['num_classes']) == (4, 4, 7)
+    assert manifest['latent_shape'] == [4, 3, 4, 4]
+    assert (manifest['temporal_ratio'], manifest['spatial_ratio'], manifest['num_classes']) == (4, 8, 7)
     assert [shard['count'] for shard in manifest['shards']] == [4, 4, 2]
     assert manifest['dataset']['config']['pipeline'] == [{'type': 'PackClip'}]
     LatentDataset(
