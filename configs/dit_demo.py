@@ -13,7 +13,7 @@ model = dict(
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=[dict(type='PackClip')]))
 val_evaluator = [dict(type='FlowLoss')]
 
-train_cfg = dict(max_iters=3000, val_interval=1000)
+train_cfg = dict(max_iters=2500, val_interval=500)
 optim_wrapper = dict(
     _delete_=True,
     constructor='SubmoduleOptimWrapperConstructor',
