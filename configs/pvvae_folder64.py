@@ -6,6 +6,7 @@ _base_ = 'pvvae_demo.py'
 
 model = dict(
     backbone=dict(
+        latent_channels=16,
         encoder_widths=(32, 48, 64),
         decoder_widths=(32, 48, 64),
         strides=((2, 1), (2, 2)),

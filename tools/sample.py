@@ -1,6 +1,6 @@
 """Make videos with a trained generator.
 
-python tools/sample.py configs/dit_demo.py work_dirs/dit_demo --num 14 --out-dir samples --labels orbit zoom
+python tools/sample.py configs/dit_demo.py work_dirs/quickstart_generator --num 14 --out-dir samples --labels orbit zoom
 python tools/sample.py CONFIG CHECKPOINT --first-frames photo.jpg --out-dir animated
 torchrun --nproc-per-node 8 tools/sample.py CONFIG CHECKPOINT --num-videos 2048 --out-dir samples --launcher pytorch
 
@@ -79,8 +79,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ('num', 'steps', 'batch_size', 'num_frames', 'num_given'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
-    if not 0 < args.fps <= 50:
-        parser.error(f'--fps must lie in (0, 50], the most that a GIF plays, got {args.fps}')
+    if not 0.1 <= args.fps <= 50:
+        parser.error(f'--fps must lie in [0.1, 50], the most that a GIF plays, got {args.fps}')
+    if args.size and min(args.size) < 1:
+        parser.error(f'--size must be positive, got {args.size[0]} {args.size[1]}')
     if args.num_given and not args.first_frames:
         parser.error('--num-given needs --first-frames')
     return args

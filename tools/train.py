@@ -58,7 +58,7 @@ def configure(args: argparse.Namespace) -> Config:
         cfg.resume, cfg.load_from = True, args.resume
     check_schedule(cfg)
     if cfg.get('load_from'):
-        cfg.load_from = resolve_checkpoint(cfg.load_from)
+        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from')
         check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
     return cfg
 

@@ -10,7 +10,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from pvvae_plugin.models import LatentVideoGenerator
-from pvvae_plugin.models.pretrained import check_backbone_source, check_checkpoint, check_weights, resolve_checkpoint
+from pvvae_plugin.models.pretrained import (
+    check_backbone_source,
+    check_checkpoint,
+    check_generator_config,
+    check_weights,
+    generator_config,
+    resolve_checkpoint,
+)
 from pvvae_plugin.registry import MODELS
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
@@ -40,6 +47,12 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
     # Mapped: of the optimiser's state, as large as all else, nothing is read.
     record = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     check_backbone_source(record.get('backbone_source'), model.backbone_source)
+    check_generator_config(record.get('generator_config'), generator_config(cfg.model))
+    trained = record.get('generator_config') or {'condition_prob': model.condition_prob}
+    if model.condition_prob and not trained['condition_prob']:
+        raise ValueError(
+            f'{path} was trained with condition_prob=0 and cannot continue frames: leave model.condition_prob at 0'
+        )
     state = record['state_dict']
     if raw_weights:
         if not record.get('raw_weights'):

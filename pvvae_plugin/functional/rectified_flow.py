@@ -89,14 +89,14 @@ def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
 
     Args:
         num_steps: How many, at least 1.
-        shift: ``s > 0``. 1 leaves the grid even, more makes the steps shorter near noise and longer near data.
+        shift: ``0 < s < 1e6``. 1 leaves the grid even, more makes the steps shorter near noise and longer near data.
 
     Raises:
         ValueError: If an argument is out of range.
     """
     _check_count('num_steps', num_steps)
-    if not shift > 0:
-        raise ValueError(f'shift must be positive (1 for none), got {shift}')
+    if not 0 < shift < 1e6:
+        raise ValueError(f'shift must be positive and below 1e6 (1 for none), got {shift}')
     even = torch.linspace(0.0, 1.0, num_steps + 1, dtype=torch.float64)
     return even / (shift - (shift - 1.0) * even)
 

@@ -12,6 +12,8 @@ from pvvae_plugin.temporal import frames_to_groups
 
 SOLVERS = {'euler': flow.euler, 'heun': flow.heun}
 
+MAX_GUIDANCE = 1e3  # far above any that makes a video
+
 
 def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Shape ``(C, t, h, w)`` of the latents of a video.
@@ -24,7 +26,7 @@ def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tupl
     return vae.latent_channels, frames_to_groups(num_frames, vae.temporal_ratio), height, width
 
 
-def check_sampler(steps: int, interval: tuple[float, float], shift: float, solver: str) -> None:
+def check_sampler(steps: int, guidance: float, interval: tuple[float, float], shift: float, solver: str) -> None:
     """Refuse settings with which no video can be made.
 
     Raises:
@@ -32,6 +34,8 @@ def check_sampler(steps: int, interval: tuple[float, float], shift: float, solve
     """
     if solver not in SOLVERS:
         raise ValueError(f'solver must be one of {", ".join(SOLVERS)}, got {solver!r}')
+    if not abs(guidance) < MAX_GUIDANCE:
+        raise ValueError(f'guidance must lie within +-{MAX_GUIDANCE:g} (1 for none), got {guidance}')
     low, high = interval
     if not 0.0 <= low <= high <= 1.0:
         raise ValueError(f'interval must be (low, high) with 0 <= low <= high <= 1, got {interval}')
@@ -86,3 +90,17 @@ def check_first_frames(
         )
     if (height, width) != tuple(size):
         raise ValueError(f'first_frames are {height} x {width}, the videos {size[0]} x {size[1]}: resize them')
+
+
+def check_finite(videos: Tensor, indices: Sequence[int]) -> None:
+    """Refuse videos ``(N, 3, T, H, W)`` that are no pictures: a NaN would be written as black.
+
+    Raises:
+        FloatingPointError: If one is not finite, naming it.
+    """
+    finite = videos.flatten(1).isfinite().all(dim=1).tolist()
+    if not all(finite):
+        raise FloatingPointError(
+            f'video {indices[finite.index(False)]} is not finite: the weights of the checkpoint have diverged, or the '
+            'guidance is too high'
+        )

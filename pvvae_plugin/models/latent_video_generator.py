@@ -16,7 +16,7 @@ from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
 
-from .generation_request import SOLVERS, check_first_frames, check_labels, check_sampler, latent_shape
+from .generation_request import SOLVERS, check_finite, check_first_frames, check_labels, check_sampler, latent_shape
 from .pretrained import load_backbone, resolve_checkpoint
 from .vae import DiagonalGaussian
 
@@ -242,12 +242,13 @@ class LatentVideoGenerator(BaseModel):
 
         Raises:
             ValueError: If an argument does not fit, at once.
+            FloatingPointError: If a video is not finite.
         """
         for name, value in (('num', num), ('batch_size', batch_size)):
             if value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         shape = latent_shape(self.backbone, num_frames, size)
-        check_sampler(steps, interval, shift, solver)
+        check_sampler(steps, guidance, interval, shift, solver)
         labels = check_labels(labels, num, self.head.null_label)
         if first_frames is not None:
             check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
@@ -285,6 +286,7 @@ class LatentVideoGenerator(BaseModel):
             if first_frames is not None:
                 latents = flow.condition_frames(latents, clean, clean.shape[2])
             videos = vae.decode(vae.denormalize_latents(latents)).float().clamp(-1, 1)
+            check_finite(videos, chosen)
             yield from zip(chosen, videos, strict=True)
 
     def _clean_latents(self, video: Tensor) -> Tensor:

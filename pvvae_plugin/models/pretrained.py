@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os.path
 import pickle
 import re
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from pvvae_plugin import config_path
 
 
-def resolve_checkpoint(path: str, setting: str = 'load_from') -> str:
+def resolve_checkpoint(path: str, setting: str | None = None) -> str:
     """A checkpoint file from a file's path or the work directory of a run.
 
     Args:
         path: A file, or a directory, which stands for the last checkpoint written in it: the one noted in
             ``last_checkpoint`` if it is there, or else the ``iter_N.pth`` of the largest ``N``.
-        setting: The entry of a config that holds the path.
+        setting: The entry of the config that holds the path; None where it is an argument.
 
     Raises:
         FileNotFoundError: If there is none, saying what to do.
@@ -36,9 +37,10 @@ def resolve_checkpoint(path: str, setting: str = 'load_from') -> str:
         return path
     found = last_checkpoint(path)
     if found is None:
+        another = f' with --cfg-options {setting}=PATH' if setting else ''
         raise FileNotFoundError(
-            f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; train the '
-            f'earlier stage first{_command_that_makes(path)}, or name another with --cfg-options {setting}=PATH'
+            f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; train it '
+            f'first{_command_that_makes(path)}, or name another{another}'
         )
     return found
 
@@ -158,3 +160,41 @@ def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str
             f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
             f'model.backbone_checkpoint is {here["path"]} (sha256 {here["sha256"][:12]}): name the former'
         )
+
+
+def generator_config(model: Mapping) -> dict:
+    """What a checkpoint writes down of a generator's config: its networks, as plain values, and how it was conditioned.
+
+    Args:
+        model: ``model`` of the config.
+    """
+    networks = {part: _plain(model[part]) for part in ('backbone', 'head')}
+    return {**networks, 'condition_prob': model.get('condition_prob', 0.0)}
+
+
+def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
+    """Refuse networks that take the same weights but compute something else, as with another number of heads.
+
+    Args:
+        trained: Of the checkpoint, see :func:`generator_config`; None where it holds none.
+        here: Of the config at hand.
+
+    Raises:
+        ValueError: If an entry of ``backbone`` or ``head`` differs, naming each.
+    """
+    differing = [
+        f'model.{part}.{key}={here[part].get(key)!r} (trained with {trained[part].get(key)!r})'
+        for part in ('backbone', 'head')
+        for key in sorted({*here[part], *(trained or here)[part]})
+        if trained and here[part].get(key) != trained[part].get(key)
+    ]
+    if differing:
+        raise ValueError(f'the checkpoint is of another network: {", ".join(differing)}')
+
+
+def _plain(config: Mapping) -> dict:
+    """Without what changes no result, and with the bare name of the type."""
+    kept = {key: value for key, value in config.items() if key not in ('init_cfg', 'gradient_checkpointing', '_scope_')}
+    kind = kept['type']
+    kept['type'] = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+    return json.loads(json.dumps(kept))

@@ -60,6 +60,7 @@ def test_what_fits_passes(model):
     check(model, clips(labels=(0, 1)))  # labels without names: a class may have no clip
     model.head.num_classes = None
     check(model, clips(labels=(None, None)))
+    check(model, clips(classes=CLASSES), clips(classes=CLASSES[:2]))  # folders of classes that nobody reads
 
 
 @pytest.mark.parametrize(
@@ -107,5 +108,5 @@ def test_a_missing_vae_names_the_command_that_makes_it(tiny_vae_config):
         FileNotFoundError, match=r'configs/pvvae_ucf101_decoder\.py\), or .* model\.backbone_checkpoint='
     ):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/pvvae_ucf101_decoder'})
-    with pytest.raises(FileNotFoundError, match='train the earlier stage first, or name'):
+    with pytest.raises(FileNotFoundError, match='train it first, or name'):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/mine'})

@@ -98,6 +98,8 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
         ({'steps': 0}, 'num_calls|num_steps'),
         ({'shift': 0.0}, 'shift'),
+        ({'shift': 1e308}, 'shift'),
+        ({'guidance': float('nan')}, 'guidance must lie'),
         ({'interval': (0.5, 0.2)}, 'interval'),
         ({'batch_size': 0}, 'batch_size'),
         ({'size': (30, 32)}, 'height 30'),
@@ -151,3 +153,9 @@ def test_a_label_that_the_head_does_not_know_is_named(model):
     samples = [VideoDataSample(metainfo={'draw_key': i, 'label': 3 * i, 'path': f'{i}.mp4'}) for i in range(2)]
     with pytest.raises(ValueError, match=r'1.mp4 has label 3, but the head asks for one in 0..2'):
         model(torch.rand(2, 3, 5, 32, 32), samples, mode='loss')
+
+
+def test_a_video_that_is_no_picture_is_refused(model):
+    torch.nn.init.constant_(model.head.final.out.bias, float('nan'))
+    with pytest.raises(FloatingPointError, match='video 0 is not finite'):
+        list(model.generate(1, 5, (32, 32), labels=[0], steps=1))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -166,8 +168,9 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     torch.save({'state_dict': {f'backbone.{n}': p for n, p in other.state_dict().items()}}, tmp_path / 'other.pth')
 
     class Runner:
-        def __init__(self, path):
+        def __init__(self, path, heads=2):
             self.model = build(config, backbone_checkpoint=str(tmp_path / path))
+            self.cfg = SimpleNamespace(model={**config, 'head': {**config['head'], 'heads': heads}})
 
     hook = HOOKS.build({'type': 'FrozenBackboneHook'})
     runner = Runner('vae.pth')
@@ -182,6 +185,8 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     again.model.load_state_dict(checkpoint['state_dict'])
     with pytest.raises(ValueError, match='other.pth'):
         hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
+    with pytest.raises(ValueError, match=r'model.head.heads=1 \(trained with 2\)'):
+        hook.after_load_checkpoint(Runner('vae.pth', heads=1), checkpoint)
 
 
 def test_cached_moments_give_the_loss_of_their_clips(config):

@@ -5,7 +5,14 @@ import shutil
 import pytest
 import torch
 
-from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, load_backbone, resolve_checkpoint
+from pvvae_plugin.models.pretrained import (
+    check_checkpoint,
+    check_generator_config,
+    generator_config,
+    last_checkpoint,
+    load_backbone,
+    resolve_checkpoint,
+)
 from pvvae_plugin.registry import MODELS
 
 RESUMABLE = {
@@ -19,7 +26,7 @@ RESUMABLE = {
 
 def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
     run = tmp_path / 'run'
-    with pytest.raises(FileNotFoundError, match='train the earlier stage first'):
+    with pytest.raises(FileNotFoundError, match='train it first'):
         resolve_checkpoint(str(run))
     run.mkdir()
     with pytest.raises(FileNotFoundError, match='no checkpoint'):
@@ -82,3 +89,15 @@ def test_a_vae_is_loaded_from_a_run(tiny_vae_config, tmp_path):
     assert torch.equal(vae.last_layer, other.last_layer)
     with pytest.raises(ValueError, match='does not fit'):
         load_backbone(MODELS.build(dict(tiny_vae_config, latent_channels=8)), str(tmp_path))
+
+
+def test_another_network_on_weights_of_the_same_shapes_is_refused():
+    def model(heads, **options):
+        backbone = {'type': 'PredictiveVAE', 'strides': ((2, 2), (2, 1))}
+        head = {'type': 'pvvae_plugin.LatentDiT', 'heads': heads, 'gradient_checkpointing': bool(options)}
+        return generator_config({'backbone': backbone, 'head': head, **options})
+
+    check_generator_config(model(4), model(4, condition_prob=0.5))  # trained on with given frames
+    check_generator_config(None, model(4))  # a checkpoint that does not say
+    with pytest.raises(ValueError, match=r'model.head.heads=2 \(trained with 4\)'):
+        check_generator_config(model(4), model(2))

@@ -195,7 +195,7 @@ def test_report_judges_every_ratio(value, holds, tmp_path):
         ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.temporal_ratio': 8}, ValueError, 'temporal_ratio=8'),
         ('pvvae_demo', {'model.loss.rec_weight': float('inf')}, ValueError, 'rec_weight.*inf'),
         ('pvvae_demo', {'train_cfg.max_iters': 0}, ValueError, 'max_iters'),
-        ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train the earlier stage first'),
+        ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train it first'),
         ('pvvae_ucf101', {'model.backbone.padding': 'zeros'}, ValueError, 'zeros'),
     ],
 )

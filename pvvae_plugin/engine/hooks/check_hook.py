@@ -42,6 +42,7 @@ class StartCheckHook(Hook):
 
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
+    num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
@@ -49,8 +50,10 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
             _check_clip(name, sample['inputs'], model.backbone)
         else:
             _check_latents(name, dataset, sample['inputs'], model)
-        if getattr(getattr(model, 'head', None), 'num_classes', None) is not None:
-            _check_classes(name, dataset, sample, model.head.num_classes)
+        if num_classes is not None:
+            _check_classes(name, dataset, sample, num_classes)
+    if num_classes is None:
+        return  # a VAE, or a generator without classes, reads no labels
     classes = {name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))}
     if len({tuple(found) for found in classes.values()}) > 1:
         raise ValueError(

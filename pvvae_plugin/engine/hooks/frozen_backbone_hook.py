@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from pvvae_plugin.models.pretrained import check_backbone_source
+from pvvae_plugin.models.pretrained import check_backbone_source, check_generator_config, generator_config
 from pvvae_plugin.registry import HOOKS
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
@@ -17,8 +17,9 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 class FrozenBackboneHook(Hook):
     """For :class:`LatentVideoGenerator`: checkpoints name their VAE (path and SHA-256) instead of holding it.
 
-    The latents' statistics stay in. On loading, a checkpoint made with another VAE is refused: its latents mean
-    something else.
+    The latents' statistics stay in, and the configs of VAE and head are written down. On loading, a checkpoint made
+    with another VAE is refused, whose latents mean something else, and so is one of another network whose weights have
+    the same shapes.
     """
 
     priority = 'ABOVE_NORMAL'  # before StartCheckHook, which asks for every weight of the backbone
@@ -28,10 +29,12 @@ class FrozenBackboneHook(Hook):
         for name in [n for n in state if n.startswith('backbone.') and n not in STATISTICS]:
             del state[name]
         checkpoint['backbone_source'] = _unwrapped(runner).backbone_source
+        checkpoint['generator_config'] = generator_config(runner.cfg.model)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
         check_backbone_source(checkpoint.get('backbone_source'), model.backbone_source)
+        check_generator_config(checkpoint.get('generator_config'), generator_config(runner.cfg.model))
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
         checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
 

@@ -101,8 +101,8 @@ class FeedForward(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``x * (1 + scale) + shift`` in one pass, in the type of the linear map that follows."""
-    return torch.addcmul(shift, x.to(shift.dtype), 1 + scale)
+    """``x * (1 + scale) + shift`` in one pass."""
+    return torch.addcmul(shift, x, 1 + scale)
 
 
 def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:

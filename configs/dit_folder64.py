@@ -1,0 +1,43 @@
+# An unconditional generator on the VAE that pvvae_folder64.py trained on your videos; for a GPU, or patience.
+#   python tools/train.py configs/dit_folder64.py --cfg-options \
+#       train_dataloader.dataset.data_root=VIDEOS/train val_dataloader.dataset.data_root=VIDEOS/val
+# With a folder of videos for each class, --cfg-options model.head.num_classes=N makes it class-conditional. Not run by
+# us for longer than it takes to see that it trains.
+_base_ = 'pvvae_folder64.py'
+
+model = dict(
+    _delete_=True,
+    type='LatentVideoGenerator',
+    backbone=_base_.model.backbone,
+    backbone_checkpoint='work_dirs/pvvae_folder64',
+    head=dict(type='LatentDiT', latent_channels=16, num_classes=None, size='S'),
+)
+
+# A generator learns whole clips, and played forwards.
+train_pipeline = [
+    step
+    for step in _base_.train_dataloader.dataset.pipeline
+    if step['type'] not in ('RandomTimeReverse', 'FutureDropSampler')
+]
+train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
+val_evaluator = [dict(type='FlowLoss')]
+
+train_cfg = dict(max_iters=50000, val_interval=1000)
+optim_wrapper = dict(
+    _delete_=True,
+    constructor='SubmoduleOptimWrapperConstructor',
+    head=dict(
+        type='AutocastOptimWrapper',
+        optimizer=dict(type='AdamW', lr=3e-4, betas=(0.9, 0.99), weight_decay=0.0),
+        clip_grad=dict(max_norm=1.0),
+    ),
+)
+custom_hooks = [
+    dict(type='StartCheckHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='CostEstimateHook'),
+    dict(type='FrozenBackboneHook'),
+    dict(type='LatentStatisticsHook'),
+    dict(type='TrainedWeightsEMAHook', module='head', decay=0.999),
+    dict(type='GenerationVisualizationHook', num_clips=4),
+]
