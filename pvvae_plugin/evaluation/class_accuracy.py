@@ -1,0 +1,165 @@
+"""Does a class-conditional generator make the class it was asked for? A classifier of real clips judges (ours)."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from pvvae_plugin.datasets import SyntheticVideoDataset
+from pvvae_plugin.functional.classification import confusion_counts, wilson_interval
+from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.models import LatentVideoGenerator
+from pvvae_plugin.registry import DATASETS
+
+from .motion_classifier import check_labels, iterate_batches
+
+# What the clips to judge by do not have: a clip played backwards shows another motion under the same label.
+REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
+HELD_OUT_SEED = 1_000_003  # added to the seed of procedural clips
+LabelledBatches = Iterable[tuple[Tensor, Sequence[int]]]
+
+
+class LabelledData(NamedTuple):
+    """Clips to train a classifier on, others to judge it by, and the names of their classes."""
+
+    train: Dataset
+    train_config: dict
+    held_out: Dataset
+    held_out_config: dict
+    classes: tuple[str, ...]
+
+
+def build_labelled_data(cfg: Config, num: int) -> LabelledData:
+    """The labelled clips of a generator's config.
+
+    Procedural clips are held out by another seed; of other data sets ``val_dataloader`` holds the clips kept apart.
+
+    Args:
+        cfg: Config of a generator.
+        num: How many clips to hold out at most.
+
+    Raises:
+        ValueError: If there are no clips, no labels, or none to hold out.
+    """
+    train_config = _clean(cfg.train_dataloader.dataset)
+    train = DATASETS.build(train_config)
+    if isinstance(train, SyntheticVideoDataset):
+        seed = train.seed + HELD_OUT_SEED
+        held_out_config = {**train_config, 'seed': seed, 'length': num, 'test_mode': True}
+    elif cfg.get('val_dataloader'):
+        held_out_config = _clean(cfg.val_dataloader.dataset)
+    else:
+        raise ValueError('the config has no val_dataloader: it names the clips that the classifier must not train on')
+    held_out = DATASETS.build(held_out_config)
+    for dataset in (train, held_out):
+        clip, label = dataset[0]['inputs'], dataset[0]['data_samples'].metainfo.get('label')
+        if clip.dtype != torch.uint8 or clip.dim() != 4 or clip.shape[0] != 3:
+            raise ValueError(
+                f'{type(dataset).__name__} gives {clip.dtype} {tuple(clip.shape)}: class accuracy is judged on clips, '
+                'not on cached latents; use a config whose train_dataloader reads uint8 clips (3, T, H, W)'
+            )
+        if label is None:
+            raise ValueError(f'{type(dataset).__name__} has no labels: accuracy needs data whose classes are known')
+    classes = train.metainfo.get('classes')
+    if not classes:
+        raise ValueError(f"{type(train).__name__} names no classes: give metainfo=dict(classes=('run', 'jump', ...))")
+    return LabelledData(train, train_config, held_out, held_out_config, tuple(classes))
+
+
+def _clean(config: Any) -> dict:
+    """The config as plain values, without what changes a motion."""
+    config = copy.deepcopy(config.to_dict() if hasattr(config, 'to_dict') else config)
+    steps = config.get('pipeline', [])
+    config['pipeline'] = [step for step in steps if str(step['type']).split('.')[-1] not in REMOVED]
+    return config
+
+
+def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None:
+    """Refuse a generator that makes no classes, or others.
+
+    Raises:
+        ValueError: If it does.
+    """
+    if model.head.null_label is None:
+        raise ValueError('the generator is unconditional (model.head.num_classes=None): it cannot be asked for a class')
+    if model.head.null_label != len(classes):
+        raise ValueError(
+            f'the generator makes {model.head.null_label} classes, the data set has {len(classes)} '
+            f'({", ".join(classes[:8])}): they must be the same'
+        )
+
+
+def real_clips(data: LabelledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Held-out clips ``(N, 3, T, H, W)`` with their labels, at most ``num``, spread over the whole data set."""
+    order = numpy_generator('held-out').permutation(len(data.held_out))[:num].tolist()
+    for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
+        check_labels(labels, len(data.classes))
+        yield video, labels
+
+
+def reconstruct(vae: nn.Module, video: Tensor) -> Tensor:
+    """Clips ``(N, 3, T, H, W)`` in [-1, 1], encoded and decoded."""
+    device = next(vae.parameters()).device
+    with torch.no_grad():
+        return vae.decode(vae.encode(video.to(device)).mode()).float().clamp(-1, 1)
+
+
+def reconstructions(vae: nn.Module, clips: LabelledBatches) -> Iterator[tuple[Tensor, Sequence[int]]]:
+    """The same clips, encoded and decoded."""
+    for video, labels in clips:
+        yield reconstruct(vae, video), labels
+
+
+def generated_clips(
+    model: LatentVideoGenerator, num: int, clip_shape: Sequence[int], **options: Any
+) -> Iterator[tuple[Tensor, list[int]]]:
+    """Clips of all classes in turn, with the class that was asked for.
+
+    Args:
+        model: The generator.
+        num: How many.
+        clip_shape: ``(T, H, W)``.
+        **options: Of :meth:`LatentVideoGenerator.generate`.
+    """
+    asked = [i % model.head.null_label for i in range(num)]
+    frames, height, width = clip_shape
+    bar = ProgressBar(num, file=sys.stderr)
+    for i, video in model.generate(num, frames, (height, width), labels=asked, **options):
+        yield video[None], [asked[i]]
+        bar.update()
+    print(file=sys.stderr)
+
+
+@torch.no_grad()
+def judge(classifier: nn.Module, clips: LabelledBatches, num_classes: int) -> np.ndarray:
+    """Confusion counts ``(num_classes, num_classes)`` of a classifier, see :func:`confusion_counts`."""
+    device = next(classifier.parameters()).device
+    labels: list[int] = []
+    guesses: list[int] = []
+    for video, classes in clips:
+        labels += classes
+        guesses += classifier(video.to(device)).argmax(1).tolist()
+    return confusion_counts(labels, guesses, num_classes)
+
+
+def summarize(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, overall and for each class, from confusion counts."""
+    hits, num = int(counts.trace()), int(counts.sum())
+    return {
+        'accuracy': hits / num,
+        'interval_95': wilson_interval(hits, num),
+        'num': num,
+        'per_class': {
+            name: int(counts[c, c]) / int(counts[c].sum()) for c, name in enumerate(classes) if counts[c].sum()
+        },
+        'confusion': counts.tolist(),
+    }

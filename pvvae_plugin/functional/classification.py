@@ -1,0 +1,52 @@
+"""How often guesses are right, and how sure one may be of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes: int) -> np.ndarray:
+    """How often each class was taken for each.
+
+    Args:
+        labels: True classes, ``N`` of them.
+        guesses: Classes they were taken for, ``N`` of them.
+        num_classes: ``K``.
+
+    Returns:
+        int64 ``(K, K)``: row the true class, column the guess.
+
+    Raises:
+        ValueError: If the lengths differ, or a class is not in ``0..K - 1``.
+    """
+    if len(labels) != len(guesses):
+        raise ValueError(f'as many labels as guesses are needed, got {len(labels)} and {len(guesses)}')
+    pairs = np.array([labels, guesses], dtype=np.int64)  # (2, N)
+    if pairs.size and (pairs.min() < 0 or pairs.max() >= num_classes):
+        raise ValueError(f'classes must lie in 0..{num_classes - 1}, got {pairs.min()} to {pairs.max()}')
+    return np.bincount(pairs[0] * num_classes + pairs[1], minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927), which holds near 0 and 1 too and stays within them.
+
+    Args:
+        hits: How many of ``num`` were right.
+        num: How many there were, at least 1.
+        z: Quantile of the normal distribution, 1.96 for 95 %.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        ValueError: If ``num`` is not positive or ``hits`` not in ``0..num``.
+    """
+    if num < 1 or not 0 <= hits <= num:
+        raise ValueError(f'hits must lie in 0..num and num be positive, got {hits} of {num}')
+    share = hits / num
+    middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
+    half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)
+    return max(0.0, middle - half), min(1.0, middle + half)
