@@ -38,6 +38,6 @@ echo
 echo "Look at these:"
 echo "truth, reconstruction, and the clip finished from its first frames (predicted frames in orange):"
 ls "$vae"/test/vis/test/*.png "$vae"/test/vis/test/*.gif
-echo "generated, a motion a row:"
+echo "generated, with the motion that was asked for:"
 ls "$generator"/samples/sheet.png "$generator"/samples/grid.gif
 echo "Curves: tensorboard --logdir work_dirs"
