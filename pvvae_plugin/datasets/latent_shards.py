@@ -27,7 +27,6 @@ from torch import Tensor, tensor
 
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
-OWN = (MANIFEST, f'{MANIFEST}.tmp')
 # All in one entry: safetensors writes several in an order that differs from run to run.
 _HEADER = 'pvvae_plugin'
 
@@ -141,7 +140,7 @@ def check_source(root: Path, source: dict) -> None:
     Raises:
         ValueError: If a record or the manifest there names another, saying which and in what, or other files are there.
     """
-    other = [path.name for path in root.iterdir() if not (path.name.startswith(('shard-', '.')) or path.name in OWN)]
+    other = [path.name for path in root.iterdir() if not path.name.startswith(('shard-', '.', MANIFEST))]
     if other:
         raise ValueError(f'{root} holds other things ({", ".join(sorted(other)[:3])}): give a folder of its own')
     for path in sorted([*root.glob('shard-*.json'), *root.glob(MANIFEST)]):

@@ -29,7 +29,8 @@ class FlowLoss(BaseMetric):
 
     The loss does not measure the videos. It cannot fall to 0: its floor is what a noisy latent leaves open, which
     differs from one VAE's latents to another's. Losses of two VAEs share a scale only because each one's latents are
-    normalised to unit deviation. Compare generators on one VAE by it, and VAEs by the videos made with them.
+    normalised to unit deviation. Compare generators on one VAE, trained with one ``condition_prob``, by it, and VAEs
+    by the videos made with them.
 
     Clips that stand in for an unreadable file (``substituted_path``) are left out, and the log says how many.
 

@@ -182,11 +182,13 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
     Raises:
         ValueError: If an entry of ``backbone`` or ``head`` differs, naming each.
     """
+    if trained is None:
+        return
     differing = [
         f'model.{part}.{key}={here[part].get(key)!r} (trained with {trained[part].get(key)!r})'
         for part in ('backbone', 'head')
-        for key in sorted({*here[part], *(trained or here)[part]})
-        if trained and here[part].get(key) != trained[part].get(key)
+        for key in sorted({*here[part], *trained[part]})
+        if here[part].get(key) != trained[part].get(key)
     ]
     if differing:
         raise ValueError(f'the checkpoint is of another network: {", ".join(differing)}')
