@@ -49,6 +49,8 @@ HOOKS = PluginRegistry(root.HOOKS, ['pvvae_plugin.engine', 'pvvae_plugin.visuali
 LOOPS = PluginRegistry(root.LOOPS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPERS = PluginRegistry(root.OPTIM_WRAPPERS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = PluginRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, ['pvvae_plugin.engine'])
+# MMEngine has none of this kind. Its names are looked up here alone: other projects have a C3D of their own.
+EXTRACTORS = Registry('extractor', scope=SCOPE, locations=['pvvae_plugin.evaluation.extractors'])
 VISBACKENDS = PluginRegistry(root.VISBACKENDS, ['pvvae_plugin.visualization'])
 
 # Nothing of ours is in these. They are here because MMEngine looks for a child of the default scope in each registry

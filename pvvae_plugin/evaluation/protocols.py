@@ -1,0 +1,169 @@
+"""How a video metric is taken: everything that moves its value beside the videos themselves, by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHOICES = {
+    'resize': ('stretch', 'short-side-crop'),
+    'eight_bit': ('round', 'truncate'),
+    'ddof': (0, 1),
+    'real_clip': ('random', 'middle', 'first'),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One convention of measuring FVD, KVD and the Inception Score.
+
+    Attributes:
+        name: What results call it.
+        source: Where the convention is from.
+        num_frames: Frames ``T`` of a clip; the first ``T`` of a longer one. I3D gives one temporal logit for 9 to 16
+            frames and the mean of two for 17 to 24: distances of 16 and of 17 frames are not comparable.
+        num_samples: Clips on each side. Distances fall with it.
+        resize: To I3D's 224 x 224: ``'stretch'``, or ``'short-side-crop'`` (the short side, then the square in the
+            middle). Bilinear, half-pixel centres, no antialiasing.
+        value_range: What black and white become in I3D's input.
+        eight_bit: How generated values become 8-bit ones, ``'round'`` or ``'truncate'``. Real clips are 8-bit.
+        batch_norm_eps: Epsilon of a native I3D's batch norms. A TorchScript file has its own.
+        ddof: Covariances divide by ``N - ddof``.
+        real_split: Split of the data set that real clips are from.
+        frame_interval: Every n-th frame of a real video.
+        real_clip: Which clip of a real video: ``'random'`` (one keyed draw for each video), ``'middle'`` or
+            ``'first'``.
+        inception_splits: Parts whose Inception Scores are averaged.
+        ours: Fields that the source leaves open and that are filled in by us.
+    """
+
+    name: str
+    source: str
+    num_frames: int
+    num_samples: int
+    resize: str
+    value_range: tuple[float, float]
+    eight_bit: str
+    batch_norm_eps: float
+    ddof: int
+    real_split: str
+    frame_interval: int
+    real_clip: str
+    inception_splits: int
+    ours: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field, valid in CHOICES.items():
+            if getattr(self, field) not in valid:
+                raise ValueError(f'protocol.{field} must be one of {valid}, got {getattr(self, field)!r}')
+        for field in ('num_frames', 'num_samples', 'frame_interval', 'inception_splits'):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'protocol.{field} must be a positive integer, got {value!r}')
+        if not (len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]):
+            raise ValueError(f'protocol.value_range must be two increasing numbers, got {self.value_range!r}')
+        if not self.batch_norm_eps > 0:
+            raise ValueError(f'protocol.batch_norm_eps must be positive, got {self.batch_norm_eps!r}')
+
+    def record(self) -> dict[str, Any]:
+        """All of it, as plain values."""
+        return dataclasses.asdict(self)
+
+
+STYLEGAN_V = Protocol(
+    name='stylegan-v',
+    source='StyleGAN-V (CVPR 2022), its fvd2048_16f and isv2048_ucf; Latte and others follow it',
+    num_frames=16,
+    num_samples=2048,
+    resize='stretch',
+    value_range=(-1.0, 1.0),
+    eight_bit='round',
+    batch_norm_eps=1e-3,
+    ddof=0,
+    real_split='train',
+    frame_interval=1,
+    real_clip='random',
+    inception_splits=10,
+    # StyleGAN-V takes the first 2,048 videos of its listing; here they are spread over all of it.
+    ours=('which videos',),
+)
+
+VIDEOGPT = Protocol(
+    name='videogpt',
+    source='VideoGPT (2021), its scripts/compute_fvd.py, with its I3D input of half the usual range',
+    num_frames=16,
+    num_samples=256,
+    resize='short-side-crop',
+    value_range=(-0.5, 0.5),
+    eight_bit='truncate',
+    batch_norm_eps=1e-5,
+    ddof=1,
+    real_split='test',
+    frame_interval=1,
+    real_clip='random',
+    inception_splits=10,
+    ours=('inception_splits',),
+)
+
+PAPER = Protocol(
+    name='paper',
+    source='PV-VAE (arXiv 2605.02134): 17 frames, 2,048 samples; the rest as StyleGAN-V',
+    num_frames=17,
+    num_samples=2048,
+    resize='stretch',
+    value_range=(-1.0, 1.0),
+    eight_bit='round',
+    batch_norm_eps=1e-3,
+    ddof=0,
+    real_split='train',
+    frame_interval=1,
+    real_clip='random',
+    inception_splits=10,
+    ours=(
+        'resize',
+        'value_range',
+        'eight_bit',
+        'batch_norm_eps',
+        'ddof',
+        'real_split',
+        'frame_interval',
+        'real_clip',
+        'inception_splits',
+    ),
+)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGAN_V, VIDEOGPT)}
+
+
+def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
+    """A protocol by name, or one of one's own.
+
+    Args:
+        protocol: ``'paper'``, ``'stylegan-v'`` or ``'videogpt'``; or ``dict(base='stylegan-v', ddof=1)``, which takes
+            the rest from ``base`` (``'paper'`` if not given) and is called ``'custom'`` in results.
+
+    Raises:
+        ValueError: If there is no such protocol or field, or a value is not valid.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            raise ValueError(
+                f'no protocol {protocol!r}: there are {", ".join(PROTOCOLS)}; for one of your own give '
+                "dict(base='paper', ...) with the fields that differ"
+            )
+        return PROTOCOLS[protocol]
+    changes = dict(protocol)
+    base = resolve_protocol(changes.pop('base', 'paper'))
+    settable = {field.name for field in dataclasses.fields(Protocol)} - {'name', 'source', 'ours'}
+    unknown = sorted(set(changes) - settable)
+    if unknown:
+        raise ValueError(f'a protocol has no field {", ".join(unknown)}: there are {", ".join(sorted(settable))}')
+    if 'value_range' in changes:
+        changes['value_range'] = tuple(changes['value_range'])
+    ours = tuple(sorted({*base.ours, *changes}))
+    source = f'{base.name} with {", ".join(f"{k}={v!r}" for k, v in sorted(changes.items())) or "nothing changed"}'
+    return dataclasses.replace(base, name='custom', source=source, ours=ours, **changes)
