@@ -1,0 +1,99 @@
+"""Fréchet distance between Gaussians, and how it varies when parts of the samples are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .moments import Moments, covariance, merge_all
+
+
+def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
+    """Squared 2-Wasserstein distance of the Gaussians with these moments (Dowson and Landau 1982).
+
+    ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``. The last trace is taken as the sum of singular
+    values of ``A^1/2 B^1/2``, from eigendecompositions of symmetric matrices in float64: defined for any covariances,
+    also rank-deficient ones, and accurate to rounding where a root of their product is not.
+
+    Args:
+        a: Moments of one set.
+        b: Of the other. Its features have as many numbers.
+        ddof: Covariances divide by ``N - ddof``.
+
+    Returns:
+        Scalar, float64, never negative.
+
+    Raises:
+        ValueError: If there are no more than ``ddof`` samples, or the features' lengths differ.
+    """
+    _check_lengths(a, b)
+    cov_a, cov_b = covariance(a, ddof), covariance(b, ddof)
+    overlap = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
+    return _combine(a, b, cov_a, cov_b, overlap)
+
+
+def frechet_without_groups(
+    groups_a: Sequence[Moments], groups_b: Sequence[Moments], ddof: int = 0, paired: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """The distances that are left when one group of samples at a time is left out: for a jackknife.
+
+    The trace is taken of eigenvalues of ``R A R`` with ``R`` the root of the side that stays whole: one decomposition
+    a distance. It is less accurate, by about 1e-7 of the traces, than :func:`frechet_distance`.
+
+    Args:
+        groups_a: Moments of disjoint groups of one set, at least 2.
+        groups_b: Of the other.
+        ddof: Covariances divide by ``N - ddof``.
+        paired: Leave out group ``i`` of both at once. Else of ``a`` with the whole ``b``, then of ``b`` with the
+            whole ``a``.
+
+    Returns:
+        ``(G_a,)`` and ``(G_b,)``, float64; with ``paired`` ``(G,)`` and None.
+
+    Raises:
+        ValueError: If there are fewer than 2 groups, or paired sets differ in their number.
+    """
+    if min(len(groups_a), len(groups_b)) < 2:
+        raise ValueError(f'at least 2 groups a side are needed, got {len(groups_a)} and {len(groups_b)}')
+    rest_a, rest_b = _rests(groups_a), _rests(groups_b)
+    if paired:
+        if len(rest_a) != len(rest_b):
+            raise ValueError(f'paired sets need as many groups, got {len(rest_a)} and {len(rest_b)}')
+        pairs = zip(rest_a, rest_b, strict=True)
+        return torch.stack([_quick_distance(a, b, _root(covariance(b, ddof)), ddof) for a, b in pairs]), None
+    whole_a, whole_b = merge_all(groups_a), merge_all(groups_b)
+    root_a, root_b = _root(covariance(whole_a, ddof)), _root(covariance(whole_b, ddof))
+    return (
+        torch.stack([_quick_distance(a, whole_b, root_b, ddof) for a in rest_a]),
+        torch.stack([_quick_distance(b, whole_a, root_a, ddof) for b in rest_b]),
+    )
+
+
+def _rests(groups: Sequence[Moments]) -> list[Moments]:
+    """All but one group, for each of them. Merged anew: taking one away from the whole would cancel."""
+    return [merge_all([*groups[:i], *groups[i + 1 :]]) for i in range(len(groups))]
+
+
+def _quick_distance(a: Moments, b: Moments, root_b: Tensor, ddof: int) -> Tensor:
+    cov_a, cov_b = covariance(a, ddof), covariance(b, ddof)
+    product = root_b @ cov_a @ root_b
+    overlap = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    return _combine(a, b, cov_a, cov_b, overlap)
+
+
+def _combine(a: Moments, b: Moments, cov_a: Tensor, cov_b: Tensor, overlap: Tensor) -> Tensor:
+    distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * overlap
+    return distance.clamp(min=0)  # rounding alone can bring it below
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """Root of a symmetric positive semidefinite matrix."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def _check_lengths(a: Moments, b: Moments) -> None:
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers cannot be compared')

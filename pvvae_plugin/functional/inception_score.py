@@ -1,0 +1,42 @@
+"""Inception Score: how sure a classifier is of each sample, and how varied the samples are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
+    """``exp(E[KL(p(y | x) || p(y))])`` of each of several disjoint parts of the samples (Salimans et al. 2016).
+
+    Part ``i`` of ``S`` are the samples from ``i N // S`` to ``(i + 1) N // S``, in the order given, as in the original.
+
+    Args:
+        probabilities: Class probabilities of each sample, ``(N, K)``.
+        num_splits: ``S``.
+
+    Returns:
+        ``(S,)``, float64, each from 1 to ``K``. The usual numbers are their mean and their standard deviation.
+
+    Raises:
+        ValueError: If there are fewer samples than parts, or rows are not probabilities.
+    """
+    if probabilities.dim() != 2 or not 1 <= num_splits <= len(probabilities):
+        raise ValueError(
+            f'probabilities must be (N, K) with N at least the number of splits, {num_splits}; got '
+            f'{tuple(probabilities.shape)}'
+        )
+    probabilities = probabilities.double()
+    if not (probabilities.isfinite().all() and (probabilities >= 0).all()):
+        raise ValueError('class probabilities must be finite and not negative: are these logits?')
+    sums = probabilities.sum(dim=1)
+    if (sums - 1).abs().max() > 1e-3:
+        raise ValueError(f'class probabilities must add up to 1, got sums from {sums.min():g} to {sums.max():g}')
+    n = len(probabilities)
+    scores = []
+    for i in range(num_splits):
+        part = probabilities[i * n // num_splits : (i + 1) * n // num_splits]  # (N / S, K)
+        marginal = part.mean(dim=0)
+        divergence = torch.xlogy(part, part) - torch.xlogy(part, marginal)  # 0 log 0 = 0, in both
+        scores.append(divergence.sum(dim=1).mean().exp())
+    return torch.stack(scores)

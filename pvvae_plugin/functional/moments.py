@@ -1,0 +1,82 @@
+"""Mean and covariance of features that come a batch at a time, on any number of processes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """How many feature vectors there were, their mean, and their scatter about it.
+
+    Attributes:
+        count: ``N``, 0 for none.
+        mean: ``(D,)``, float64.
+        scatter: Sum of outer products of deviations from the mean, ``(D, D)``, float64.
+    """
+
+    count: int
+    mean: Tensor
+    scatter: Tensor
+
+
+def no_moments(dim: int, device: torch.device | str = 'cpu') -> Moments:
+    """Of no feature vectors of ``dim`` numbers."""
+    zeros = torch.zeros(dim, dim, dtype=torch.float64, device=device)
+    return Moments(0, zeros.new_zeros(dim), zeros)
+
+
+def moments(features: Tensor) -> Moments:
+    """Of feature vectors ``(N, D)``, computed in float64.
+
+    Raises:
+        ValueError: If ``features`` is not a matrix, has no rows, or holds a value that is not finite.
+    """
+    if features.dim() != 2 or not len(features):
+        raise ValueError(f'features must be a matrix (N, D) with N >= 1, got {tuple(features.shape)}')
+    features = features.double()
+    if not features.isfinite().all():
+        raise ValueError(f'{int((~features.isfinite()).any(dim=1).sum())} of {len(features)} features are not finite')
+    mean = features.mean(dim=0)
+    deviations = features - mean
+    return Moments(len(features), mean, deviations.T @ deviations)
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Of two sets together, from those of each (Chan, Golub and LeVeque 1979): no large sums are subtracted.
+
+    Raises:
+        ValueError: If they are of features of different lengths.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers do not go together')
+    count = a.count + b.count
+    if not (a.count and b.count):
+        return a if a.count else b
+    shift = b.mean - a.mean
+    mean = a.mean + shift * (b.count / count)
+    return Moments(count, mean, a.scatter + b.scatter + torch.outer(shift, shift) * (a.count * b.count / count))
+
+
+def merge_all(parts: Sequence[Moments]) -> Moments:
+    """Of several sets together; at least one."""
+    return functools.reduce(merge_moments, parts)
+
+
+def covariance(of: Moments, ddof: int) -> Tensor:
+    """Covariance matrix ``(D, D)``.
+
+    Args:
+        of: The moments.
+        ddof: Divide by ``N - ddof``.
+
+    Raises:
+        ValueError: If there are no more than ``ddof`` feature vectors.
+    """
+    if of.count <= ddof:
+        raise ValueError(f'a covariance that divides by N - {ddof} needs more than {ddof} samples, got {of.count}')
+    return of.scatter / (of.count - ddof)
