@@ -1,0 +1,106 @@
+"""Features of VideoMAE, through the package ``transformers``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pvvae_plugin.evaluation.weights import find_weights, identify_weights
+from pvvae_plugin.functional.clip_resize import resize_clip
+from pvvae_plugin.registry import EXTRACTORS
+
+from .base import FeatureExtractor
+
+# ImageNet's, for a folder that does not say.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@EXTRACTORS.register_module()
+class VideoMAE(FeatureExtractor):
+    """The last hidden state of a VideoMAE encoder, averaged over all its tokens (ours).
+
+    Tong et al., "VideoMAE", NeurIPS 2022. Ge et al., "On the Content Bias in Frechet Video Distance", CVPR 2024, find
+    that distances of such features see motion where those of I3D see single frames. They compare only for one folder
+    of weights. Frames are stretched to the encoder's square (ours; it was trained on crops).
+
+    Args:
+        path: A folder in the format of transformers: ``config.json``, ``model.safetensors`` and, if it has one,
+            ``preprocessor_config.json``. A path, or a name in the folder ``PVVAE_WEIGHTS``, see :func:`find_weights`.
+            Nothing is downloaded, and nothing is unpickled.
+        sha256: What ``model.safetensors`` must be; None for any.
+
+    Raises:
+        FileNotFoundError: If the folder or its ``model.safetensors`` is not there.
+        ImportError: If transformers is not installed.
+        ValueError: If the weights are of another network, or not the ones asked for.
+    """
+
+    name = 'videomae'
+
+    def __init__(self, path: str | Path = 'weights/videomae-base', sha256: str | None = None) -> None:
+        super().__init__()
+        folder = find_weights(path, ('videomae-base',), option='extractor.path', folder=True)
+        for file in ('config.json', 'model.safetensors'):
+            if not (folder / file).is_file():
+                raise FileNotFoundError(
+                    f'{folder} has no {file}: extractor.path must be a folder that transformers saves with '
+                    'save_pretrained (weights as .bin are not loaded, since such a file can run code)'
+                )
+        self.weights = identify_weights(folder / 'model.safetensors', sha256)
+        self.network = _load(folder)
+        config = self.network.config
+        self.feature_dim = config.hidden_size
+        # Its position embeddings are those of so many frames.
+        self.min_frames = self.max_frames = config.num_frames
+        self.size = config.image_size
+        mean, std = _normalisation(folder / 'preprocessor_config.json')
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1, 1), persistent=False)
+
+    def features(self, video: Tensor) -> Tensor:
+        """``(N, 3, num_frames, H, W)`` in [-1, 1] to ``(N, D)``."""
+        x = (resize_clip(video, self.size) + 1) / 2
+        x = ((x - self.mean) / self.std).transpose(1, 2)  # (N, T, 3, size, size)
+        return self.network(pixel_values=x).last_hidden_state.mean(dim=1)
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Resizing and normalisation."""
+        return {
+            'size': self.size,
+            'resize': 'stretch',
+            'interpolation': 'bilinear, half-pixel centres, no antialiasing',
+            'mean': self.mean.flatten().tolist(),
+            'std': self.std.flatten().tolist(),
+            'channels': 'RGB',
+        }
+
+
+def _load(folder: Path) -> torch.nn.Module:
+    try:
+        from transformers import VideoMAEModel
+    except ImportError as error:
+        raise ImportError(
+            f'VideoMAE needs the package transformers ({error}): pip install "pvvae_plugin[videomae]"'
+        ) from error
+    try:
+        # A network without a decoder or a classifier; theirs are among the unexpected ones, and not missed.
+        network, info = VideoMAEModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f'{folder} cannot be loaded as a VideoMAE: {error}') from error
+    missing = sorted(info['missing_keys'])
+    if missing:
+        raise ValueError(f'{folder} lacks weights of a VideoMAE encoder: {len(missing)} ({", ".join(missing[:3])})')
+    return network.eval()
+
+
+def _normalisation(path: Path) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of RGB in [0, 1]."""
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    return config.get('image_mean', list(MEAN)), config.get('image_std', list(STD))
