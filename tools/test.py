@@ -1,6 +1,11 @@
 """Evaluate a checkpoint with the test set and metrics of a config.
 
 python tools/test.py configs/pvvae_demo.py work_dirs/pvvae_demo --out metrics.json
+bash tools/dist_test.sh configs/dit_pvvae.py work_dirs/dit_pvvae 8 --out metrics.json
+
+A VAE's clips are reconstructed and predicted; a generator makes videos, which are compared with real ones. Beside the
+numbers the file holds what they were measured on and, of distances between sets of videos, a record of each: interval,
+floor, protocol, weights.
 """
 
 from __future__ import annotations
@@ -35,16 +40,22 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     """The config with the command line applied."""
     cfg = load_config(args)
-    # Our configs test on the validation set; overrides of it then count here too.
+    if cfg.get('test_dataloader') and (ignored := [k for k in args.cfg_options or () if k.startswith('val_')]):
+        raise ValueError(
+            f'{cfg.filename} has a test set of its own, so that {ignored[0]} changes nothing here: give '
+            f'{ignored[0].replace("val_", "test_", 1)}'
+        )
+    # Other configs test on the validation set; overrides of it then count here too.
     for name in ('dataloader', 'evaluator', 'cfg'):
         if cfg.get(f'test_{name}') is None:
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
     cfg.load_from, cfg.resume = resolve_checkpoint(args.checkpoint), False
     check_checkpoint(cfg.load_from)
     if args.show_dir:
-        hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] == 'PredictionVisualizationHook']
+        drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
+        hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] in drawing]
         if not hooks:
-            raise ValueError('--show-dir needs a PredictionVisualizationHook in custom_hooks of the config')
+            raise ValueError(f'--show-dir needs a {" or ".join(drawing)} in custom_hooks of the config')
         hooks[0]['out_dir'] = args.show_dir
     return cfg
 
@@ -56,6 +67,7 @@ def provenance(cfg: Config) -> dict[str, Any]:
         'config': str(cfg.filename),
         'overrides': cfg.get('command_line_overrides') or {},
         'dataset': cfg.test_dataloader.dataset.to_dict(),
+        'test_cfg': cfg.test_cfg.to_dict(),
         'checkpoint': cfg.load_from,
         'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         'pvvae_plugin': __version__,
@@ -70,11 +82,18 @@ def main() -> None:
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open('a').close()  # what cannot be written fails now, and not after the evaluation
-    metrics = Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    metrics = runner.test()
     if args.out and is_main_process():
         # JSON knows no NaN
         metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
-        out.write_text(json.dumps({'metrics': metrics, **provenance(cfg)}, indent=2, default=str) + '\n')
+        records = {
+            name: record
+            for metric in runner.test_evaluator.metrics
+            for name, record in getattr(metric, 'records', {}).items()
+        }
+        content = {'metrics': metrics, 'records': records, **provenance(cfg)}
+        out.write_text(json.dumps(content, indent=2, default=str) + '\n')
         print(f'metrics written to {out}')
 
 

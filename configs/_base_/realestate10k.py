@@ -43,3 +43,10 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
+# What generated clips are compared with: a clip of each of as many training segments, where the protocol puts it.
+real_clips = dict(
+    type='VideoDataset',
+    data_root=data_root,
+    ann_file=list_dir + '/train.csv',
+    pipeline=test_pipeline,
+)

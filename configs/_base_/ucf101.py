@@ -48,5 +48,14 @@ val_dataloader = dict(
     ),
 )
 
+# What generated clips are compared with: a clip of each of as many training videos, where the protocol puts it.
+real_clips = dict(
+    type='VideoDataset',
+    data_root=data_root,
+    ann_file=ann_dir + '/trainlist01.txt',
+    class_file=ann_dir + '/classInd.txt',
+    pipeline=test_pipeline,
+)
+
 val_evaluator = [dict(type='VideoReconstruction'), dict(type='FuturePrediction')]
 val_cfg = dict()

@@ -1,5 +1,6 @@
 """Where clips come from: video files, images, procedural clips; samplers and transforms."""
 
+from .array_dataset import VideoArrayDataset
 from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
 from .errors import ClipError
@@ -36,6 +37,7 @@ __all__ = [
     'RandomTimeReverse',
     'ResizeClip',
     'SyntheticVideoDataset',
+    'VideoArrayDataset',
     'VideoDataset',
     'open_video',
     'read_clip',

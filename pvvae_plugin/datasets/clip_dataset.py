@@ -18,6 +18,8 @@ from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
 from .clip_index import ClipIndex
 from .errors import ClipError
 
+TEST_CLIPS = ('middle', 'first', 'random')
+
 
 class ClipDataset(BaseDataset):
     """A data set whose samples are clips.
@@ -36,6 +38,8 @@ class ClipDataset(BaseDataset):
         test_mode: The same draws for an index every time.
         seed: Seed of the draws in ``test_mode``.
         max_substitutes: How many other clips are tried in the place of one that cannot be read.
+        test_clip: In ``test_mode``, which clip of a longer video: ``'middle'``, ``'first'``, or ``'random'``, one draw
+            for each video that never changes.
         **kwargs: Passed to ``mmengine.dataset.BaseDataset``: ``data_root``, ``ann_file``, ``metainfo``,
             ``indices``, ...
 
@@ -54,8 +58,11 @@ class ClipDataset(BaseDataset):
         test_mode: bool = False,
         seed: int = 0,
         max_substitutes: int = 20,
+        test_clip: str = 'middle',
         **kwargs: Any,
     ) -> None:
+        if test_clip not in TEST_CLIPS:
+            raise ValueError(f'test_clip must be one of {", ".join(TEST_CLIPS)}, got {test_clip!r}')
         for name, value in (('clip_len', clip_len), ('frame_interval', frame_interval)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name} must be a positive integer, got {value!r}')
@@ -63,6 +70,7 @@ class ClipDataset(BaseDataset):
         self.frame_interval = frame_interval
         self.seed = seed
         self.max_substitutes = max_substitutes
+        self.test_clip = test_clip
         self.skipped: dict[str, str] = {}
         self._fresh_draws = 0
         super().__init__(pipeline=pipeline, test_mode=test_mode, **kwargs)
@@ -85,6 +93,12 @@ class ClipDataset(BaseDataset):
         Raises:
             ClipError: If the clip cannot be read, or an OSError. Another takes its place.
         """
+
+    def draw_position(self, rng: np.random.Generator) -> float:
+        """Where in a longer video the clip lies, from 0, the first that fits, to just below 1, the last."""
+        if self.test_mode and self.test_clip != 'random':
+            return {'middle': 0.5, 'first': 0.0}[self.test_clip]
+        return rng.random()
 
     def filter_data(self) -> list[dict]:
         data_list = super().filter_data()

@@ -27,8 +27,9 @@ class VideoDataset(ClipDataset):
     - those of ``data_root/CLASS/``, labelled by the classes in sorted order, or in that of ``class_file``; or else
     - those of ``data_root/`` itself, unlabelled.
 
-    In training the clip starts at a random frame, in ``test_mode`` it is the middle of the video or the segment. The
-    ``path`` of a segment's clip is the file's with the times behind it, ``a.mp4#t=1.5,4.25``.
+    In training the clip starts at a random frame, in ``test_mode`` it is that of ``test_clip``, by default the middle
+    of the video or the segment. The ``path`` of a segment's clip is the file's with the times behind it,
+    ``a.mp4#t=1.5,4.25``.
 
     Args:
         data_root: Folder of the files.
@@ -95,7 +96,7 @@ class VideoDataset(ClipDataset):
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
         # Drawn once, and not per decoder: counts may differ between them.
-        position = 0.5 if self.test_mode else rng.random()
+        position = self.draw_position(rng)
         span = (self.clip_len - 1) * self.frame_interval + 1
 
         def choose_frames(num_frames: int) -> range:

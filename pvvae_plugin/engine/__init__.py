@@ -1,4 +1,5 @@
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
+from .generation_loop import GenerationLoop
 from .hooks import (
     CostEstimateHook,
     FiniteLossHook,
@@ -13,6 +14,7 @@ from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
 __all__ = [
     'AutocastOptimWrapper',
     'ClipTrainLoop',
+    'GenerationLoop',
     'CostEstimateHook',
     'FiniteLossHook',
     'FrozenBackboneHook',

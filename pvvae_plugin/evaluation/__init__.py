@@ -2,6 +2,22 @@
 
 from .flow_loss import FlowLoss
 from .future_prediction import FuturePrediction, format_prediction_table
+from .fvd import FVD, ProxyFVD
+from .kvd import KVD
+from .protocols import PROTOCOLS, Protocol, resolve_protocol
+from .video_inception_score import VideoInceptionScore
 from .video_reconstruction import VideoReconstruction
 
-__all__ = ['FlowLoss', 'FuturePrediction', 'VideoReconstruction', 'format_prediction_table']
+__all__ = [
+    'FVD',
+    'KVD',
+    'PROTOCOLS',
+    'FlowLoss',
+    'FuturePrediction',
+    'Protocol',
+    'ProxyFVD',
+    'VideoInceptionScore',
+    'VideoReconstruction',
+    'format_prediction_table',
+    'resolve_protocol',
+]

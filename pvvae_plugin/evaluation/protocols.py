@@ -36,7 +36,7 @@ class Protocol:
         real_clip: Which clip of a real video: ``'random'`` (one keyed draw for each video), ``'middle'`` or
             ``'first'``.
         inception_splits: Parts whose Inception Scores are averaged.
-        ours: Fields that the source leaves open and that are filled in by us.
+        ours: Fields that the source leaves open and we filled in, and those that a protocol of one's own changed.
     """
 
     name: str

@@ -15,6 +15,7 @@ from pvvae_plugin.functional import rectified_flow as flow
 from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
+from pvvae_plugin.temporal import groups_to_frames
 
 from .generation_request import SOLVERS, check_finite, check_first_frames, check_labels, check_sampler, latent_shape
 from .pretrained import load_backbone, resolve_checkpoint
@@ -199,6 +200,14 @@ class LatentVideoGenerator(BaseModel):
         chosen = flow.sample_times(n, 'uniform', generators, latents.device) < self.condition_prob
         count = 1 + (flow.sample_times(n, 'uniform', generators, latents.device) * (t - 1)).long()
         return torch.where(chosen, count, 0)
+
+    def clip_geometry(self, inputs: Tensor) -> tuple[int, tuple[int, int]]:
+        """Frames, height and width of a clip ``(3, T, H, W)``, or of the one whose moments are ``(2 C, t, h, w)``."""
+        length, height, width = inputs.shape[1:]
+        if inputs.shape[0] != 2 * self.backbone.latent_channels:
+            return length, (height, width)
+        ratio = self.backbone.spatial_ratio
+        return groups_to_frames(length, self.backbone.temporal_ratio), (height * ratio, width * ratio)
 
     def generate(
         self,

@@ -14,10 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
-from torch import Tensor, nn
 
 from pvvae_plugin.registry import HOOKS
-from pvvae_plugin.temporal import groups_to_frames
 
 from .strips import draw_panels, draw_strip, to_uint8
 from .tensorboard import add_to_tensorboard
@@ -31,7 +29,7 @@ class GenerationVisualizationHook(Hook):
     """Draws samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
 
     Classes come in turn; length and size are those of the clips that the run reads. Below
-    ``<work_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
+    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
     ``samples.gif``; ``vis/latest.png`` is the latest strip. TensorBoard gets them as from
     :class:`PredictionVisualizationHook`. Only rank 0 draws, the others wait for it.
 
@@ -44,11 +42,19 @@ class GenerationVisualizationHook(Hook):
             none, or seldom.
         steps: Calls of the network for each sample.
         guidance: Classifier-free guidance scale; 1 is none.
+        out_dir: None: the run's work directory.
     """
 
     priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
 
-    def __init__(self, num_clips: int = 8, interval: int | None = None, steps: int = 50, guidance: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_clips: int = 8,
+        interval: int | None = None,
+        steps: int = 50,
+        guidance: float = 1.0,
+        out_dir: str | None = None,
+    ) -> None:
         for name, value in (('num_clips', num_clips), ('interval', interval), ('steps', steps)):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
@@ -56,6 +62,7 @@ class GenerationVisualizationHook(Hook):
         self.interval = interval
         self.steps = steps
         self.guidance = guidance
+        self.out_dir = out_dir
 
     def before_train(self, runner: Runner) -> None:
         if self.interval is None and runner.val_loop is None:
@@ -95,7 +102,7 @@ class GenerationVisualizationHook(Hook):
         if not is_main_process():
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        frames, size = _geometry(model.backbone, data_batch['inputs'][0])
+        frames, size = model.clip_geometry(data_batch['inputs'][0])
         num_classes = model.head.null_label
         labels = None if num_classes is None else [i % num_classes for i in range(self.num_clips)]
         training = model.training
@@ -111,22 +118,13 @@ class GenerationVisualizationHook(Hook):
             captions = [str(names[label]) if known else f'class {label}' for label in labels]
         strip = draw_strip(clips, captions)
         panels = draw_panels(clips, captions, columns=math.ceil(math.sqrt(len(clips))))
-        root = Path(runner.work_dir) / 'vis'
+        root = Path(self.out_dir or runner.work_dir) / 'vis'
         path = root / folder / 'samples.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(strip).save(path)
         write_gif(path.with_suffix('.gif'), panels, FPS)
         shutil.copyfile(path, root / 'latest.png')
         add_to_tensorboard(runner.visualizer, 'samples', strip, panels, step, FPS)
-
-
-def _geometry(backbone: nn.Module, inputs: Tensor) -> tuple[int, tuple[int, int]]:
-    """Frames, height and width of a clip ``(3, T, H, W)``, or of the one whose moments are ``(2 C, t, h, w)``."""
-    length, height, width = inputs.shape[1:]
-    if inputs.shape[0] != 2 * backbone.latent_channels:
-        return length, (height, width)
-    ratio = backbone.spatial_ratio
-    return groups_to_frames(length, backbone.temporal_ratio), (height * ratio, width * ratio)
 
 
 @contextmanager

@@ -1,0 +1,64 @@
+"""Clips of one array on disk."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from pvvae_plugin.registry import DATASETS
+
+from .clip_dataset import ClipDataset
+
+
+@DATASETS.register_module()
+class VideoArrayDataset(ClipDataset):
+    """Clips of a ``.npy`` file: uint8 RGB ``(N, T, H, W, 3)``, mapped and not read at once.
+
+    Args:
+        data_root: The file.
+        clip_len: Frames of a clip, at most ``T`` at ``frame_interval``.
+        **kwargs: Passed to :class:`ClipDataset`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else, or its videos are too short.
+    """
+
+    def __init__(self, data_root: str, clip_len: int, **kwargs: Any) -> None:
+        path = os.fspath(data_root)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'no array of videos {path!r} (seen from {os.getcwd()})')
+        try:
+            array = np.load(path, mmap_mode='r', allow_pickle=False)
+            shape, dtype = array.shape, array.dtype
+        except (ValueError, EOFError, OSError, AttributeError) as error:
+            raise ValueError(f'{path} is not a whole .npy file of numbers: {error}') from error
+        if dtype != np.uint8 or len(shape) != 5 or shape[4] != 3:
+            raise ValueError(
+                f'{path} holds {dtype} {shape}; videos must be uint8 RGB (N, T, H, W, 3): scale values to 0..255, '
+                'round them, and put the channels last'
+            )
+        self._num_videos, self._num_frames = shape[:2]
+        super().__init__(clip_len=clip_len, data_root=path, **kwargs)
+        span = (clip_len - 1) * self.frame_interval + 1
+        if self._num_frames < span:
+            raise ValueError(
+                f'the videos of {path} have {self._num_frames} frames, but clips of {clip_len} at an interval of '
+                f'{self.frame_interval} need {span}'
+            )
+
+    def _join_prefix(self) -> None:
+        """Nothing to join: ``data_root`` is the file itself."""
+
+    def load_data_list(self) -> list[dict]:
+        name = f'{self.data_root}[{{}}]'
+        return [{'path': name.format(i), 'number': i, 'label': None} for i in range(self._num_videos)]
+
+    def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
+        span = (self.clip_len - 1) * self.frame_interval + 1
+        start = min(int(self.draw_position(rng) * (self._num_frames - span + 1)), self._num_frames - span)
+        # Mapped anew each time: an array kept on the data set would be pickled whole for each worker.
+        video = np.load(self.data_root, mmap_mode='r', allow_pickle=False)[info['number']]
+        return np.array(video[start : start + span : self.frame_interval])

@@ -1,0 +1,115 @@
+"""Testing a generator: one pass of generation that feeds every metric."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, TestLoop
+from mmengine.utils import ProgressBar
+from torch.utils.data import DataLoader
+
+from pvvae_plugin.registry import LOOPS
+from pvvae_plugin.structures import VideoDataSample
+
+
+@LOOPS.register_module()
+class GenerationLoop(TestLoop):
+    """Makes videos with a :class:`LatentVideoGenerator` and hands them to the evaluator, as ``generated``.
+
+    Length and size are those of the data loader's first clip; nothing else is read of it. Classes come in turn. Video
+    ``i`` follows from the seed and ``i``; processes take whole batches in turn, so that their number changes nothing.
+    What metrics need beforehand, such as features of real clips, is made first: bad data ends a test before the long
+    part of it.
+
+    Args:
+        runner: The runner.
+        dataloader: Clips, or cached latents, of the length and size to make.
+        evaluator: Metrics of generated videos, such as :class:`FVD`.
+        num_samples: How many videos.
+        batch_size: How many at once, on each process.
+        seed: Of the noise.
+        sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``steps`` (100 by default), ``guidance``,
+            ``interval``, ``shift``, ``solver``.
+
+    Raises:
+        ValueError: If ``num_samples`` or ``batch_size`` is not positive.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        num_samples: int = 2048,
+        batch_size: int = 8,
+        seed: int = 0,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        for name, value in (('num_samples', num_samples), ('batch_size', batch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'test_cfg.{name} must be a positive integer, got {value!r}')
+        super().__init__(runner, dataloader, evaluator)
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.sampling = dict(sampling or {})
+
+    def run(self) -> dict[str, float]:
+        """Make the videos and measure them."""
+        runner = self.runner
+        runner.call_hook('before_test')
+        runner.call_hook('before_test_epoch')
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not hasattr(model, 'generate'):
+            raise TypeError(f'GenerationLoop tests generators, {type(model).__name__} cannot generate: use TestLoop')
+        model.eval()
+
+        first = self.dataloader.dataset[0]
+        num_frames, size = model.clip_geometry(first['inputs'])
+        rank, world_size = get_dist_info()
+        batches = [
+            range(start, min(start + self.batch_size, self.num_samples))
+            for start in range(0, self.num_samples, self.batch_size)
+        ]
+        mine = [index for batch in batches[rank::world_size] for index in batch]
+        classes = model.head.null_label
+        labels = None if classes is None else [i % classes for i in range(self.num_samples)]
+        videos = model.generate(
+            self.num_samples,
+            num_frames,
+            size,
+            labels=labels,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            indices=mine,
+            **self.sampling,
+        )  # refuses what cannot be made
+        for metric in self.evaluator.metrics:
+            if hasattr(metric, 'prepare'):
+                metric.prepare(num_frames)
+
+        progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 else None
+        batch: list[VideoDataSample] = []
+        for count, (index, video) in enumerate(videos, start=1):
+            sample = VideoDataSample(metainfo={'index': index, 'label': None if labels is None else labels[index]})
+            sample.generated = video
+            batch.append(sample)
+            if len(batch) == self.batch_size or count == len(mine):
+                with torch.no_grad():
+                    self.evaluator.process(data_samples=batch)
+                batch = []
+            if progress:
+                progress.update()
+        if progress:
+            print(file=sys.stderr)
+        # Of hooks of iterations only the one that draws pictures has something to do here, once.
+        runner.call_hook('after_test_iter', batch_idx=0, data_batch={'inputs': [first['inputs']]}, outputs=None)
+        metrics = self.evaluator.evaluate(self.num_samples)
+        runner.call_hook('after_test_epoch', metrics=metrics)
+        runner.call_hook('after_test')
+        return metrics

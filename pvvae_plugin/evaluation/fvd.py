@@ -1,0 +1,189 @@
+"""Fréchet Video Distance, and the same distance on features that need no download."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+
+from pvvae_plugin.functional.frechet import frechet_distance, frechet_without_groups
+from pvvae_plugin.functional.jackknife import NUM_GROUPS, group_of
+from pvvae_plugin.functional.moments import Moments, merge_all, merge_moments, moments, no_moments
+from pvvae_plugin.registry import METRICS
+
+from .protocols import Protocol
+from .set_metric import SetMetric, halves_or_others
+
+
+class FrechetMetric(SetMetric):
+    """Fréchet distance between Gaussians of features. No features are kept: their moments are, in ten groups."""
+
+    label = ''
+
+    def reset(self) -> None:
+        super().reset()
+        empty = no_moments(self.features.extractor.feature_dim)
+        self._groups = [[empty] * NUM_GROUPS for _ in self.fields]
+
+    def add(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
+        """Take clips in; see :meth:`SetMetric.add`."""
+        for groups, rows in zip(self._groups, features, strict=True):
+            add_to_groups(groups, group_of(torch.tensor(indices)), rows)
+
+    def state(self) -> list[list[Moments]]:
+        """Moments of each group of each field."""
+        return self._groups
+
+    def measure(self, states: Sequence[list[list[Moments]]]) -> dict[str, dict[str, Any]]:
+        """The distance; see :meth:`SetMetric.measure`.
+
+        Raises:
+            ValueError: If there are not two clips on each side.
+        """
+        judged, *truth = (
+            [merge_all(parts) for parts in zip(*of_field, strict=True)] for of_field in zip(*states, strict=True)
+        )
+        paired = bool(truth)
+        real = truth[0] if paired else groups_of(self._real.reference)
+        whole_judged, whole_real = merge_all(judged), merge_all(real)
+        if min(whole_judged.count, whole_real.count) < 2:
+            raise ValueError(
+                f'{self.label} needs at least 2 clips on each side, got {whole_judged.count} and {whole_real.count}'
+            )
+        ddof = self.protocol.ddof
+        value = frechet_distance(whole_judged, whole_real, ddof).item()
+        without: list[Tensor] = []
+        if min(whole_judged.count, whole_real.count) >= 2 * NUM_GROUPS:
+            without = [left for left in frechet_without_groups(judged, real, ddof, paired) if left is not None]
+        enough = min(whole_judged.count, whole_real.count) >= 2 * self.features.extractor.feature_dim
+        record = self.describe(
+            f'r{self.label}' if paired else self.label,
+            value,
+            whole_judged.count,
+            without,
+            None if paired else self._floor(),
+            lowest=0.0,
+            extrapolate=enough,
+        )
+        dim = self.features.extractor.feature_dim
+        if min(whole_judged.count, whole_real.count) <= dim:
+            record['warnings'].append(
+                f'{min(whole_judged.count, whole_real.count)} clips do not determine a covariance of {dim} features: '
+                'most of the value is bias'
+            )
+        return {record['name']: record}
+
+    def _floor(self) -> dict[str, Any] | None:
+        sets = halves_or_others(self._real)
+        if sets is None:
+            return None
+        value = frechet_distance(moments(sets[0]), moments(sets[1]), self.protocol.ddof).item()
+        return {'what': 'real against real', 'value': value, 'num_samples': len(sets[0])}
+
+
+@METRICS.register_module()
+class FVD(FrechetMetric):
+    """Fréchet Video Distance (Unterthiner et al. 2018) of generated clips, or rFVD of reconstructions.
+
+    With a ``reference``, ``generated`` of each sample is compared with real clips; without one, ``reconstruction``
+    with ``video``, over all samples at once. See :class:`SetMetric` for arguments.
+
+    Results, such as ``FVD17_2048`` (frames and clips; ``rFVD...`` without a reference):
+        - the distance, biased upwards by there being only so many clips, as all published ones are;
+        - ``_low`` and ``_high``: 95 % interval of the distance *at this number of clips*, by leaving out groups of
+          clips (a bootstrap would not be centred on the value);
+        - ``_unbiased``: the distance with infinitely many clips, extrapolated by the same means; only where there are
+          twice as many clips as features;
+        - ``_floor``: distance between two disjoint sets of real clips, what a perfect generator gets. Of as many clips
+          where the data set has them, or else of half as many, and then larger.
+    """
+
+    label = 'FVD'
+
+
+class _ProxyDistance(FrechetMetric):
+    """A Fréchet distance under another name."""
+
+    def __init__(self, label: str, extractor: Mapping, protocol: Any, reference: Mapping | None) -> None:
+        self.label = label
+        super().__init__(extractor, protocol, reference)
+
+
+@METRICS.register_module()
+class ProxyFVD(BaseMetric):
+    """Fréchet distances on features of packages that ship their weights: for development, with nothing downloaded.
+
+    Not FVD, and comparable with no published number: the networks are others. ``proxy_appearance`` is of
+    EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of TransNetV2's,
+    which detects cuts and feels what flickers, jumps or stands still. ``docs/metrics.md`` shows what each reacts to.
+
+    Results as those of :class:`FVD`, such as ``proxy_appearance17_256`` and ``proxy_time17_256``.
+
+    Args:
+        protocol: See :class:`SetMetric`; only its frames, clips and rounding matter here.
+        reference: See :class:`SetMetric`.
+        collect_device: See mmengine's ``BaseMetric``.
+        prefix: See mmengine's ``BaseMetric``.
+
+    Raises:
+        ImportError: If a package is not installed, saying how to.
+    """
+
+    def __init__(
+        self,
+        protocol: str | Mapping | Protocol = 'paper',
+        reference: Mapping[str, Any] | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        extractors = {'proxy_appearance': 'EfficientNetLite0', 'proxy_time': 'TransNetV2'}
+        self.distances = [_ProxyDistance(label, {'type': t}, protocol, reference) for label, t in extractors.items()]
+        print_log(
+            'ProxyFVD compares features of small networks: its numbers serve to compare runs with one another, not '
+            'with published FVD',
+            logger='current',
+            level=logging.INFO,
+        )
+
+    @property
+    def records(self) -> dict[str, dict]:
+        """See :class:`SetMetric`."""
+        return {name: record for distance in self.distances for name, record in distance.records.items()}
+
+    def prepare(self, num_frames: int) -> None:
+        """See :meth:`SetMetric.prepare`."""
+        for distance in self.distances:
+            distance.prepare(num_frames)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """See :meth:`SetMetric.process`."""
+        for distance in self.distances:
+            distance.process(data_batch, data_samples)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """See :meth:`SetMetric.evaluate`."""
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        return {prefix + name: value for d in self.distances for name, value in d.evaluate(size).items()}
+
+    def compute_metrics(self, results: list) -> dict:
+        """Not used: whole sets are merged, not lists of results."""
+        raise NotImplementedError
+
+
+def add_to_groups(groups: list[Moments], group: Tensor, rows: Tensor) -> None:
+    """Merge feature vectors ``(N, D)`` into the moments of their groups, ``(N,)``."""
+    for i in group.unique().tolist():
+        groups[i] = merge_moments(groups[i], moments(rows[group == i]))
+
+
+def groups_of(features: Tensor) -> list[Moments]:
+    """Moments of the groups of feature vectors ``(N, D)`` in their order."""
+    groups = [no_moments(features.shape[1])] * NUM_GROUPS
+    add_to_groups(groups, group_of(torch.arange(len(features))), features)
+    return groups

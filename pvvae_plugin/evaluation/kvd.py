@@ -1,0 +1,86 @@
+"""Kernel Video Distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pvvae_plugin.functional.jackknife import NUM_GROUPS, group_of
+from pvvae_plugin.functional.kernel_distance import kernel_sums, mmd_of_sums, polynomial_mmd
+from pvvae_plugin.registry import METRICS
+
+from .set_metric import SetMetric, halves_or_others
+
+
+class FeatureSetMetric(SetMetric):
+    """Base of metrics that need every clip's features."""
+
+    def reset(self) -> None:
+        super().reset()
+        self._kept: dict[int, list[Tensor]] = {}
+
+    def add(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
+        """Take clips in; see :meth:`SetMetric.add`."""
+        for place, index in enumerate(indices):
+            self._kept[index] = [rows[place] for rows in features]
+
+    def state(self) -> dict[int, list[Tensor]]:
+        """Features of each clip, by its index."""
+        return self._kept
+
+    def in_order(self, states: Sequence[dict[int, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
+        """Indices ``(N,)`` of all clips, rising, and features ``(N, D)`` for each field.
+
+        Raises:
+            ValueError: If there are not two clips.
+        """
+        kept = {index: rows for part in states for index, rows in part.items()}
+        if len(kept) < 2:
+            raise ValueError(f'{self.label} needs at least 2 clips, got {len(kept)}')
+        indices = sorted(kept)
+        fields = zip(*(kept[index] for index in indices), strict=True)
+        return torch.tensor(indices), [torch.stack(rows) for rows in fields]
+
+
+@METRICS.register_module()
+class KVD(FeatureSetMetric):
+    """Kernel Video Distance (Unterthiner et al. 2018): unbiased squared MMD of features of clips.
+
+    Kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets. Unlike FVD it does not depend on the
+    number of clips, up to noise, and may fall below 0 where nothing differs. Fields and names as :class:`FVD`, without
+    ``_unbiased``, which the value is. See :class:`SetMetric` for arguments.
+    """
+
+    label = 'KVD'
+
+    def measure(self, states: Sequence[dict[int, list[Tensor]]]) -> dict[str, dict[str, Any]]:
+        """The distance; see :meth:`SetMetric.measure`."""
+        indices, (judged, *truth) = self.in_order(states)
+        paired = bool(truth)
+        real = truth[0] if paired else self._real.reference
+        in_judged = group_of(indices)
+        in_real = in_judged if paired else group_of(torch.arange(len(real)))
+        sums = kernel_sums(judged, real, in_judged, in_real, NUM_GROUPS)
+        without: list[Tensor] = []
+        if min(len(judged), len(real)) >= 2 * NUM_GROUPS:
+            if paired:
+                without = [torch.stack([mmd_of_sums(sums, g, g) for g in range(NUM_GROUPS)])]
+            else:
+                without = [
+                    torch.stack([mmd_of_sums(sums, without_x=g) for g in range(NUM_GROUPS)]),
+                    torch.stack([mmd_of_sums(sums, without_y=g) for g in range(NUM_GROUPS)]),
+                ]
+        label = f'r{self.label}' if paired else self.label
+        floor = None if paired else self._floor()
+        record = self.describe(label, mmd_of_sums(sums).item(), len(judged), without, floor, extrapolate=False)
+        return {record['name']: record}
+
+    def _floor(self) -> dict[str, Any] | None:
+        sets = halves_or_others(self._real)
+        if sets is None:
+            return None
+        value = polynomial_mmd(*sets).item()
+        return {'what': 'real against real', 'value': value, 'num_samples': len(sets[0])}

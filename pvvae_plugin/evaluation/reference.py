@@ -1,0 +1,246 @@
+"""Features of real clips, which generated ones are compared with: chosen by a protocol, cached on disk."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import weakref
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.dist import all_gather_object, barrier, get_dist_info
+from mmengine.logging import print_log
+from mmengine.utils import ProgressBar
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.registry import DATASETS
+
+from .protocols import Protocol
+from .video_features import VideoFeatures
+
+CACHE_DIR = 'work_dirs/reference_features'
+FORMAT_VERSION = '1'
+
+_shared: MutableMapping[str, Reference] = weakref.WeakValueDictionary()
+
+
+class RealFeatures(NamedTuple):
+    """Features of two disjoint sets of real clips.
+
+    Attributes:
+        reference: ``(N, D)``, what generated clips are compared with.
+        others: ``(M, D)``, ``M <= N`` further clips: their distance to the reference is the floor, what a perfect
+            generator would get.
+        left_out: Clips that could not be read.
+    """
+
+    reference: Tensor
+    others: Tensor
+    left_out: int
+
+
+class Reference:
+    """Real clips of a data set and their features.
+
+    Which clips does not depend on what else is measured: a permutation keyed by nothing but the length of the data set
+    is cut off after twice ``num_samples``. The cached file is named by a digest of the data set's config, the paths and
+    sizes of the chosen files, the extractor with its weights, and the preprocessing.
+
+    Args:
+        features: What to compute.
+        dataset: Config of a data set of clips. Their length, interval and place in a video are the protocol's.
+        num_samples: Clips of the reference; None for the protocol's number, or fewer where the data set has fewer.
+        batch_size: Clips decoded and extracted at once.
+        num_workers: Processes that decode.
+        cache_dir: Where features are kept; None keeps none.
+
+    Raises:
+        ValueError: If the config contradicts the protocol, or there are not two clips.
+    """
+
+    def __init__(
+        self,
+        features: VideoFeatures,
+        dataset: Mapping[str, Any],
+        num_samples: int | None = None,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        cache_dir: str | None = CACHE_DIR,
+    ) -> None:
+        for name, value, least in (('num_samples', num_samples, 2), ('batch_size', batch_size, 1)):
+            if value is not None and value < least:
+                raise ValueError(f'reference.{name} must be at least {least}, got {value}')
+        self.features = features
+        self.config = real_clips_config(dataset, features.protocol)
+        self.dataset: Dataset = DATASETS.build(self.config)
+        self.num_samples = num_samples or features.protocol.num_samples
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        if len(self.dataset) < 2:
+            raise ValueError(f'a reference needs at least 2 real clips, {self.config} has {len(self.dataset)}')
+        order = numpy_generator('real clips').permutation(len(self.dataset))
+        self._chosen = [int(index) for index in order[: 2 * self.num_samples]]
+        self._computed: RealFeatures | None = None
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """What the reference is, as plain values."""
+        return {
+            'dataset': self.config,
+            'clips_in_dataset': len(self.dataset),
+            'listing_sha256': self._listing_sha256(),
+            'num_samples': self.num_samples,
+        }
+
+    def get(self) -> RealFeatures:
+        """The features, of all processes together: read from disk, or computed and written there.
+
+        Every process must call it.
+        """
+        if self._computed is None:
+            path = self._cache_file()
+            rank, _ = get_dist_info()
+            # One process looks, so that all do the same even if the file appears meanwhile.
+            found = all_gather_object(_read(path) if rank == 0 and path else None)[0]
+            if found is None:
+                found = self._extract()
+                if rank == 0 and path:
+                    _write(path, found, self.record)
+                barrier()
+            elif rank == 0:
+                print_log(f'real clips: features of an earlier run, {path}', logger='current')
+            self._computed = found
+        return self._computed
+
+    def _extract(self) -> RealFeatures:
+        rank, world_size = get_dist_info()
+        mine = list(range(rank, len(self._chosen), world_size))  # positions in the choice
+        loader = DataLoader(
+            self.dataset,
+            self.batch_size,
+            sampler=[self._chosen[position] for position in mine],
+            num_workers=self.num_workers,
+            collate_fn=list,
+            generator=torch.Generator(),  # else the loader draws its workers' seed from the global state
+        )
+        if rank == 0:
+            print_log(f'real clips: extracting {self.features.extractor.name} of {len(self._chosen)}', logger='current')
+        bar = ProgressBar(len(mine), file=sys.stderr) if rank == 0 else None
+        kept, start = {}, 0
+        for batch in loader:
+            whole = [i for i, item in enumerate(batch) if not item['data_samples'].get('substituted_path')]
+            if whole:
+                features = self.features.of_clips([batch[i]['inputs'] for i in whole])
+                kept.update({mine[start + i]: row for i, row in zip(whole, features, strict=True)})
+            start += len(batch)
+            for _ in batch if bar else ():
+                bar.update()
+        if bar:
+            print(file=sys.stderr)
+        gathered = {position: row for part in all_gather_object(kept) for position, row in part.items()}
+        rows = [gathered[position] for position in sorted(gathered)]
+        if len(rows) < 2:
+            raise ValueError(f'fewer than 2 of {len(self._chosen)} real clips of {self.config} could be read')
+        # A data set with too few clips for both serves the reference first.
+        features = torch.stack(rows)
+        return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(self._chosen) - len(rows))
+
+    def _cache_file(self) -> Path | None:
+        if self.cache_dir is None:
+            return None
+        key = config_sha256({**self.record, 'features': self.features.key, 'format': FORMAT_VERSION})
+        name = f'{self.features.extractor.name}{self.features.protocol.num_frames}'
+        return self.cache_dir / f'{name}-{key[:16]}.safetensors'
+
+    def _listing_sha256(self) -> str:
+        """Of names and sizes of the chosen files: files that were replaced are another data set."""
+        listing = []
+        for index in self._chosen:
+            info = self.dataset.get_data_info(index)
+            file = str(info.get('file', info['path']))
+            listing.append([str(info['path']), os.path.getsize(file) if os.path.isfile(file) else None])
+        if os.path.isfile(root := str(self.config.get('data_root') or '')):  # an array of all videos
+            listing.append([root, os.stat(root).st_size, os.stat(root).st_mtime_ns])
+        return config_sha256(listing)
+
+
+def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
+    """The config of real clips with what the protocol says of them.
+
+    Args:
+        dataset: Config of a :class:`ClipDataset`; a pipeline that ends in :class:`PackClip`, or none.
+        protocol: The convention.
+
+    Raises:
+        ValueError: If the config says otherwise, or has random transforms.
+    """
+    config = dict(dataset.to_dict() if hasattr(dataset, 'to_dict') else dataset)
+    settled = {
+        'clip_len': protocol.num_frames,
+        'frame_interval': protocol.frame_interval,
+        'test_clip': protocol.real_clip,
+        'test_mode': True,
+    }
+    for name, value in settled.items():
+        if config.get(name, value) != value:
+            raise ValueError(
+                f'reference.dataset.{name}={config[name]!r} contradicts the protocol {protocol.name!r}, which takes '
+                f'{value!r}: leave it out, or change the protocol, e.g. protocol=dict(base={protocol.name!r}, ...)'
+            )
+    config.setdefault('pipeline', [{'type': 'PackClip'}])
+    random = [kind for step in config['pipeline'] if 'Random' in (kind := str(step['type'])) or 'FutureDrop' in kind]
+    if random:
+        raise ValueError(
+            f'real clips must not be augmented: leave {", ".join(random)} out of reference.dataset.pipeline'
+        )
+    return {**config, **settled}
+
+
+def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Reference:
+    """The reference with this config, built and computed once however many metrics ask.
+
+    Args:
+        features: What to compute.
+        config: Arguments of :class:`Reference`.
+
+    Raises:
+        TypeError: If there is no such argument.
+    """
+    config = dict(config.to_dict() if hasattr(config, 'to_dict') else config)
+    key = config_sha256({'features': features.key, 'reference': config})
+    found = _shared.get(key)
+    if found is None:
+        _shared[key] = found = Reference(features, **config)
+    return found
+
+
+def _read(path: Path) -> RealFeatures | None:
+    """What a file holds; None if it is not there or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            record = json.loads(file.metadata()['pvvae_plugin'])
+            return RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record['left_out'])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        print_log(f'{path} is damaged and computed anew: {error}', logger='current')
+        return None
+
+
+def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps({**record, 'left_out': features.left_out}, default=str)
+    tensors = {'reference': features.reference.contiguous(), 'others': features.others.contiguous()}
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_bytes(save(tensors, metadata={'pvvae_plugin': header}))
+    os.replace(temporary, path)

@@ -1,0 +1,72 @@
+"""Inception Score of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pvvae_plugin.functional.inception_score import inception_scores
+from pvvae_plugin.functional.jackknife import NUM_GROUPS, group_of
+from pvvae_plugin.registry import METRICS
+
+from .kvd import FeatureSetMetric
+
+
+@METRICS.register_module()
+class VideoInceptionScore(FeatureSetMetric):
+    """Inception Score (Salimans et al. 2016) of generated clips by a classifier of videos, usually C3D on UCF101.
+
+    Read from each sample: ``generated``. A ``reference`` is not compared with; its own score, of as many clips, says
+    what real clips get. See :class:`SetMetric` for arguments; the protocol gives the number of splits.
+
+    Results, such as ``IS16_2048`` (frames that the classifier sees, and clips): the mean over the splits; ``_std``,
+    their standard deviation as it is usually printed; ``_low`` and ``_high`` as for :class:`FVD`, ``_floor`` the score
+    of real clips.
+
+    Raises:
+        ValueError: If the extractor gives no class probabilities.
+    """
+
+    label = 'IS'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not getattr(self.features.extractor, 'is_classifier', False):
+            raise ValueError(
+                f'an Inception Score needs class probabilities, {self.features.extractor.name} gives features: use '
+                "extractor=dict(type='C3D')"
+            )
+
+    @staticmethod
+    def _is_paired(reference: Any) -> bool:
+        return False
+
+    def measure(self, states: Sequence[dict[int, list[Tensor]]]) -> dict[str, dict[str, Any]]:
+        """The score; see :meth:`SetMetric.measure`."""
+        indices, (probabilities,) = self.in_order(states)
+        splits = self.protocol.inception_splits
+        scores = inception_scores(probabilities, splits)
+        without: list[Tensor] = []
+        if len(indices) >= 2 * max(NUM_GROUPS, splits):
+            groups = group_of(indices)
+            kept = (probabilities[groups != g] for g in range(NUM_GROUPS))
+            without = [torch.stack([inception_scores(rows, splits).mean() for rows in kept])]
+        floor = None
+        if self._real is not None and len(self._real.reference) >= splits:
+            real = inception_scores(self._real.reference, splits).mean().item()
+            floor = {'what': 'real clips', 'value': real, 'num_samples': len(self._real.reference)}
+        value = scores.mean().item()
+        record = self.describe(self.label, value, len(indices), without, floor, lowest=1.0, extrapolate=False)
+        record['std_over_splits'] = scores.std(unbiased=False).item()
+        return {record['name']: record}
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """As :meth:`SetMetric.evaluate`, with the splits' standard deviation."""
+        metrics = super().evaluate(size)
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        for record in self.records.values():
+            metrics[f'{prefix}{record["name"]}_std'] = record['std_over_splits']
+        return metrics
