@@ -3,7 +3,7 @@
 from .array_dataset import VideoArrayDataset
 from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
-from .errors import ClipError
+from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
 from .readers import DecordReader, ImageReader, OpenCVReader, open_video, read_clip
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
@@ -30,6 +30,7 @@ __all__ = [
     'InfiniteClipSampler',
     'LatentDataset',
     'MultiResolutionBatchSampler',
+    'NoReadableClipError',
     'OpenCVReader',
     'PackClip',
     'RandomCropClip',

@@ -16,7 +16,7 @@ from torch.utils.data import get_worker_info
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
 
 from .clip_index import ClipIndex
-from .errors import ClipError
+from .errors import ClipError, NoReadableClipError
 
 TEST_CLIPS = ('middle', 'first', 'random')
 
@@ -111,7 +111,7 @@ class ClipDataset(BaseDataset):
 
         Raises:
             IndexError: If there is no such index.
-            RuntimeError: If neither the clip nor any of ``max_substitutes`` others can be read.
+            NoReadableClipError: If neither the clip nor any of ``max_substitutes`` others can be read.
         """
         if not self._fully_initialized:
             self.full_init()
@@ -166,7 +166,7 @@ class ClipDataset(BaseDataset):
             self._check_frames(frames, info['path'])
             return info, frames, next((error.path for error in failures.values()), None)
         listing = '\n'.join(f'  {error}' for error in failures.values())
-        raise RuntimeError(
+        raise NoReadableClipError(
             f'none of {len(failures)} clips in a row could be read (the requested one and its substitutes, '
             f'max_substitutes={self.max_substitutes}, {len(self)} clips in all):\n{listing}\n'
             'Check that data_root is the right folder and the files are whole; leave broken ones out of the ann_file.'

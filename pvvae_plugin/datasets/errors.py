@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 
+class NoReadableClipError(RuntimeError):
+    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set."""
+
+
 class ClipError(Exception):
     """One clip cannot be read. Data sets skip it, name it, and take another.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 import re
@@ -44,7 +45,7 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
 
     The first line of a ``.csv`` names its columns, ``path,start,end`` or ``path,start,end,label``. Clips are drawn from
     the frames shown from ``start`` to ``end``, in seconds from the video's first frame. What lies past the video's end
-    is not there.
+    is not there. A ``.json`` is the ``samples.json`` that ``tools/sample.py`` writes beside videos.
 
     Args:
         ann_file: The list. Blank lines do not count. Paths may contain spaces.
@@ -63,8 +64,9 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
     """
     index_of = {name: label for label, name in enumerate(classes or ())}
     segments = ann_file.lower().endswith('.csv')
+    read_rows = _segment_rows if segments else _sample_rows if ann_file.lower().endswith('.json') else _plain_rows
     data_list = []
-    for where, path, given, segment in _segment_rows(ann_file) if segments else _plain_rows(ann_file):
+    for where, path, given, segment in read_rows(ann_file):
         full_path = os.path.join(data_root, path)
         if class_folders:
             label = _label_of_folder(os.path.relpath(full_path, data_root), given, index_of, where)
@@ -204,6 +206,18 @@ def _segment_rows(path: str) -> Iterator[_Row]:
             raise ValueError(f'{where}: label {row["label"]!r} is not a whole number')
         label = int(row['label']) if 'label' in row else None
         yield _Row(where, row['path'], label, _segment(row['start'], row['end'], where))
+
+
+def _sample_rows(path: str) -> Iterator[_Row]:
+    try:
+        content = json.loads(_text(path))
+        complete = content['complete']
+        rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} does not list samples as tools/sample.py does: {error!r}') from error
+    if not complete:
+        raise ValueError(f'{path} says that sampling was stopped before its end: run the same command again to finish')
+    yield from rows
 
 
 def _segment(start: str, end: str, where: str) -> tuple[float, float]:

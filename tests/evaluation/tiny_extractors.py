@@ -3,8 +3,10 @@
 import torch
 
 from pvvae_plugin.evaluation.extractors import FeatureExtractor
+from pvvae_plugin.registry import EXTRACTORS
 
 
+@EXTRACTORS.register_module(force=True)
 class Statistics(FeatureExtractor):
     """Mean and deviation of each colour, and mean change from frame to frame: 9 numbers."""
 
@@ -26,6 +28,7 @@ class Statistics(FeatureExtractor):
         return {'resize': None}
 
 
+@EXTRACTORS.register_module(force=True)
 class Colours(FeatureExtractor):
     """Class probabilities: which of three colours is the brightest."""
 
