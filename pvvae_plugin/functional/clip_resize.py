@@ -31,7 +31,7 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
     height, width = video.shape[-2:]
     if mode == 'stretch':
         return resize_frames(video, size, size)
-    # In whole numbers: as a float, 49 * (224 / 49) is a little more than 224, and would be rounded up to 225.
+    # In whole numbers: as floats, 25 * (224 / 25) is a little more than 224, and would be rounded up to 225.
     short = min(height, width)
     tall, wide = -(-height * size // short), -(-width * size // short)
     top, left = (tall - size) // 2, (wide - size) // 2
