@@ -44,7 +44,12 @@ class FeatureExtractor(nn.Module):
             ValueError: If the clips have fewer than ``min_frames`` frames.
         """
         self.check_frames(video.shape[2])
-        with torch.no_grad():
+        cudnn = torch.backends.cudnn
+        # In full float32 wherever it is called: TF32, which cuDNN takes by default, moves distances.
+        exact = cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        )
+        with torch.no_grad(), torch.autocast(video.device.type, enabled=False), exact:
             return self.features(video[:, :, : self.max_frames].float()).float()
 
     def features(self, video: Tensor) -> Tensor:
