@@ -11,6 +11,7 @@ class VideoDataSample(BaseDataElement):
     Meta information (set once, never on a device):
         path (str): The file, with ``#t=start,end`` behind it for a segment; or the name of a procedural clip.
         fps (float): Frames a second of the source; 0 where unknown.
+        index (int): Of a generated clip, which of those asked for it is.
         label (int | None): Class index from 0; None where unlabelled.
         num_observed_groups (int): Groups the encoder may see; the clip's own number of groups where nothing is
             dropped.
@@ -19,9 +20,11 @@ class VideoDataSample(BaseDataElement):
             place: the file that failed. Metrics leave such samples out.
 
     Data fields (tensors, follow ``.to(device)``):
+        latents (Tensor): Mode of the posterior, raw, ``(C, t, h, w)``.
         reconstruction (Tensor): ``(3, T, H, W)`` in [-1, 1].
         predictions (dict[int, Tensor]): Number of observed groups -> whole clip ``(3, T, H, W)``, its dropped part
             predicted.
         flow_losses (Tensor): A generator's losses at times from noise to data, ``(P,)``, one for each equal part.
+        generated (Tensor): A clip that a generator made, ``(3, T, H, W)`` in [-1, 1].
         video (Tensor): The true clip ``(3, T, H, W)`` in [-1, 1].
     """

@@ -4,6 +4,7 @@ from .flow_loss import FlowLoss
 from .future_prediction import FuturePrediction, format_prediction_table
 from .fvd import FVD, ProxyFVD
 from .kvd import KVD
+from .latent_temporal_distance import LatentTemporalDistance
 from .protocols import PROTOCOLS, Protocol, resolve_protocol
 from .video_inception_score import VideoInceptionScore
 from .video_reconstruction import VideoReconstruction
@@ -14,6 +15,7 @@ __all__ = [
     'PROTOCOLS',
     'FlowLoss',
     'FuturePrediction',
+    'LatentTemporalDistance',
     'Protocol',
     'ProxyFVD',
     'VideoInceptionScore',

@@ -148,7 +148,7 @@ class VideoAutoencoder(BaseModel):
 
     @torch.no_grad()
     def _predict(self, video: Tensor, data_samples: list[VideoDataSample]) -> list[VideoDataSample]:
-        """Fill in ``video``, ``reconstruction`` and ``predictions`` for every number of observed groups."""
+        """Fill in ``video``, ``latents``, ``reconstruction`` and ``predictions`` for every number of observed groups."""
         vae = self.backbone
         num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
         # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
@@ -161,6 +161,7 @@ class VideoAutoencoder(BaseModel):
         for i, sample in enumerate(data_samples):
             sample.set_metainfo({'temporal_ratio': vae.temporal_ratio})
             sample.video = video[i]
+            sample.latents = latents[i].float()
             sample.reconstruction = reconstruction[i]
             sample.predictions = {g: clip[i] for g, clip in predictions.items()}
         return data_samples

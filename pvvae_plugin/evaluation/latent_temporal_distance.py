@@ -1,0 +1,91 @@
+"""How smoothly latents move through time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale, latent_temporal_distances
+from pvvae_plugin.registry import METRICS
+
+from .left_out import SUBSTITUTED
+
+
+@METRICS.register_module()
+class LatentTemporalDistance(BaseMetric):
+    """Latent Temporal Distance (paper, analysis): mean L2 distance between latent frames at each interval.
+
+    Read from each sample: ``latents`` ``(C, t, h, w)``, the posterior's mode. See
+    :func:`pvvae_plugin.functional.latent_distance.latent_temporal_distances` for what is averaged.
+
+    Results, with the prefix ``ltd``:
+        - ``i1``, ``i2``, ...: means over clips at each interval, in latent frames.
+        - ``i1_std``, ``i1_p5``, ``i1_p50``, ``i1_p95``: how interval 1 is distributed over clips.
+        - ``relative_i1``, ...: the same means over the distance of two unrelated latents, which compares VAEs whose
+          latents have other scales (ours).
+        - ``per_interval``: the means as a list, rounded to 4 digits.
+
+    Clips of a single latent frame have no interval and clips that stand in for an unreadable file
+    (``substituted_path``) are not what was asked for: both are left out, and the log says how many.
+
+    Args:
+        collect_device: See mmengine's ``BaseMetric``.
+        prefix: See mmengine's ``BaseMetric``.
+
+    Attributes:
+        per_clip (list[list[float]]): The distances of each clip of the last evaluation, on rank 0.
+    """
+
+    default_prefix = 'ltd'
+
+    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.per_clip: list[list[float]] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Append one entry a sample: its distances and sums, None in them for a single frame, or SUBSTITUTED."""
+        for sample in data_samples:
+            if sample.get('substituted_path'):
+                self.results.append(SUBSTITUTED)
+                continue
+            latents = sample['latents']
+            distances = latent_temporal_distances(latents).tolist() if latents.shape[1] > 1 else []
+            count, sums, squares = channel_sums(latents)
+            self.results.append((distances, count, sums.cpu(), squares.cpu()))
+
+    def compute_metrics(self, results: list) -> dict[str, float | list[float]]:
+        """Means over clips for each interval, and the distribution at interval 1.
+
+        Args:
+            results: One entry a clip, see :meth:`process`.
+        """
+        substituted = sum(isinstance(entry, str) for entry in results)
+        clips = [entry for entry in results if not isinstance(entry, str) and entry[0]]
+        if left_out := len(results) - len(clips):
+            print_log(
+                f'LatentTemporalDistance: {left_out} of {len(results)} clips left out: {substituted} because their '
+                f'files could not be read, {left_out - substituted} of a single latent frame',
+                logger='current',
+                level=logging.WARNING if substituted else logging.INFO,
+            )
+        self.per_clip = [distances for distances, *_ in clips]
+        if not clips:
+            return {}
+        counts, sums, squares = zip(*(entry[1:] for entry in clips), strict=True)
+        scale = latent_scale(sum(counts), torch.stack(sums).sum(0), torch.stack(squares).sum(0)).item()
+        longest = max(map(len, self.per_clip))
+        means = [float(np.mean([d[i] for d in self.per_clip if i < len(d)])) for i in range(longest)]
+        first = np.array([distances[0] for distances in self.per_clip])
+        metrics: dict[str, float | list[float]] = {f'i{i}': mean for i, mean in enumerate(means, start=1)}
+        metrics['i1_std'] = float(first.std())
+        metrics |= {f'i1_p{p}': float(np.percentile(first, p)) for p in (5, 50, 95)}
+        if scale:
+            metrics |= {f'relative_i{i}': mean / scale for i, mean in enumerate(means, start=1)}
+        metrics['per_interval'] = [round(mean, 4) for mean in means]
+        return metrics

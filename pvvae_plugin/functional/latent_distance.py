@@ -1,0 +1,60 @@
+"""How far latent frames of a clip lie apart, by how much time lies between them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def latent_temporal_distances(latents: Tensor) -> Tensor:
+    """Latent Temporal Distance of a clip: mean L2 distance between latent frames at each interval (paper, analysis).
+
+    The norm runs over channels at each position, and positions and pairs of frames are averaged (ours: the paper does
+    not say over what its norm runs).
+
+    Args:
+        latents: ``(C, t, h, w)`` with ``t`` at least 2.
+
+    Returns:
+        ``(t - 1,)``, float64; entry ``i`` is the mean over the ``t - 1 - i`` pairs that are ``i + 1`` apart.
+
+    Raises:
+        ValueError: If there are fewer than two latent frames.
+    """
+    if latents.dim() != 4 or latents.shape[1] < 2:
+        raise ValueError(f'latents must be (C, t, h, w) with t at least 2, got {tuple(latents.shape)}')
+    latents = latents.double()
+    length = latents.shape[1]
+    return torch.stack(
+        [
+            torch.linalg.vector_norm(latents[:, step:] - latents[:, : length - step], dim=0).mean()
+            for step in range(1, length)
+        ]
+    )
+
+
+def channel_sums(latents: Tensor) -> tuple[int, Tensor, Tensor]:
+    """How many values each channel has, their sums, and the sums of their squares: ``(C,)``, float64.
+
+    They add up over clips; :func:`latent_scale` makes a scale of them.
+
+    Args:
+        latents: ``(C, t, h, w)``.
+    """
+    values = latents.double().flatten(1)
+    return values.shape[1], values.sum(dim=1), values.square().sum(dim=1)
+
+
+def latent_scale(count: int, sums: Tensor, squares: Tensor) -> Tensor:
+    """Distance of two unrelated latents: ``sqrt(2 * sum of the channels' variances)``, a scalar (ours).
+
+    The root of the mean square over independent pairs. Latent distances divided by it compare between VAEs whose
+    latents have other scales.
+
+    Args:
+        count: Values of each channel.
+        sums: Their sums, ``(C,)``.
+        squares: Sums of their squares, ``(C,)``.
+    """
+    variances = squares / count - (sums / count).square()
+    return (2 * variances.clamp(min=0).sum()).sqrt()
