@@ -51,6 +51,25 @@ def test_base_values_are_the_papers(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_a_test_measures_as_the_paper(name):
+    """FVD, KVD and, on UCF101, the Inception Score of 2,048 videos of 17 frames, by 100 Euler steps."""
+    cfg = read(name)
+    wanted = ['FVD', 'KVD'] if name == 'dit_pvvae_re10k' else ['FVD', 'KVD', 'VideoInceptionScore']
+    assert [metric.type for metric in cfg.test_evaluator] == wanted
+    assert {metric.protocol for metric in cfg.test_evaluator} == {'paper'}
+    assert cfg.test_cfg == {
+        'type': 'GenerationLoop',
+        'num_samples': 2048,
+        'batch_size': 8,
+        'sampling': {'steps': 100, 'guidance': 1.0},
+    }
+    real = cfg.test_evaluator[0].reference.dataset
+    lists = ('train.csv',) if name == 'dit_pvvae_re10k' else ('trainlist01.txt',)
+    assert real.ann_file.endswith(lists)
+    assert [step.type for step in real.pipeline] == ['ResizeClip', 'CenterCropClip', 'PackClip']
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_sizes_of_the_networks(name):
     cfg = read(name)
     with torch.device('meta'):

@@ -147,6 +147,16 @@ def test_dropping_ratios_of_the_configs(name, ratios):
     assert [step.max_drop_ratio for step in pipeline if step.type == 'FutureDropSampler'] == ratios
 
 
+@pytest.mark.parametrize('name', ['pvvae_ucf101', 'pvvae_ucf101_decoder', 'pvvae_ucf101_no_prediction'])
+def test_a_test_measures_as_the_paper(name):
+    cfg = Config.fromfile(config_path(f'{name}.py'))
+    metrics = {metric.type: metric for metric in cfg.test_evaluator}
+    assert set(metrics) == {'VideoReconstruction', 'FVD', 'FuturePrediction', 'LatentTemporalDistance'}
+    assert metrics['FVD'].protocol == 'paper' and 'reference' not in metrics['FVD']  # rFVD
+    assert metrics['VideoReconstruction'].lpips.net == 'alex'
+    assert cfg.test_dataloader.dataset == cfg.val_dataloader.dataset
+
+
 def test_every_config_builds_its_network():
     names = sorted(path.name for path in Path(config_path('pvvae_demo.py')).parent.glob('*.py'))
     assert len(names) >= 10
