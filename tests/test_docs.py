@@ -33,7 +33,7 @@ def test_the_snippet_of_the_readme_runs():
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_configs_and_scripts_that_are_named_exist(page):
-    for path in re.findall(r'\b((?:configs|tools)/[\w/]+\.(?:py|sh))\b', page.read_text()):
+    for path in re.findall(r'(?<![\w/])((?:configs|tools)/[\w/]+\.(?:py|sh))\b', page.read_text()):
         assert (ROOT / path).is_file(), path
 
 

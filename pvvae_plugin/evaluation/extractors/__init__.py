@@ -2,8 +2,19 @@
 
 from .base import FeatureExtractor, build_extractor
 from .c3d import C3D
+from .efficientnet import EfficientNetLite0
 from .i3d import I3D
 from .i3d_torchscript import I3DTorchScript
+from .transnet import TransNetV2
 from .videomae import VideoMAE
 
-__all__ = ['C3D', 'I3D', 'FeatureExtractor', 'I3DTorchScript', 'VideoMAE', 'build_extractor']
+__all__ = [
+    'C3D',
+    'I3D',
+    'EfficientNetLite0',
+    'FeatureExtractor',
+    'I3DTorchScript',
+    'TransNetV2',
+    'VideoMAE',
+    'build_extractor',
+]
