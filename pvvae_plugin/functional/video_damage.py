@@ -1,0 +1,118 @@
+"""Damages of known kind and strength, to see what a measure of videos reacts to. Ours.
+
+Each takes a clip ``(3, T, H, W)`` in [-1, 1], a strength, and a generator on the CPU, and returns a new clip of the
+same shape, type and device in [-1, 1]; strength 0 changes nothing. What is drawn does not depend on the strength: with
+generators of one seed a stronger damage is more of the same, not another one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def gaussian_blur(video: Tensor, sigma: float, generator: Generator | None = None) -> Tensor:
+    """Every frame blurred by a Gaussian that is cut off at three standard deviations; edges are repeated outwards.
+
+    Args:
+        video: ``(3, T, H, W)`` in [-1, 1].
+        sigma: Standard deviation, in pixels.
+        generator: Not used, as nothing is drawn.
+
+    Raises:
+        ValueError: If the clip has another shape, or ``sigma`` is negative.
+    """
+    _check(video, 'sigma', sigma)
+    if not sigma:
+        return video.clone()
+    radius = math.ceil(3 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=video.dtype, device=video.device)
+    kernel = (-(offsets**2) / (2 * sigma**2)).exp()
+    kernel = kernel / kernel.sum()
+    x = video.flatten(0, 1).unsqueeze(1)  # (3 * T, 1, H, W)
+    x = F.pad(x, (radius,) * 4, mode='replicate')
+    x = F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return x.view_as(video).clamp(-1, 1)
+
+
+def add_noise(video: Tensor, sigma: float, generator: Generator) -> Tensor:
+    """Gaussian noise, independent in each value of each frame, then cut off at black and white.
+
+    Args:
+        video: ``(3, T, H, W)`` in [-1, 1].
+        sigma: Standard deviation, in levels of 255.
+        generator: On the CPU.
+
+    Raises:
+        ValueError: If the clip has another shape, or ``sigma`` is negative.
+    """
+    _check(video, 'sigma', sigma)
+    noise = torch.randn(video.shape, generator=generator, dtype=video.dtype).to(video.device)
+    return (video + sigma / 127.5 * noise).clamp(-1, 1)
+
+
+def shuffle_frames(video: Tensor, share: float, generator: Generator) -> Tensor:
+    """A share of the frames, drawn anywhere in the clip, change places along one random cycle: none of them stays.
+
+    Args:
+        video: ``(3, T, H, W)`` in [-1, 1].
+        share: From 0 to 1; of a positive share at least two frames are moved.
+        generator: On the CPU.
+
+    Raises:
+        ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+    """
+    num_frames = _check(video, 'share', share, highest=1)
+    order = torch.randperm(num_frames, generator=generator)
+    moved = order[: min(num_frames, max(2, round(share * num_frames)))] if share else order[:0]
+    source = torch.arange(num_frames)
+    source[moved] = moved.roll(1)
+    return video[:, source.to(video.device)]
+
+
+def freeze_end(video: Tensor, share: float, generator: Generator | None = None) -> Tensor:
+    """The last frames repeat the one before them, as if motion had stopped. At least one frame is left.
+
+    Args:
+        video: ``(3, T, H, W)`` in [-1, 1].
+        share: Of the frames that repeat, from 0 to 1.
+        generator: Not used, as nothing is drawn.
+
+    Raises:
+        ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+    """
+    num_frames = _check(video, 'share', share, highest=1)
+    last = max(0, num_frames - 1 - round(share * num_frames))
+    return video[:, torch.arange(num_frames, device=video.device).clamp(max=last)]
+
+
+def flicker(video: Tensor, strength: float, generator: Generator) -> Tensor:
+    """The brightness of each whole frame multiplied by a factor of its own, then cut off at white.
+
+    Args:
+        video: ``(3, T, H, W)`` in [-1, 1].
+        strength: Factors are uniform between ``1 - strength`` and ``1 + strength``; from 0 to 1.
+        generator: On the CPU.
+
+    Raises:
+        ValueError: If the clip has another shape, or ``strength`` is not within 0 and 1.
+    """
+    num_frames = _check(video, 'strength', strength, highest=1)
+    if not strength:
+        return video.clone()
+    drawn = torch.rand(num_frames, generator=generator, dtype=video.dtype).to(video.device) * 2 - 1
+    factor = (1 + strength * drawn).view(1, -1, 1, 1)
+    return ((video + 1) * factor - 1).clamp(-1, 1)
+
+
+def _check(video: Tensor, name: str, strength: float, highest: float = math.inf) -> int:
+    """The number of frames."""
+    if video.dim() != 4 or video.shape[0] != 3 or not video.is_floating_point():
+        raise ValueError(f'a clip to damage is a float tensor (3, T, H, W), got {video.dtype} {tuple(video.shape)}')
+    if not 0 <= strength <= highest:
+        within = f'within 0 and {highest:g}' if math.isfinite(highest) else 'at least 0'
+        raise ValueError(f'{name} must be {within}, got {strength!r}')
+    return video.shape[1]
