@@ -6,6 +6,7 @@ from .fvd import FVD, ProxyFVD
 from .kvd import KVD
 from .latent_temporal_distance import LatentTemporalDistance
 from .protocols import PROTOCOLS, Protocol, resolve_protocol
+from .set_metric import summary_line
 from .video_inception_score import VideoInceptionScore
 from .video_reconstruction import VideoReconstruction
 
@@ -22,4 +23,5 @@ __all__ = [
     'VideoReconstruction',
     'format_prediction_table',
     'resolve_protocol',
+    'summary_line',
 ]

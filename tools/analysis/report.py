@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from pvvae_plugin.evaluation import format_prediction_table
+from pvvae_plugin.evaluation import format_prediction_table, summary_line
 
 
 def main() -> None:
@@ -25,9 +25,16 @@ def main() -> None:
     metrics = record['metrics']
 
     print(f'checkpoint {record["checkpoint"]} (sha256 {str(record["checkpoint_sha256"])[:12]})')
-    scalars = {k: v for k, v in metrics.items() if k.startswith('recon/') and not isinstance(v, list)}
+    records = record.get('records', {})
+    scalars = {
+        k: v
+        for k, v in metrics.items()
+        if k.startswith(('recon/', 'ltd/')) and not isinstance(v, list) and not any(name in k for name in records)
+    }
     for name, value in scalars.items():
         print(f'  {name.removeprefix("recon/"):<20}' + (f'{value:10.4f}' if value is not None else '         -'))
+    for of_sets in records.values():
+        print('\n'.join([f'  {summary_line(of_sets)}', *(f'    {warning}' for warning in of_sets['warnings'])]))
     prediction = {k.removeprefix('predict/'): v for k, v in metrics.items() if k.startswith('predict/')}
     if prediction:
         print(format_prediction_table(prediction))
