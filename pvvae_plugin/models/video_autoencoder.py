@@ -148,7 +148,7 @@ class VideoAutoencoder(BaseModel):
 
     @torch.no_grad()
     def _predict(self, video: Tensor, data_samples: list[VideoDataSample]) -> list[VideoDataSample]:
-        """Fill in ``video``, ``latents``, ``reconstruction`` and ``predictions`` for every number of observed groups."""
+        """Fill in ``video``, ``latents``, ``reconstruction`` and ``predictions`` of all numbers of observed groups."""
         vae = self.backbone
         num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
         # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
