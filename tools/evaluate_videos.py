@@ -27,7 +27,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import start_processes
+from pvvae_plugin.apis import end_processes, start_processes
 from pvvae_plugin.apis.video_evaluation import (
     PAIRED,
     PER_FRAME,
@@ -95,29 +95,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     init_default_scope('pvvae_plugin')
-    start_processes(args.launcher)
     MMLogger.get_instance('evaluate_videos')
     try:
+        start_processes(args.launcher)
         metrics, numbers = measure(args)
-    except (
-        ValueError,
-        FileNotFoundError,
-        ImportError,
-        NoReadableClipError,
-    ) as error:  # the user's to mend: no trace of ours needed
-        hint = ' Here that is --weights; --metrics proxy needs no file.' if 'extractor.weights' in str(error) else ''
-        sys.exit(f'error: {error}{hint}')
+    except (ValueError, OSError, ImportError, NoReadableClipError) as error:  # the user's to mend: without a trace
+        said = str(error).rpartition('NoReadableClipError: ')[2]  # of a worker, whose whole trace it quotes
+        hint = ' Here that is --weights; --metrics proxy needs no file.' if 'extractor.weights' in said else ''
+        sys.exit(f'error: {said}{hint}')
     if get_dist_info()[0] == 0:
         report(args, metrics, numbers)
+    end_processes()
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
     """The metrics with their records, and the numbers."""
     changes = dict(args.protocol_options)
+    if 'base' in changes:
+        raise ValueError('--protocol names the base, not --protocol-options base=...')
     protocol = resolve_protocol({'base': args.protocol, **changes} if changes else args.protocol)
-    clips = {'clip_len': protocol.num_frames, 'test_mode': True}
+    # What cannot be read is left out, however much that is.
+    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
     fake = videos_config(args.fake, test_clip='first', **clips)
     num_samples = min(args.num_samples or protocol.num_samples, len(DATASETS.build(fake)))
+    if num_samples < 2:
+        raise ValueError(f'{args.fake} has {num_samples} video: sets of at least 2 are compared')
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.open('a').close()  # what cannot be written fails now, and not after the work
@@ -147,7 +149,7 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
         floor = record['floor'] or {'value': math.nan, 'num_samples': 0}
         rows.append(
             (
-                name,
+                name.removeprefix('gen/').removeprefix('recon/'),
                 _text(record['value']),
                 f'{_text(low)} to {_text(high)}' if 'interval_95' in record else '-',
                 _text(record.get('unbiased', math.nan)),

@@ -3,7 +3,7 @@
 from .clip_facts import class_names, clip_geometry
 from .generation import load_generator, resolve_labels
 from .given_frames import default_num_given, find_sources, read_first_frames
-from .launch import add_launch_arguments, load_config, start_processes
+from .launch import add_launch_arguments, end_processes, load_config, start_processes
 from .sample_folder import SampleFolder
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     'class_names',
     'clip_geometry',
     'default_num_given',
+    'end_processes',
     'find_sources',
     'load_config',
     'load_generator',

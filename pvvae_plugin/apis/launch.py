@@ -66,3 +66,10 @@ def start_processes(launcher: str) -> None:
         if not torch.cuda.is_available():
             raise ValueError(f"--launcher {launcher} is MMEngine's, which asks for GPUs: use torchrun on CPUs")
         init_dist(launcher, backend='gloo', timeout=days * 86400)
+
+
+def end_processes() -> None:
+    """Leave the other processes of :func:`start_processes`, all at once: one that ends alone may abort the others."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

@@ -14,7 +14,9 @@ from mmengine.evaluator import Evaluator
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets.readers import is_image, is_video
 from pvvae_plugin.evaluation.protocols import Protocol
+from pvvae_plugin.evaluation.set_metric import check_distinct
 from pvvae_plugin.functional.keyed_random import numpy_generator
 from pvvae_plugin.registry import DATASETS, METRICS
 
@@ -34,9 +36,12 @@ def videos_config(path: str, **options: Any) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is nothing at the path.
+        ValueError: If it is a single video or image.
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'no folder, list or array of videos at {path!r} (seen from {os.getcwd()})')
+    if is_video(path) or is_image(path):
+        raise ValueError(f'{path} is one file: give a folder, a list of paths or an array, of at least 2 videos')
     common = {'pipeline': [{'type': 'PackClip'}], **options}
     if path.lower().endswith('.npy'):
         return {'type': 'VideoArrayDataset', 'data_root': path, **common}
@@ -83,7 +88,7 @@ def build_metrics(
             f'{", ".join(UNPAIRED)} or {", ".join([*PAIRED, *PER_FRAME])}'
         )
     configs = []
-    for name in names:
+    for name in dict.fromkeys(names):
         if name in PER_FRAME:
             continue
         config = {'type': (UNPAIRED | PAIRED)[name], 'protocol': protocol}
@@ -125,10 +130,11 @@ def evaluate_videos(
     """
     dataset = DATASETS.build(dict(judged))
     pairs = None if sources is None else _Pairs(dataset, DATASETS.build(dict(sources)))
+    order = numpy_generator('judged clips').permutation(len(dataset))[:num_samples].tolist()
+    check_distinct(metrics)
     for metric in metrics:
         if hasattr(metric, 'prepare'):
-            metric.prepare(dataset.clip_len)
-    order = numpy_generator('judged clips').permutation(len(dataset))[:num_samples].tolist()
+            metric.prepare(dataset.clip_len, len(order))
     rank, world_size = get_dist_info()
     mine = list(range(rank, len(order), world_size))  # positions in the order
     loader = DataLoader(
@@ -175,16 +181,14 @@ class _Pairs(Dataset):
 
     def __init__(self, judged: Dataset, sources: Dataset) -> None:
         self.judged, self.sources = judged, sources
-        of_source = {_name(sources, i): i for i in range(len(sources))}
-        names = [_name(judged, i) for i in range(len(judged))]
+        names_of_sources, names = _names(sources), _names(judged)
+        of_source = {name: i for i, name in enumerate(names_of_sources)}
         lonely = [name for name in names if name not in of_source]
         if lonely:
             raise ValueError(
-                f'{len(lonely)} of {len(names)} videos have no source of their name, e.g. {lonely[0]!r}: names, '
-                'without folder and ending, must be alike'
+                f'{len(lonely)} of {len(names)} videos have no source of their name, e.g. {lonely[0]!r}: names '
+                'without their endings must be alike'
             )
-        if len(of_source) < len(sources) or len(set(names)) < len(names):
-            raise ValueError('several videos have one name, without folder and ending: pairs cannot be told')
         self.index_of_source = [of_source[name] for name in names]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
@@ -194,7 +198,19 @@ class _Pairs(Dataset):
         return len(self.judged)
 
 
-def _name(dataset: Dataset, index: int) -> str:
-    """By which a video and its source are told to belong together."""
-    info = dataset.get_data_info(index)
-    return str(info['number']) if 'number' in info else Path(info['path']).stem
+def _names(dataset: Dataset) -> list[str]:
+    """By which videos and their sources are told to belong together.
+
+    The number in an array; or the name of the file without its ending, with the folder below the root where files of
+    several folders have one name, and with the times of a segment.
+    """
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    if 'number' in infos[0]:
+        return [str(info['number']) for info in infos]
+    files = [Path(info.get('file', info['path'])) for info in infos]
+    segments = [info['path'].removeprefix(info.get('file', info['path'])) for info in infos]
+    short = [file.stem + segment for file, segment in zip(files, segments, strict=True)]
+    if len(set(short)) == len(short):
+        return short
+    relative = [os.path.relpath(file.with_suffix(''), dataset.data_root) for file in files]
+    return [name + segment for name, segment in zip(relative, segments, strict=True)]

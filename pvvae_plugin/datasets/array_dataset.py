@@ -35,7 +35,7 @@ class VideoArrayDataset(ClipDataset):
             shape, dtype = array.shape, array.dtype
         except (ValueError, EOFError, OSError, AttributeError) as error:
             raise ValueError(f'{path} is not a whole .npy file of numbers: {error}') from error
-        if dtype != np.uint8 or len(shape) != 5 or shape[4] != 3:
+        if dtype != np.uint8 or len(shape) != 5 or shape[4] != 3 or not min(shape):
             raise ValueError(
                 f'{path} holds {dtype} {shape}; videos must be uint8 RGB (N, T, H, W, 3): scale values to 0..255, '
                 'round them, and put the channels last'

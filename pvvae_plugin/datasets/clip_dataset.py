@@ -19,6 +19,7 @@ from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
 
 TEST_CLIPS = ('middle', 'first', 'random')
+MAX_LISTED = 20
 
 
 class ClipDataset(BaseDataset):
@@ -165,7 +166,9 @@ class ClipDataset(BaseDataset):
                 continue
             self._check_frames(frames, info['path'])
             return info, frames, next((error.path for error in failures.values()), None)
-        listing = '\n'.join(f'  {error}' for error in failures.values())
+        listing = '\n'.join(f'  {error}' for error in list(failures.values())[:MAX_LISTED])
+        if len(failures) > MAX_LISTED:
+            listing += f'\n  and {len(failures) - MAX_LISTED} more'
         raise NoReadableClipError(
             f'none of {len(failures)} clips in a row could be read (the requested one and its substitutes, '
             f'max_substitutes={self.max_substitutes}, {len(self)} clips in all):\n{listing}\n'

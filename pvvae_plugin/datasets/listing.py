@@ -213,7 +213,9 @@ def _sample_rows(path: str) -> Iterator[_Row]:
         content = json.loads(_text(path))
         complete = content['complete']
         rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
-    except (ValueError, KeyError, TypeError) as error:
+        if any(type(row.label) not in (int, type(None)) for row in rows):
+            raise TypeError('a label is not a whole number')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} does not list samples as tools/sample.py does: {error!r}') from error
     if not complete:
         raise ValueError(f'{path} says that sampling was stopped before its end: run the same command again to finish')

@@ -13,6 +13,7 @@ from mmengine.runner import Runner, TestLoop
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
+from pvvae_plugin.evaluation.set_metric import check_distinct
 from pvvae_plugin.registry import LOOPS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -89,9 +90,10 @@ class GenerationLoop(TestLoop):
             indices=mine,
             **self.sampling,
         )  # refuses what cannot be made
+        check_distinct(self.evaluator.metrics)
         for metric in self.evaluator.metrics:
             if hasattr(metric, 'prepare'):
-                metric.prepare(num_frames)
+                metric.prepare(num_frames, self.num_samples)
 
         progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 else None
         batch: list[VideoDataSample] = []

@@ -109,9 +109,11 @@ class FVD(FrechetMetric):
 class _ProxyDistance(FrechetMetric):
     """A Fréchet distance under another name."""
 
-    def __init__(self, label: str, extractor: Mapping, protocol: Any, reference: Mapping | None) -> None:
+    def __init__(
+        self, label: str, extractor: Mapping, protocol: Any, reference: Mapping | None, prefix: str | None
+    ) -> None:
         self.label = label
-        super().__init__(extractor, protocol, reference)
+        super().__init__(extractor, protocol, reference, prefix=prefix)
 
 
 @METRICS.register_module()
@@ -141,9 +143,11 @@ class ProxyFVD(BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
         extractors = {'proxy_appearance': 'EfficientNetLite0', 'proxy_time': 'TransNetV2'}
-        self.distances = [_ProxyDistance(label, {'type': t}, protocol, reference) for label, t in extractors.items()]
+        self.distances = [
+            _ProxyDistance(label, {'type': kind}, protocol, reference, prefix) for label, kind in extractors.items()
+        ]
+        super().__init__(collect_device=collect_device, prefix=self.distances[0].prefix)
         print_log(
             'ProxyFVD compares features of small networks: its numbers serve to compare runs with one another, not '
             'with published FVD',
@@ -156,10 +160,10 @@ class ProxyFVD(BaseMetric):
         """See :class:`SetMetric`."""
         return {name: record for distance in self.distances for name, record in distance.records.items()}
 
-    def prepare(self, num_frames: int) -> None:
+    def prepare(self, num_frames: int, num_clips: int) -> None:
         """See :meth:`SetMetric.prepare`."""
         for distance in self.distances:
-            distance.prepare(num_frames)
+            distance.prepare(num_frames, num_clips)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """See :meth:`SetMetric.process`."""
@@ -168,8 +172,7 @@ class ProxyFVD(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """See :meth:`SetMetric.evaluate`."""
-        prefix = f'{self.prefix}/' if self.prefix else ''
-        return {prefix + name: value for d in self.distances for name, value in d.evaluate(size).items()}
+        return {name: value for distance in self.distances for name, value in distance.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:
         """Not used: whole sets are merged, not lists of results."""

@@ -56,16 +56,20 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for field, valid in CHOICES.items():
-            if getattr(self, field) not in valid:
-                raise ValueError(f'protocol.{field} must be one of {valid}, got {getattr(self, field)!r}')
+            value = getattr(self, field)
+            if value not in valid or isinstance(value, bool):
+                raise ValueError(f'protocol.{field} must be one of {valid}, got {value!r}')
         for field in ('num_frames', 'num_samples', 'frame_interval', 'inception_splits'):
             value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f'protocol.{field} must be a positive integer, got {value!r}')
-        if not (len(self.value_range) == 2 and self.value_range[0] < self.value_range[1]):
+        ends = self.value_range if isinstance(self.value_range, tuple) else ()
+        if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and ends[0] < ends[1]):
             raise ValueError(f'protocol.value_range must be two increasing numbers, got {self.value_range!r}')
-        if not self.batch_norm_eps > 0:
-            raise ValueError(f'protocol.batch_norm_eps must be positive, got {self.batch_norm_eps!r}')
+        if not (isinstance(self.batch_norm_eps, (int, float)) and self.batch_norm_eps > 0):
+            raise ValueError(f'protocol.batch_norm_eps must be a positive number, got {self.batch_norm_eps!r}')
+        if self.real_split not in ('train', 'val', 'test'):
+            raise ValueError(f'protocol.real_split must be train, val or test, got {self.real_split!r}')
 
     def record(self) -> dict[str, Any]:
         """All of it, as plain values."""
@@ -156,13 +160,15 @@ def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
                 "dict(base='paper', ...) with the fields that differ"
             )
         return PROTOCOLS[protocol]
+    if not isinstance(protocol, Mapping):
+        raise ValueError(f"a protocol is a name or dict(base='paper', ...), got {protocol!r}")
     changes = dict(protocol)
     base = resolve_protocol(changes.pop('base', 'paper'))
     settable = {field.name for field in dataclasses.fields(Protocol)} - {'name', 'source', 'ours'}
     unknown = sorted(set(changes) - settable)
     if unknown:
         raise ValueError(f'a protocol has no field {", ".join(unknown)}: there are {", ".join(sorted(settable))}')
-    if 'value_range' in changes:
+    if isinstance(changes.get('value_range'), list):  # as a command line and JSON have it
         changes['value_range'] = tuple(changes['value_range'])
     ours = tuple(sorted({*base.ours, *changes}))
     source = f'{base.name} with {", ".join(f"{k}={v!r}" for k, v in sorted(changes.items())) or "nothing changed"}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import os
 import sys
 import weakref
@@ -52,8 +53,8 @@ class Reference:
     """Real clips of a data set and their features.
 
     Which clips does not depend on what else is measured: a permutation keyed by nothing but the length of the data set
-    is cut off after twice ``num_samples``. The cached file is named by a digest of the data set's config, the paths and
-    sizes of the chosen files, the extractor with its weights, and the preprocessing.
+    is cut off after twice ``num_samples``. The cached file is named by a digest of the data set's config, the paths,
+    sizes and times of the chosen files, the extractor with its weights, and the preprocessing.
 
     Args:
         features: What to compute.
@@ -64,7 +65,7 @@ class Reference:
         cache_dir: Where features are kept; None keeps none.
 
     Raises:
-        ValueError: If the config contradicts the protocol, or there are not two clips.
+        ValueError: If the config contradicts the protocol, there are not two clips, or ``cache_dir`` cannot be written.
     """
 
     def __init__(
@@ -86,8 +87,11 @@ class Reference:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        if self.cache_dir:
+            _check_writable(self.cache_dir)
         if len(self.dataset) < 2:
-            raise ValueError(f'a reference needs at least 2 real clips, {self.config} has {len(self.dataset)}')
+            where = self.config.get('ann_file') or self.config.get('data_root') or self.config['type']
+            raise ValueError(f'at least 2 real clips are needed to compare with, {where} has {len(self.dataset)}')
         order = numpy_generator('real clips').permutation(len(self.dataset))
         self._chosen = [int(index) for index in order[: 2 * self.num_samples]]
         self._computed: RealFeatures | None = None
@@ -111,7 +115,7 @@ class Reference:
             path = self._cache_file()
             rank, _ = get_dist_info()
             # One process looks, so that all do the same even if the file appears meanwhile.
-            found = all_gather_object(_read(path) if rank == 0 and path else None)[0]
+            found = all_gather_object(self._read(path) if rank == 0 and path else None)[0]
             if found is None:
                 found = self._extract()
                 if rank == 0 and path:
@@ -167,11 +171,32 @@ class Reference:
         listing = []
         for index in self._chosen:
             info = self.dataset.get_data_info(index)
-            file = str(info.get('file', info['path']))
-            listing.append([str(info['path']), os.path.getsize(file) if os.path.isfile(file) else None])
-        if os.path.isfile(root := str(self.config.get('data_root') or '')):  # an array of all videos
-            listing.append([root, os.stat(root).st_size, os.stat(root).st_mtime_ns])
+            listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
+        listing.append(_state_of(str(self.config.get('data_root') or '')))  # an array of all videos
         return config_sha256(listing)
+
+    def _read(self, path: Path) -> RealFeatures | None:
+        """What a file holds; None if it is not there, or is not what would be computed now."""
+        if not path.exists():
+            return None
+        try:
+            with safe_open(str(path), framework='pt') as file:
+                record = json.loads(file.metadata()['pvvae_plugin'])
+                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('left_out'))
+            expected = json.loads(json.dumps(self.record, default=str))
+            if record != expected or type(found.left_out) is not int:
+                raise ValueError('it is of other clips')
+            for features in found[:2]:
+                if features.dtype != torch.float32 or features.shape[1:] != (self.features.extractor.feature_dim,):
+                    raise ValueError(f'it holds {features.dtype} {tuple(features.shape)}')
+                if not features.isfinite().all():
+                    raise ValueError('it holds values that are not finite')
+            if sum(map(len, found[:2])) + found.left_out != len(self._chosen) or len(found.reference) < 2:
+                raise ValueError('it holds another number of clips')
+            return found
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            print_log(f'{path} is damaged and computed anew: {error}', logger='current', level=logging.WARNING)
+            return None
 
 
 def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
@@ -190,6 +215,8 @@ def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[st
         'frame_interval': protocol.frame_interval,
         'test_clip': protocol.real_clip,
         'test_mode': True,
+        # What cannot be read is left out, however much that is.
+        'max_substitutes': sys.maxsize,
     }
     for name, value in settled.items():
         if config.get(name, value) != value:
@@ -224,23 +251,32 @@ def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Refe
     return found
 
 
-def _read(path: Path) -> RealFeatures | None:
-    """What a file holds; None if it is not there or damaged."""
-    if not path.is_file():
-        return None
+def _state_of(file: str) -> list[Any]:
+    """Where a file is, its size and when it was changed; nothing where there is none."""
+    if not os.path.isfile(file):
+        return []
+    status = os.stat(file)
+    return [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that features could not be kept in, before they are computed."""
     try:
-        with safe_open(str(path), framework='pt') as file:
-            record = json.loads(file.metadata()['pvvae_plugin'])
-            return RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record['left_out'])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        print_log(f'{path} is damaged and computed anew: {error}', logger='current')
-        return None
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'reference.cache_dir {folder} cannot be made ({error}): choose another, or None') from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f'reference.cache_dir {folder} cannot be written to: choose another, or None')
 
 
 def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = json.dumps({**record, 'left_out': features.left_out}, default=str)
     tensors = {'reference': features.reference.contiguous(), 'others': features.others.contiguous()}
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_bytes(save(tensors, metadata={'pvvae_plugin': header}))
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(save(tensors, metadata={'pvvae_plugin': header}))
+        os.replace(temporary, path)
+    except OSError as error:  # the features are there, and that is what counts
+        print_log(f'features of real clips could not be kept: {error}', logger='current', level=logging.WARNING)
+    finally:
+        temporary.unlink(missing_ok=True)

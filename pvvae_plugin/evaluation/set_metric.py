@@ -43,8 +43,9 @@ class SetMetric(BaseMetric):
         prefix: See mmengine's ``BaseMetric``.
 
     Attributes:
-        records (dict[str, dict]): Of the last evaluation, name of a number -> all that is needed to compare it: its
-            interval, floor, counts, protocol, extractor with the hash of its weights, reference, and warnings.
+        records (dict[str, dict]): Of the last evaluation, name of a number with its prefix -> all that is needed to
+            compare it: its interval, floor, counts, protocol, extractor with the hash of its weights, reference, and
+            warnings.
 
     Raises:
         FileNotFoundError: If weights or data are not there.
@@ -86,16 +87,19 @@ class SetMetric(BaseMetric):
         self._left_out: list[int] = []
         self._pending: tuple[list[int], list[Tensor]] | None = None
 
-    def prepare(self, num_frames: int) -> None:
+    def prepare(self, num_frames: int, num_clips: int) -> None:
         """Check the clips to come and make what does not depend on them, before long work. Every process must call it.
 
         Args:
-            num_frames: Of the clips to come.
+            num_frames: Of each of the clips to come.
+            num_clips: How many will come.
 
         Raises:
-            ValueError: If they are too short for the protocol.
+            ValueError: If they are too short or too few.
         """
         self.features.check_frames(num_frames)
+        if num_clips < 2:
+            raise ValueError(f'{self.label} compares sets, of at least 2 clips: got {num_clips}')
         if self.reference is not None:
             self.reference.get()
 
@@ -163,13 +167,15 @@ class SetMetric(BaseMetric):
             records = [self.measure(states)]
             for record in records[0].values():
                 record['left_out'] = left_out
+                if left_out:
+                    record['warnings'].append(f'{left_out} clips could not be read and are left out')
                 for warning in record['warnings']:
                     print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
                 print_log(summary_line(record), logger='current')
         broadcast_object_list(records)
         self.reset()
-        self.records = records[0]
         prefix = f'{self.prefix}/' if self.prefix else ''
+        self.records = {prefix + name: record for name, record in records[0].items()}
         return {prefix + name: value for record in self.records.values() for name, value in flat(record).items()}
 
     def compute_metrics(self, results: list) -> dict:
@@ -241,6 +247,23 @@ class SetMetric(BaseMetric):
         if not has_interval:
             warnings.append(f'no interval: it takes at least {2 * NUM_GROUPS} clips on each side')
         return warnings
+
+
+def check_distinct(metrics: Sequence[Any]) -> None:
+    """Refuse metrics whose numbers would have one name, which MMEngine finds out when all are made.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    names = [
+        (metric.prefix, metric.label, metric.protocol.num_frames) for metric in metrics if isinstance(metric, SetMetric)
+    ]
+    for prefix, label, frames in names:
+        if names.count((prefix, label, frames)) > 1:
+            raise ValueError(
+                f'several metrics give {prefix}/{label} of {frames} frames: tell them apart by their prefix, e.g. '
+                "dict(type='FVD', prefix='stylegan-v', ...)"
+            )
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:

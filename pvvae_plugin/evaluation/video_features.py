@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from .protocols import Protocol
 
 # A value that is 8-bit already must survive truncation whatever floats made of it.
 TRUNCATION_SLACK = 1e-3
+# At once, before they are resized: a gigabyte of floats with their copies.
+BATCH_VALUES = 1 << 26
 
 _shared: MutableMapping[str, VideoFeatures] = weakref.WeakValueDictionary()
 
@@ -37,7 +39,9 @@ class VideoFeatures:
         self.extractor = extractor
         self.protocol = protocol
         self._device: str | None = None
-        self.key = config_sha256({'num_frames': protocol.num_frames, **self.record()})
+        # With class and arguments: a record that forgets one must not make two networks one.
+        made = extractor.built_from or f'{type(extractor).__module__}.{type(extractor).__qualname__}'
+        self.key = config_sha256({'num_frames': protocol.num_frames, 'made': made, **self.record()})
 
     def record(self) -> dict[str, Any]:
         """What features follow from beside the clips and their number of frames, as plain values."""
@@ -83,12 +87,12 @@ class VideoFeatures:
         if self._device is None:
             self._device = get_device()
             self.extractor.to(self._device)
-        prepared = [self._prepare(clip) for clip in clips]
-        features = [
-            self.extractor(torch.stack(list(group))).cpu()
-            for _, group in itertools.groupby(prepared, key=lambda clip: clip.shape)
-        ]
-        return torch.cat(features)
+        features = torch.cat(
+            [self.extractor(torch.stack([self._prepare(clip) for clip in batch])).cpu() for batch in _batches(clips)]
+        )
+        if not features.isfinite().all():
+            raise ValueError(f'{self.extractor.name} gives features that are not finite: is it damaged, or the clip?')
+        return features
 
     def check_frames(self, num_frames: int) -> None:
         """Refuse clips that are shorter than the protocol's.
@@ -117,6 +121,14 @@ class VideoFeatures:
             levels = (clip.float().clamp(-1, 1) + 1) * 127.5
             clip = levels.round() if self.protocol.eight_bit == 'round' else (levels + TRUNCATION_SLACK).floor()
         return clip.float() / 127.5 - 1
+
+
+def _batches(clips: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one size, as many as :data:`BATCH_VALUES` allows."""
+    for _, group in itertools.groupby(clips, key=lambda clip: clip.shape):
+        alike = list(group)
+        size = max(1, BATCH_VALUES // max(1, alike[0].numel()))
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
 def shared_features(extractor: Mapping | FeatureExtractor, protocol: Protocol) -> VideoFeatures:

@@ -40,6 +40,15 @@ class VideoInceptionScore(FeatureSetMetric):
                 "extractor=dict(type='C3D')"
             )
 
+    def prepare(self, num_frames: int, num_clips: int) -> None:
+        """See :meth:`SetMetric.prepare`."""
+        super().prepare(num_frames, num_clips)
+        if num_clips < self.protocol.inception_splits:
+            raise ValueError(
+                f'an Inception Score over {self.protocol.inception_splits} splits needs as many clips, not '
+                f'{num_clips}: make more, or set inception_splits=1 in a protocol of your own'
+            )
+
     @staticmethod
     def _is_paired(reference: Any) -> bool:
         return False

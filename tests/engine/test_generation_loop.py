@@ -45,9 +45,9 @@ class Seen(BaseMetric):
         super().__init__()
         self.batches, self.prepared = [], None
 
-    def prepare(self, num_frames):
+    def prepare(self, num_frames, num_clips):
         assert not self.batches
-        self.prepared = num_frames
+        self.prepared = num_frames, num_clips
 
     def process(self, data_batch, data_samples):
         self.batches.append([(s['index'], s['label'], s['generated'].mean().item()) for s in data_samples])
@@ -80,7 +80,7 @@ def test_each_video_is_made_once_whoever_shares(world_size, num_classes, monkeyp
         model, metric = Generator(num_classes), Seen()
         loop = build(model, metric, num_samples=7, batch_size=2, seed=4, sampling={'steps': 3, 'guidance': 2.0})
         assert loop.run() == {'size': 7}
-        assert metric.prepared == 5
+        assert metric.prepared == (5, 7)
         assert model.calls[0]['steps'] == 3 and model.calls[0]['guidance'] == 2.0 and model.calls[0]['seed'] == 4
         assert (model.calls[0]['num_frames'], model.calls[0]['size']) == (5, (8, 8))
         made += [entry for batch in metric.batches for entry in batch]

@@ -162,7 +162,7 @@ def test_padding_of_the_sampler_counts_once_and_unreadable_clips_not_at_all():
     kept = [i for i in range(23) if i != 3]
     expected = frechet(*(features_of(Statistics(), [s * clip(i) for i in kept]) for s in (0.8, 1.0)))
     assert found['recon/rFVD5_22'] == pytest.approx(expected, rel=1e-4)
-    assert metric.records['rFVD5_22']['left_out'] == 1
+    assert metric.records['recon/rFVD5_22']['left_out'] == 1
 
 
 def test_a_metric_starts_anew_after_each_evaluation(tmp_path):
@@ -187,7 +187,7 @@ def test_inception_score_by_a_plain_loop(tmp_path):
 def test_a_record_says_all_that_is_needed(tmp_path, log_lines):
     metric = FVD(Statistics(known_as=None), {**PROTOCOL, 'ddof': 1}, reference(tmp_path))
     feed([metric], [samples(range(30))], 30)
-    record = json.loads(json.dumps(metric.records))['FVD5_30']
+    record = json.loads(json.dumps(metric.records))['gen/FVD5_30']
     assert record['num_samples'] == 30 and record['num_real'] == 40
     assert record['protocol']['name'] == 'custom' and record['protocol']['ddof'] == 1
     assert record['extractor']['weights']['sha256'] == 'f' * 64
@@ -205,9 +205,9 @@ def test_a_record_says_all_that_is_needed(tmp_path, log_lines):
 def test_too_few_clips_are_said_or_refused(tmp_path):
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
     feed([metric], [samples(range(8))], 8)
-    said = ' '.join(metric.records['FVD5_8']['warnings'])
+    said = ' '.join(metric.records['gen/FVD5_8']['warnings'])
     assert 'do not determine a covariance' in said and 'no interval' in said
-    assert 'unbiased' not in metric.records['FVD5_8']
+    assert 'unbiased' not in metric.records['gen/FVD5_8']
     with pytest.raises(ValueError, match='at least 2 clips'):
         feed([FVD(Statistics(), PROTOCOL, reference(tmp_path))], [samples([0])], 1)
 
@@ -216,7 +216,7 @@ def test_the_floor_of_a_small_data_set_is_of_halves(tmp_path):
     small = {**reference(tmp_path), 'dataset': {**REAL, 'length': 30}}
     metric = FVD(Statistics(), PROTOCOL, small)
     feed([metric], [samples(range(40))], 40)
-    assert metric.records['FVD5_40']['floor']['num_samples'] == 15
+    assert metric.records['gen/FVD5_40']['floor']['num_samples'] == 15
 
 
 def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
@@ -237,7 +237,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
         VideoInceptionScore(Statistics(), PROTOCOL)
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
     with pytest.raises(ValueError, match='clips have 4 frames, the protocol .custom. compares 5'):
-        metric.prepare(4)
+        metric.prepare(4, 40)
     with pytest.raises(KeyError, match="reads 'generated'"):
         metric.process(None, [{'video': clip(0)}])
     with pytest.raises(ValueError, match='not finite'):

@@ -61,7 +61,7 @@ def run(tool, *arguments, protocol=('inception_splits=2',)):
 def test_folders_lists_and_arrays_of_the_same_videos_give_the_same(tool, tmp_path, capsys):
     real, fake = write_videos(tmp_path / 'real', 8), write_videos(tmp_path / 'fake', 6, seed=1)
     by_folder = run(tool, real, fake, '--metrics', 'fvd', 'kvd', 'is')
-    assert set(by_folder['records']) == {'FVD5_6', 'KVD5_6', 'IS5_6'}
+    assert set(by_folder['records']) == {'gen/FVD5_6', 'gen/KVD5_6', 'gen/IS5_6'}
     table = capsys.readouterr().out
     assert 'FVD5_6' in table and 'f' * 12 in table and '6 clips, where the protocol' in table
     listed = tmp_path / 'list.txt'
@@ -131,7 +131,7 @@ def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
     real, fake = write_videos(tmp_path / 'real'), write_videos(tmp_path / 'fake', seed=1)
     (fake / 'clip3.avi').write_bytes(b'no video')
     (real / 'clip1.avi').write_bytes(b'')
-    record = run(tool, real, fake)['records']['FVD5_5']
+    record = run(tool, real, fake)['records']['gen/FVD5_5']
     assert record['left_out'] == 1 and record['num_real'] == 5
     assert any('1 real clips could not be read' in warning for warning in record['warnings'])
 

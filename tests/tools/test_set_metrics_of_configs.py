@@ -120,11 +120,11 @@ def test_two_processes_give_what_one_gives(runs, tmp_path, name, checkpoint, pro
         if not key.endswith('_per_frame'):
             assert together['metrics'][key] == pytest.approx(value, rel=1e-6, abs=1e-9), key
     assert list((tmp_path / 'shown' / 'vis' / 'test').glob('*.png'))
-    assert {'FVD9_7' if name == 'gen' else 'rFVD9_7'} <= alone['records'].keys()
+    assert {'gen/FVD9_7' if name == 'gen' else 'recon/rFVD9_7'} <= alone['records'].keys()
     record = next(iter(alone['records'].values()))
     assert record['protocol']['num_frames'] == 9 and record['extractor']['weights']['sha256']
     told = call([sys.executable, 'tools/analysis/report.py', str(one)])
-    assert all(f'{number} ' in told for number in alone['records'])
+    assert all(f'{number.split("/")[1]} ' in told for number in alone['records'])
     assert len(alone['checkpoint_sha256']) == 64 and 'test_cfg' in alone
 
 

@@ -21,6 +21,7 @@ class FeatureExtractor(nn.Module):
         max_frames (int | None): It sees the first so many; None for all.
         protocol_fields (tuple[str, ...]): Arguments that a :class:`Protocol` gives where the config does not.
         weights (dict | None): ``file``, ``sha256`` and ``known_as`` (None for a file unknown to us).
+        built_from (dict | None): Class and arguments, where it was built from a config.
     """
 
     name = ''
@@ -29,6 +30,7 @@ class FeatureExtractor(nn.Module):
     max_frames: int | None = None
     protocol_fields: tuple[str, ...] = ()
     weights: dict[str, Any] | None = None
+    built_from: dict[str, Any] | None = None
 
     def forward(self, video: Tensor) -> Tensor:
         """Features of clips.
@@ -103,6 +105,12 @@ def build_extractor(config: dict | FeatureExtractor, protocol: Protocol) -> Feat
         if cls is None:
             raise ValueError(f'no extractor {kind!r}: there are {", ".join(sorted(EXTRACTORS.module_dict))}')
         given = {field: getattr(protocol, field) for field in cls.protocol_fields}
-        extractor = cls(**{**given, **config})
+        arguments = {**given, **config}
+        extractor = cls(**arguments)
+        extractor.built_from = {'type': f'{cls.__module__}.{cls.__qualname__}', **arguments}
+    if not extractor.name or extractor.feature_dim < 1:
+        raise ValueError(
+            f'{type(extractor).__name__} must set name and feature_dim: results and caches are named by it'
+        )
     extractor.check_frames(protocol.num_frames)
     return extractor.eval().requires_grad_(False)
