@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
-from pvvae_plugin.registry import MODELS
+from pvvae_plugin.registry import EXTRACTORS, METRICS, MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -49,3 +49,14 @@ def test_the_loss_of_ones_own_is_a_loss():
     posterior = DiagonalGaussian(torch.zeros(1, 2, 2, 1, 1), torch.zeros(1, 2, 2, 1, 1))
     output = PredictiveOutput(video + 0.5, posterior, torch.tensor([2]), 4)
     assert loss(output, video)['loss_l1'].item() == pytest.approx(0.5)
+
+
+def test_the_extractor_of_ones_own_is_one():
+    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)[1]
+    try:
+        exec(snippet, {'__name__': 'my_module'})
+        metric = METRICS.build({'type': 'FVD', 'extractor': {'type': 'MeanColour'}, 'protocol': 'stylegan-v'})
+    finally:
+        EXTRACTORS.module_dict.pop('MeanColour', None)
+    features = metric.features.of_clips([torch.full((3, 16, 4, 4), 0.2), torch.full((3, 16, 4, 4), -1.0)])
+    assert features[0] == pytest.approx(0.2, abs=1 / 255) and features[1] == pytest.approx(-1.0)

