@@ -19,15 +19,13 @@ train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8)
 val_evaluator = [dict(type='FlowLoss')]
 
-# A test generates as many videos as the paper and compares them with real ones. The weights must be there:
-# docs/metrics.md says which. Neither guidance nor the protocol beyond frames and number are the paper's.
+# A test makes videos (_base_/generator_runtime.py) and compares them with real ones. The weights must be there:
+# docs/metrics.md says which. Of the protocol, frames and number are the paper's.
 test_dataloader = _base_.val_dataloader
-test_cfg = dict(type='GenerationLoop', num_samples=2048, batch_size=8, sampling=dict(steps=100, guidance=1.0))
-i3d = dict(type='I3DTorchScript', weights='weights/i3d_torchscript.pt')
 reference = dict(dataset=_base_.real_clips)
 test_evaluator = [
-    dict(type='FVD', extractor=i3d, protocol='paper', reference=reference),
-    dict(type='KVD', extractor=i3d, protocol='paper', reference=reference),
+    dict(type='FVD', extractor=_base_.i3d, protocol='paper', reference=reference),
+    dict(type='KVD', extractor=_base_.i3d, protocol='paper', reference=reference),
     dict(
         type='VideoInceptionScore',
         extractor=dict(type='C3D', weights='weights/conv3d_deepnetA_ucf.npz', mean='weights/mean2.npz'),

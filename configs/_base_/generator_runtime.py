@@ -13,3 +13,7 @@ custom_hooks = [
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.9999),
     dict(type='GenerationVisualizationHook', num_clips=8, steps=100),
 ]
+
+# A test makes as many videos as the paper, by its sampler, once for all metrics; guidance is ours.
+test_cfg = dict(type='GenerationLoop', num_samples=2048, batch_size=8, sampling=dict(steps=100, guidance=1.0))
+i3d = dict(type='I3DTorchScript', weights='weights/i3d_torchscript.pt')
