@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .layers import CausalConv3d, ChannelRMSNorm, Downsample, FrameAttention, ResidualBlock, Upsample
+from .memory import Memory
 
 Strides = Sequence[tuple[int, int]]
 
@@ -19,12 +20,12 @@ class _Coder(nn.Module):
 
     gradient_checkpointing = False
 
-    def run(self, block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def run(self, block: Callable[..., Tensor], x: Tensor, memory: Memory | None) -> Tensor:
         """Apply ``block``, recomputing its activations in the backward pass if asked to."""
-        if self.gradient_checkpointing and self.training and x.requires_grad:
+        if self.gradient_checkpointing and self.training and x.requires_grad and memory is None:
             # Re-entrant checkpointing cannot serve torch.autograd.grad, which the adaptive GAN weight uses.
             return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+        return block(x, memory)
 
 
 def middle(channels: int, attention: bool) -> nn.ModuleList:
@@ -70,14 +71,14 @@ class Encoder(_Coder):
         # Start with a standard deviation of 0.05, so that early decoding is not drowned in noise (ours).
         nn.init.constant_(self.out.bias[latent_channels:], -6.0)
 
-    def forward(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``."""
+    def forward(self, video: Tensor, memory: Memory | None = None) -> Tensor:
+        """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``; with ``memory`` one chunk of a video."""
         p = self.patch_size
         x = rearrange(video, 'n c t (h p) (w q) -> n (c p q) t h w', p=p, q=p) if p > 1 else video
-        x = self.stem(x)
+        x = self.stem(x, memory)
         for block in [*self.levels, *self.middle]:
-            x = self.run(block, x)
-        return self.out(F.silu(self.norm(x)))
+            x = self.run(block, x, memory)
+        return self.out(F.silu(self.norm(x)), memory)
 
 
 class Decoder(_Coder):
@@ -119,11 +120,11 @@ class Decoder(_Coder):
                 frames_per_latent *= 2
         return reach
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """``(N, C, t, h, w)`` to ``(N, 3, T, H, W)``."""
-        x = self.stem(latents)
+    def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
+        """``(N, C, t, h, w)`` to ``(N, 3, T, H, W)``; with ``memory`` one chunk of a video."""
+        x = self.stem(latents, memory)
         for block in [*self.middle, *self.levels]:
-            x = self.run(block, x)
-        x = self.out(F.silu(self.norm(x)))
+            x = self.run(block, x, memory)
+        x = self.out(F.silu(self.norm(x)), memory)
         p = self.patch_size
         return rearrange(x, 'n (c p q) t h w -> n c t (h p) (w q)', p=p, q=p) if p > 1 else x

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import Memory
+
 
 class CausalConv3d(nn.Conv3d):
     """3D convolution that sees the present and the past only.
@@ -28,8 +30,10 @@ class CausalConv3d(nn.Conv3d):
         _, kh, kw = kernel_size
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=(0, kh // 2, kw // 2))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         taps = self.kernel_size[0]
+        if memory is not None and taps > 1:
+            return super().forward(memory.extend(x, taps, self.stride[0]))
         if x.shape[2] == 1:
             # A still image: all taps but the last would meet only padding.
             return F.conv3d(x, self.weight[:, :, -1:], self.bias, self.stride, self.padding)
@@ -66,9 +70,9 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.conv2.bias)
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)), memory)
+        h = self.conv2(F.silu(self.norm2(h)), memory)
         return self.skip(x) + h
 
 
@@ -81,7 +85,8 @@ class FrameAttention(nn.Module):
         self.qkv = nn.Conv3d(channels, 3 * channels, 1)
         self.proj = nn.Conv3d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        # Frames do not see one another: there is nothing to remember.
         n, c, t, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 4, 1).reshape(n * t, 1, h * w, 3 * c)
         out = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))  # (N * T, 1, H * W, C)
@@ -98,8 +103,8 @@ class Downsample(nn.Module):
         kernel = (3 if time == 2 else 1, 3, 3)
         self.conv = CausalConv3d(in_channels, out_channels, kernel, (time, space, space))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        return self.conv(x, memory)
 
 
 class Upsample(nn.Module):
@@ -115,21 +120,24 @@ class Upsample(nn.Module):
         self.time_conv = CausalConv3d(in_channels, 2 * in_channels, (3, 1, 1)) if time == 2 else None
         self.conv = CausalConv3d(in_channels, out_channels, (1, 3, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         if self.time_conv is not None:
-            x = frames_from_channels(self.time_conv(x))
+            x = frames_from_channels(self.time_conv(x, memory), is_start=memory is None or memory.first)
         if self.space == 2:
             n, c, t, h, w = x.shape
             # The 2D path of interpolate keeps channels-last memory; frames fold into the batch without a copy.
             x = x.permute(0, 2, 1, 3, 4).reshape(n * t, c, h, w)
             x = F.interpolate(x, scale_factor=2, mode='nearest')
             x = x.reshape(n, t, c, 2 * h, 2 * w).permute(0, 2, 1, 3, 4)
-        return self.conv(x)
+        return self.conv(x, memory)
 
 
-def frames_from_channels(x: Tensor) -> Tensor:
-    """``(N, 2 C, 1 + T, H, W)`` to ``(N, C, 1 + 2 T, H, W)``: each frame gives two, the very first gives one."""
+def frames_from_channels(x: Tensor, is_start: bool = True) -> Tensor:
+    """``(N, 2 C, 1 + T, H, W)`` to ``(N, C, 1 + 2 T, H, W)``: each frame gives two, the very first gives one.
+
+    Without ``is_start`` the very first is in an earlier chunk, and ``T`` frames give ``2 T``.
+    """
     n, c, t, h, w = x.shape
     x = x.permute(0, 2, 3, 4, 1).reshape(n, t, h, w, 2, c // 2)
     x = x.permute(0, 1, 4, 2, 3, 5).reshape(n, 2 * t, h, w, c // 2)
-    return x[:, 1:].permute(0, 4, 1, 2, 3)
+    return x[:, int(is_start) :].permute(0, 4, 1, 2, 3)

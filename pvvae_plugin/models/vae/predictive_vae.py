@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
 
 from .coders import Decoder, Encoder
+from .memory import Memory, State
 from .posterior import DiagonalGaussian
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -133,16 +134,107 @@ class PredictiveVAE(BaseModule):
     def encode(self, video: Tensor) -> DiagonalGaussian:
         """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
         self.check_video(video)
+        return self._encode(video, None)
+
+    def _encode(self, video: Tensor, memory: Memory | None) -> DiagonalGaussian:
         video = video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
-        moments = self.encoder(video)
-        mean, logvar = moments.chunk(2, dim=1)
+        mean, logvar = self.encoder(video, memory).chunk(2, dim=1)
         return DiagonalGaussian(mean, logvar.clamp(-30.0, 20.0))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+        return self._decode(latents, None)
+
+    def _decode(self, latents: Tensor, memory: Memory | None) -> Tensor:
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
             raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
-        return self.decoder(latents.contiguous(memory_format=torch.channels_last_3d))
+        return self.decoder(latents.contiguous(memory_format=torch.channels_last_3d), memory)
+
+    def encode_chunk(self, video: Tensor, state: State | None = None) -> tuple[DiagonalGaussian, State]:
+        """Encode a long video a chunk at a time; all chunks together give what one pass gives.
+
+        Args:
+            video: The next frames, ``(N, 3, T, H, W)`` in [-1, 1]: first ``1 + k * p_t`` of them, then ``k * p_t``.
+            state: What the chunk before returned; None for the first.
+
+        Returns:
+            Posterior over this chunk's latents, and the state for the next one.
+
+        Raises:
+            ValueError: If the chunk has another length, or the state is of another network.
+        """
+        self._check_chunk(video, is_start=state is None)
+        memory = Memory(state)
+        return self._encode(video, memory), memory.state()
+
+    def decode_chunk(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Decode a long video a chunk at a time; all chunks together give what one pass gives.
+
+        Args:
+            latents: The next latents, raw, ``(N, C, t, h, w)``, of any length ``t``.
+            state: What the chunk before returned; None for the first.
+
+        Returns:
+            This chunk's frames, ``1 + (t - 1) * p_t`` of the first and ``t * p_t`` of each other, and the state for
+            the next one.
+
+        Raises:
+            ValueError: If the state is of another network.
+        """
+        memory = Memory(state)
+        return self._decode(latents, memory), memory.state()
+
+    def encode_stream(self, frames: Iterable[Tensor], groups_per_chunk: int = 1) -> Iterator[DiagonalGaussian]:
+        """Encode a video of any length from an iterator over its frames, in memory that does not grow with it.
+
+        Args:
+            frames: ``(N, 3, H, W)`` in [-1, 1] each, ``1 + k * p_t`` in all.
+            groups_per_chunk: Latent frames to make at once.
+
+        Yields:
+            Posteriors over ``groups_per_chunk`` latents, the last perhaps over fewer.
+
+        Raises:
+            ValueError: If frames are left over at the end that make no group.
+        """
+        if groups_per_chunk < 1:
+            raise ValueError(f'groups_per_chunk must be positive, got {groups_per_chunk}')
+        state, waiting, done = None, [], 0
+        for frame in frames:
+            waiting.append(frame)
+            wanted = groups_per_chunk * self.temporal_ratio - (0 if state else self.temporal_ratio - 1)
+            if len(waiting) == wanted:
+                posterior, state = self.encode_chunk(torch.stack(waiting, dim=2), state)
+                done, waiting = done + len(waiting), []
+                yield posterior
+        if waiting:
+            frames_to_groups(done + len(waiting), self.temporal_ratio)  # refuses frames that make no group
+            yield self.encode_chunk(torch.stack(waiting, dim=2), state)[0]
+
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Decode a video of any length from an iterator over its latents, in memory that does not grow with it.
+
+        Args:
+            latents: Raw, ``(N, C, t, h, w)`` each, of any lengths.
+
+        Yields:
+            Frames ``(N, 3, T, H, W)`` of each.
+        """
+        state = None
+        for chunk in latents:
+            video, state = self.decode_chunk(chunk, state)
+            yield video
+
+    def _check_chunk(self, video: Tensor, is_start: bool) -> None:
+        if is_start:
+            self.check_video(video)
+            return
+        if video.ndim != 5 or not video.shape[2] or video.shape[2] % self.temporal_ratio:
+            raise ValueError(
+                f'a chunk after the first has k * {self.temporal_ratio} frames, (N, 3, T, H, W), got shape '
+                f'{tuple(video.shape)}'
+            )
+        self.check_video(video[:, :, :1])
 
     def pad_latents(
         self,
