@@ -121,8 +121,8 @@ class ProxyFVD(BaseMetric):
     """Fréchet distances on features of packages that ship their weights: for development, with nothing downloaded.
 
     Not FVD, and comparable with no published number: the networks are others. ``proxy_appearance`` is of
-    EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of TransNetV2's,
-    which detects cuts and feels what flickers, jumps or stands still. ``docs/metrics.md`` shows what each reacts to.
+    EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of how TransNetV2's
+    activations change from frame to frame. ``docs/metrics.md`` shows what each reacts to.
 
     Results as those of :class:`FVD`, such as ``proxy_appearance17_256`` and ``proxy_time17_256``.
 

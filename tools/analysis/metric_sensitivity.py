@@ -263,7 +263,8 @@ def draw(distances: dict[str, Any], counts: dict[str, Any], path: Path) -> None:
             style = 'o-' if DAMAGES[name].of_time else 's--'
             axis.plot(range(len(values)), [value / values[0] for value in values], style, label=name, markersize=4)
         axis.set_xticks(range(4), ['none', 'weak', 'medium', 'strong'])
-        axis.set_yscale('log')
+        axis.set_yscale('log', base=2)
+        axis.yaxis.set_major_formatter('{x:g}')
         axis.set_title(f'{key}, {counts["clips"][1]} clips', fontsize=10)
         axis.set_ylabel('distance / that without damage')
         axis.grid(alpha=0.3, which='both')
