@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import start_processes
+from pvvae_plugin.apis import end_processes, start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
@@ -272,3 +272,4 @@ def _clip_index(entry: Entry) -> ClipIndex:
 
 if __name__ == '__main__':
     main()
+    end_processes()

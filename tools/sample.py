@@ -32,6 +32,7 @@ from pvvae_plugin.apis import (
     class_names,
     clip_geometry,
     default_num_given,
+    end_processes,
     find_sources,
     load_generator,
     read_first_frames,
@@ -208,3 +209,4 @@ def captions(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 if __name__ == '__main__':
     main()
+    end_processes()
