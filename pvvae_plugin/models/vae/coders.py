@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -78,7 +77,7 @@ class Encoder(_Coder):
         x = self.stem(x, memory)
         for block in [*self.levels, *self.middle]:
             x = self.run(block, x, memory)
-        return self.out(F.silu(self.norm(x)), memory)
+        return self.out(x, memory, self.norm)
 
 
 class Decoder(_Coder):
@@ -125,6 +124,6 @@ class Decoder(_Coder):
         x = self.stem(latents, memory)
         for block in [*self.middle, *self.levels]:
             x = self.run(block, x, memory)
-        x = self.out(F.silu(self.norm(x)), memory)
+        x = self.out(x, memory, self.norm)
         p = self.patch_size
         return rearrange(x, 'n (c p q) t h w -> n c t (h p) (w q)', p=p, q=p) if p > 1 else x

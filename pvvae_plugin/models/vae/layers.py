@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .memory import Memory
+from .ops import behind, conv3d, is_fast, norm_silu, rms_norm, upsample_conv
 
 
 class CausalConv3d(nn.Conv3d):
@@ -30,16 +31,20 @@ class CausalConv3d(nn.Conv3d):
         _, kh, kw = kernel_size
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=(0, kh // 2, kw // 2))
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        taps = self.kernel_size[0]
+    def forward(self, x: Tensor, memory: Memory | None = None, norm: ChannelRMSNorm | None = None) -> Tensor:
+        """Convolve ``x (N, C, T, H, W)``, with ``norm`` its SiLU after that norm."""
+        taps, stride = self.kernel_size[0], self.stride[0]
+        past: Tensor | int = taps - 1
+        weight = self.weight
+        if memory is not None and not memory.first and taps > 1:
+            past = memory.past(x.shape[1])
+        elif x.shape[2] == 1 and is_fast():
+            # A first frame alone: all taps but the last would meet only padding.
+            past, weight = 0, weight[:, :, -1:]
+        x = behind(past, x) if norm is None else norm_silu(x, norm.weight, past)
         if memory is not None and taps > 1:
-            return super().forward(memory.extend(x, taps, self.stride[0]))
-        if x.shape[2] == 1:
-            # A still image: all taps but the last would meet only padding.
-            return F.conv3d(x, self.weight[:, :, -1:], self.bias, self.stride, self.padding)
-        if taps > 1:
-            x = F.pad(x, (0, 0, 0, 0, taps - 1, 0))
-        return super().forward(x)
+            memory.keep(x, taps - stride)
+        return conv3d(x, weight, self.bias, self.stride)
 
 
 class ChannelRMSNorm(nn.Module):
@@ -50,10 +55,7 @@ class ChannelRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        # On channels-last memory both permutations are free, and the normalised axis is contiguous.
-        x = x.permute(0, 2, 3, 4, 1)  # (N, T, H, W, C)
-        x = F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), eps=1e-6)
-        return x.permute(0, 4, 1, 2, 3)  # (N, C, T, H, W)
+        return rms_norm(x, self.weight)
 
 
 class ResidualBlock(nn.Module):
@@ -68,12 +70,13 @@ class ResidualBlock(nn.Module):
         # Each block starts as its skip connection, the whole network as a nearly linear autoencoder (ours).
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv3d(in_channels, out_channels, 1)
+        same = in_channels == out_channels
+        self.skip = nn.Identity() if same else CausalConv3d(in_channels, out_channels, (1, 1, 1))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)), memory)
-        h = self.conv2(F.silu(self.norm2(h)), memory)
-        return self.skip(x) + h
+        h = self.conv1(x, memory, self.norm1)
+        h = self.conv2(h, memory, self.norm2)
+        return h.add_(self.skip(x))
 
 
 class FrameAttention(nn.Module):
@@ -82,8 +85,8 @@ class FrameAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = ChannelRMSNorm(channels)
-        self.qkv = nn.Conv3d(channels, 3 * channels, 1)
-        self.proj = nn.Conv3d(channels, channels, 1)
+        self.qkv = CausalConv3d(channels, 3 * channels, (1, 1, 1))
+        self.proj = CausalConv3d(channels, channels, (1, 1, 1))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         # Frames do not see one another: there is nothing to remember.
@@ -124,12 +127,8 @@ class Upsample(nn.Module):
         if self.time_conv is not None:
             x = frames_from_channels(self.time_conv(x, memory), is_start=memory is None or memory.first)
         if self.space == 2:
-            n, c, t, h, w = x.shape
-            # The 2D path of interpolate keeps channels-last memory; frames fold into the batch without a copy.
-            x = x.permute(0, 2, 1, 3, 4).reshape(n * t, c, h, w)
-            x = F.interpolate(x, scale_factor=2, mode='nearest')
-            x = x.reshape(n, t, c, 2 * h, 2 * w).permute(0, 2, 1, 3, 4)
-        return self.conv(x, memory)
+            return upsample_conv(x, self.conv.weight, self.conv.bias)
+        return self.conv(x)
 
 
 def frames_from_channels(x: Tensor, is_start: bool = True) -> Tensor:

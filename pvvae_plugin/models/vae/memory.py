@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,27 +29,28 @@ class Memory:
         self._past: Sequence[Tensor] = state or ()
         self._next: list[Tensor] = []
 
-    def extend(self, x: Tensor, taps: int, stride: int) -> Tensor:
-        """Put in front of a chunk what a temporal convolution sees of the past: zeros, or the last inputs.
-
-        Args:
-            x: Input of the convolution, ``(N, C, T, H, W)``.
-            taps: Its temporal taps.
-            stride: Its temporal stride, of which ``T`` is a multiple after the first chunk.
+    def past(self, channels: int) -> Tensor:
+        """What the next temporal convolution saw last, ``(N, C, P, H, W)``. Not for the first chunk.
 
         Raises:
             ValueError: If the state is of another network.
         """
-        if self.first:
-            x = F.pad(x, (0, 0, 0, 0, taps - 1, 0))
-        else:
-            place = len(self._next)
-            if place >= len(self._past) or self._past[place].shape[1] != x.shape[1]:
-                raise ValueError('the state is of another network than this one')
-            x = torch.cat([self._past[place], x], dim=2)
+        place = len(self._next)
+        if place >= len(self._past) or self._past[place].shape[1] != channels:
+            raise ValueError('the state is of another network than this one')
+        return self._past[place]
+
+    def keep(self, x: Tensor, num_frames: int) -> None:
+        """Remember the last frames that a temporal convolution saw, zeros where there were fewer.
+
+        Args:
+            x: What it saw, ``(N, C, T, H, W)``.
+            num_frames: How many of them it will see again.
+        """
+        missing = max(0, num_frames - x.shape[2])
         # A copy: a view would keep the whole chunk alive.
-        self._next.append(x[:, :, x.shape[2] - (taps - stride) :].clone())
-        return x
+        last = x[:, :, x.shape[2] - (num_frames - missing) :]
+        self._next.append(F.pad(last, (0, 0, 0, 0, missing, 0)) if missing else last.clone())
 
     def state(self) -> State:
         """For the next chunk.

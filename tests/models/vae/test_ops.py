@@ -1,0 +1,137 @@
+"""The fast way agrees with the plain one, and both with what they are said to compute."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pvvae_plugin.models.vae import PredictiveVAE
+from pvvae_plugin.models.vae.layers import CausalConv3d
+from pvvae_plugin.models.vae.ops import conv3d, is_fast, norm_silu, plain_path, upsample_conv
+
+CONFIG = {
+    'latent_channels': 4,
+    'encoder_widths': (8, 8, 16),
+    'decoder_widths': (8, 16, 16),
+    'encoder_blocks': 1,
+    'decoder_blocks': 1,
+    'strides': ((2, 2), (2, 2)),
+}
+
+
+def network(dtype=torch.float64, **changes):
+    torch.manual_seed(0)
+    vae = PredictiveVAE(**{**CONFIG, **changes}).to(dtype)
+    with torch.no_grad():
+        for parameter in vae.parameters():  # some begin as zeros, which would hide much
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return vae
+
+
+def results(vae, video):
+    """What forward and backward passes give."""
+    out = vae(video, torch.tensor([1, 3])[: len(video)], torch.Generator().manual_seed(1))
+    grads = torch.autograd.grad(out.reconstruction.square().sum() + out.posterior.logvar.sum(), list(vae.parameters()))
+    return [out.reconstruction, out.posterior.mean, *grads]
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+@pytest.mark.parametrize('changes', [{}, {'attention': False, 'strides': ((1, 2), (2, 1))}, {'patch_size': 2}])
+def test_network_and_its_gradients_are_those_of_the_plain_path(batch, dtype, tolerance, changes):
+    vae = network(dtype, **changes)
+    video = torch.rand(batch, 3, 9, 16, 16, dtype=dtype) * 2 - 1
+    fast = results(vae, video)
+    with plain_path():
+        plain = results(vae, video)
+    for ours, theirs in zip(fast, plain, strict=True):
+        assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1)
+
+
+def test_half_precision_is_as_near_to_float64_as_the_plain_path():
+    vae, video = network(), torch.rand(2, 3, 9, 16, 16, dtype=torch.float64) * 2 - 1
+    exact = vae.decode(vae.encode(video).mean)
+    vae, video = vae.to(torch.bfloat16), video.to(torch.bfloat16)
+    fast = vae.decode(vae.encode(video).mean)
+    with plain_path():
+        plain = vae.decode(vae.encode(video).mean)
+    ours, theirs = ((out.double() - exact).square().mean() for out in (fast, plain))
+    assert fast.dtype == torch.bfloat16 and ours < 1.5 * theirs
+
+
+def test_under_autocast_it_is_as_near_to_float32_as_the_plain_path():
+    vae, video = network(torch.float32), torch.rand(2, 3, 9, 16, 16) * 2 - 1
+    exact = results(vae, video)
+    with torch.autocast('cpu', torch.bfloat16):
+        fast = results(vae, video)
+        with plain_path():
+            plain = results(vae, video)
+    assert fast[0].dtype == plain[0].dtype == torch.bfloat16
+    ours, theirs = (sum((a - b).square().sum() for a, b in zip(out, exact, strict=True)) for out in (fast, plain))
+    assert 0 < ours < 1.5 * theirs
+
+
+def test_a_still_image_is_the_same_without_the_taps_that_meet_padding():
+    vae, image = network(), torch.rand(2, 3, 1, 16, 16, dtype=torch.float64) * 2 - 1
+    fast = vae.encode(image).mean
+    with plain_path():
+        assert (vae.encode(image).mean - fast).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize('past', [0, 2, 'frames'])
+def test_norm_and_activation_by_their_definition(past):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    frames = torch.randn(2, 5, 2, 2, 4, dtype=torch.float64, requires_grad=True)
+    normed = x / (x.square().mean(dim=1, keepdim=True) + 1e-6).sqrt() * weight.view(1, 5, 1, 1, 1)
+    expected = normed / (1 + (-normed).exp())
+    if past == 'frames':
+        expected = torch.cat([frames, expected], dim=2)
+    elif past:
+        expected = torch.cat([torch.zeros(2, 5, past, 2, 4), expected], dim=2)
+    given = frames if past == 'frames' else past
+    with torch.no_grad():
+        assert (norm_silu(x, weight, given) - expected).abs().max() < 1e-12
+    assert torch.autograd.gradcheck(norm_silu, (x, weight, given))
+
+
+def test_norm_of_zeros_is_zero():
+    assert not norm_silu(torch.zeros(1, 4, 1, 2, 2), torch.ones(4)).any()
+
+
+def test_upsampling_by_its_definition():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 2, 3, 5, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, 1, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    out = upsample_conv(x, weight, bias)
+    assert out.shape == (2, 4, 2, 6, 10)
+    for row in range(6):  # each output from the repeated input, zeros outside
+        for column in range(10):
+            value = bias.view(1, 4, 1).expand(2, 4, 2)
+            for i in range(3):
+                for j in range(3):
+                    y, z = row + i - 1, column + j - 1
+                    if 0 <= y < 6 and 0 <= z < 10:
+                        value = value + torch.einsum('dc,nct->ndt', weight[:, :, 0, i, j], x[:, :, :, y // 2, z // 2])
+            assert (out[:, :, :, row, column] - value).abs().max() < 1e-12
+    assert torch.autograd.gradcheck(upsample_conv, (x, weight, bias))
+
+
+@pytest.mark.parametrize('kernel', [(1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)])
+@pytest.mark.parametrize('stride', [(1, 1, 1), (1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize('batch', [1, 2])
+def test_convolution_of_single_and_several_clips(kernel, stride, batch):
+    torch.manual_seed(0)
+    conv = CausalConv3d(3, 4, kernel, stride)
+    x = torch.randn(batch, 3, 5, 6, 6)
+    exact = F.conv3d(x.double(), conv.weight.double(), conv.bias.double(), stride, (0, kernel[1] // 2, kernel[2] // 2))
+    assert (conv3d(x, conv.weight, conv.bias, stride) - exact).abs().max() < 1e-5
+
+
+def test_the_plain_path_ends_with_its_block():
+    assert is_fast()
+    with pytest.raises(KeyError), plain_path():
+        assert not is_fast()
+        raise KeyError
+    assert is_fast()
