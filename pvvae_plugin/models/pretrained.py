@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from pvvae_plugin import config_path
 
+# Entries of a part's config that change no result.
+IRRELEVANT = ('init_cfg', 'gradient_checkpointing', 'pixels_at_once', 'compile', 'decode_dtype', '_scope_')
+
 
 def resolve_checkpoint(path: str, setting: str | None = None) -> str:
     """A checkpoint file from a file's path or the work directory of a run.
@@ -196,7 +199,7 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
 
 def _plain(config: Mapping) -> dict:
     """Without what changes no result, and with the bare name of the type."""
-    kept = {key: value for key, value in config.items() if key not in ('init_cfg', 'gradient_checkpointing', '_scope_')}
+    kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
     kind = kept['type']
     kept['type'] = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
     return json.loads(json.dumps(kept))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -19,12 +20,20 @@ class _Coder(nn.Module):
 
     gradient_checkpointing = False
 
+    # The levels of the highest resolutions, up to this many changes of it, are those that can pass in tiles.
+    TILED_STAGES = 2
+
     def run(self, block: Callable[..., Tensor], x: Tensor, memory: Memory | None) -> Tensor:
         """Apply ``block``, recomputing its activations in the backward pass if asked to."""
         if self.gradient_checkpointing and self.training and x.requires_grad and memory is None:
             # Re-entrant checkpointing cannot serve torch.autograd.grad, which the adaptive GAN weight uses.
             return checkpoint(block, x, use_reentrant=False)
         return block(x, memory)
+
+    def run_all(self, blocks: Iterable[nn.Module], x: Tensor, memory: Memory | None) -> Tensor:
+        for block in blocks:
+            x = self.run(block, x, memory)
+        return x
 
 
 def middle(channels: int, attention: bool) -> nn.ModuleList:
@@ -37,6 +46,11 @@ def middle(channels: int, attention: bool) -> nn.ModuleList:
 
 class Encoder(_Coder):
     """Video to posterior moments.
+
+    Attributes:
+        unit: Pixels, in height and in width, for each place of the features between high and low levels.
+        halo: How many such places beside a tile its features depend on.
+        high_time: Frames that become one in the high levels.
 
     Args:
         widths: Channels at each level, from full resolution to latents; one more than there are stages.
@@ -69,14 +83,30 @@ class Encoder(_Coder):
         self.out = CausalConv3d(widths[-1], 2 * latent_channels)
         # Start with a standard deviation of 0.05, so that early decoding is not drowned in noise (ours).
         nn.init.constant_(self.out.bias[latent_channels:], -6.0)
+        self.unit, self.halo = self._context(strides)
+
+    def _context(self, strides: Strides) -> tuple[int, int]:
+        stages = [i for i, block in enumerate(self.levels) if isinstance(block, Downsample)][: self.TILED_STAGES]
+        self.split = stages[-1] + 1 if stages else 0
+        reach = 0  # in places of the resolution at hand, from the low one up
+        for block in reversed(self.levels[: self.split]):
+            reach = reach * block.space + 1 if isinstance(block, Downsample) else reach + 2
+        self.high_time, unit = (math.prod(factors) for factors in zip(*strides[: len(stages)], strict=True))
+        return self.patch_size * unit, math.ceil((reach + 1) / unit)
 
     def forward(self, video: Tensor, memory: Memory | None = None) -> Tensor:
         """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``; with ``memory`` one chunk of a video."""
+        return self.low_levels(self.high_levels(video, memory), memory)
+
+    def high_levels(self, video: Tensor, memory: Memory | None = None) -> Tensor:
+        """Video to features of the resolution below which it is not tiled: one place for ``unit`` x ``unit`` pixels."""
         p = self.patch_size
         x = rearrange(video, 'n c t (h p) (w q) -> n (c p q) t h w', p=p, q=p) if p > 1 else video
-        x = self.stem(x, memory)
-        for block in [*self.levels, *self.middle]:
-            x = self.run(block, x, memory)
+        return self.run_all(self.levels[: self.split], self.stem(x, memory), memory)
+
+    def low_levels(self, features: Tensor, memory: Memory | None = None) -> Tensor:
+        """The rest: features to moments."""
+        x = self.run_all([*self.levels[self.split :], *self.middle], features, memory)
         return self.out(x, memory, self.norm)
 
 
@@ -109,6 +139,16 @@ class Decoder(_Coder):
         self.norm = ChannelRMSNorm(widths[0])
         self.out = CausalConv3d(widths[0], 3 * patch_size**2)
         self.temporal_reach = self._temporal_reach()
+        self.unit, self.halo = self._context(strides)
+
+    def _context(self, strides: Strides) -> tuple[int, int]:
+        stages = [i for i, block in enumerate(self.levels) if isinstance(block, Upsample)][-self.TILED_STAGES :]
+        self.split = stages[0] if stages else len(self.levels)
+        reach = 1  # in places of the resolution at hand, from full resolution down
+        for block in reversed(self.levels[self.split :]):
+            reach = math.ceil((reach + 1) / block.space) if isinstance(block, Upsample) else reach + 2
+        self.high_time, unit = (math.prod(factors) for factors in zip(*strides[: len(stages)], strict=True))
+        return self.patch_size * unit, reach
 
     def _temporal_reach(self) -> float:
         reach, frames_per_latent = 0.0, 1
@@ -121,9 +161,14 @@ class Decoder(_Coder):
 
     def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
         """``(N, C, t, h, w)`` to ``(N, 3, T, H, W)``; with ``memory`` one chunk of a video."""
-        x = self.stem(latents, memory)
-        for block in [*self.middle, *self.levels]:
-            x = self.run(block, x, memory)
-        x = self.out(x, memory, self.norm)
+        return self.high_levels(self.low_levels(latents, memory), memory)
+
+    def low_levels(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
+        """Latents to features of the resolution above which they may be tiled: one place for ``unit ** 2`` pixels."""
+        return self.run_all([*self.middle, *self.levels[: self.split]], self.stem(latents, memory), memory)
+
+    def high_levels(self, features: Tensor, memory: Memory | None = None) -> Tensor:
+        """The rest: features to video."""
+        x = self.out(self.run_all(self.levels[self.split :], features, memory), memory, self.norm)
         p = self.patch_size
         return rearrange(x, 'n (c p q) t h w -> n c t (h p) (w q)', p=p, q=p) if p > 1 else x

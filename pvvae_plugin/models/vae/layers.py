@@ -102,9 +102,9 @@ class Downsample(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
-        time, space = stride
+        time, self.space = stride
         kernel = (3 if time == 2 else 1, 3, 3)
-        self.conv = CausalConv3d(in_channels, out_channels, kernel, (time, space, space))
+        self.conv = CausalConv3d(in_channels, out_channels, kernel, (time, self.space, self.space))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
         return self.conv(x, memory)

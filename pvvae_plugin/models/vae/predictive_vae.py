@@ -17,6 +17,7 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_c
 
 from .coders import Decoder, Encoder
 from .memory import Memory, State
+from .parts import decode_in_parts, encode_in_parts
 from .posterior import DiagonalGaussian
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -60,6 +61,8 @@ class PredictiveVAE(BaseModule):
         padding: What stands in for dropped latents: ``'learnable'``, one trained vector ``(C,)`` for every place and
             time (the paper's final model), or ``'gaussian'``, standard normal noise.
         gradient_checkpointing: Recompute activations in the backward pass: less memory for one more forward pass.
+        pixels_at_once: Without gradients, larger videos pass in parts of about so many pixels (clips x frames x height
+            x width), with the same result in less memory: fewer clips, then fewer frames at once, then tiles.
         init_cfg: As for every MMEngine module.
 
     Attributes:
@@ -82,6 +85,7 @@ class PredictiveVAE(BaseModule):
         attention: bool = True,
         padding: str = 'learnable',
         gradient_checkpointing: bool = False,
+        pixels_at_once: int = 17 * 256 * 256,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -96,6 +100,9 @@ class PredictiveVAE(BaseModule):
             )
         if padding not in ('learnable', 'gaussian'):
             raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
+        if pixels_at_once < 1:
+            raise ValueError(f'pixels_at_once must be positive, got {pixels_at_once}')
+        self.pixels_at_once = pixels_at_once
         self.latent_channels = latent_channels
         self.temporal_ratio = math.prod(time for time, _ in strides)
         self.spatial_ratio = patch_size * math.prod(space for _, space in strides)
@@ -127,28 +134,45 @@ class PredictiveVAE(BaseModule):
                 below = max(1, length // self.spatial_ratio) * self.spatial_ratio
                 raise ValueError(
                     f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
-                    f'resize or crop to {below} or {below + self.spatial_ratio}'
+                    f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
                 )
         return frames_to_groups(video.shape[2], self.temporal_ratio)
+
+    def pad_sides(self, video: Tensor) -> Tensor:
+        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
+
+        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+        """
+        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
+        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
 
     def encode(self, video: Tensor) -> DiagonalGaussian:
         """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
         self.check_video(video)
-        return self._encode(video, None)
+        if torch.is_grad_enabled() or video[:, 0].numel() <= self.pixels_at_once:
+            return self._encode(video, None)
+        clips = video.split(max(1, self.pixels_at_once // video[0, 0].numel()))
+        return _posterior(torch.cat([encode_in_parts(self, self._prepare(clip)) for clip in clips]))
 
     def _encode(self, video: Tensor, memory: Memory | None) -> DiagonalGaussian:
-        video = video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
-        mean, logvar = self.encoder(video, memory).chunk(2, dim=1)
-        return DiagonalGaussian(mean, logvar.clamp(-30.0, 20.0))
+        return _posterior(self.encoder(self._prepare(video), memory))
+
+    def _prepare(self, video: Tensor) -> Tensor:
+        return video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
-        return self._decode(latents, None)
+        latents = self._check_latents(latents)
+        frames = groups_to_frames(latents.shape[2], self.temporal_ratio)
+        pixels = frames * latents.shape[3] * latents.shape[4] * self.spatial_ratio**2
+        if torch.is_grad_enabled() or len(latents) * pixels <= self.pixels_at_once:
+            return self.decoder(latents)
+        return torch.cat([decode_in_parts(self, part) for part in latents.split(max(1, self.pixels_at_once // pixels))])
 
-    def _decode(self, latents: Tensor, memory: Memory | None) -> Tensor:
+    def _check_latents(self, latents: Tensor) -> Tensor:
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
             raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
-        return self.decoder(latents.contiguous(memory_format=torch.channels_last_3d), memory)
+        return latents.contiguous(memory_format=torch.channels_last_3d)
 
     def encode_chunk(self, video: Tensor, state: State | None = None) -> tuple[DiagonalGaussian, State]:
         """Encode a long video a chunk at a time; all chunks together give what one pass gives.
@@ -182,7 +206,7 @@ class PredictiveVAE(BaseModule):
             ValueError: If the state is of another network.
         """
         memory = Memory(state)
-        return self._decode(latents, memory), memory.state()
+        return self.decoder(self._check_latents(latents), memory), memory.state()
 
     def encode_stream(self, frames: Iterable[Tensor], groups_per_chunk: int = 1) -> Iterator[DiagonalGaussian]:
         """Encode a video of any length from an iterator over its frames, in memory that does not grow with it.
@@ -316,6 +340,11 @@ class PredictiveVAE(BaseModule):
     def denormalize_latents(self, latents: Tensor) -> Tensor:
         """Inverse of :meth:`normalize_latents`."""
         return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
+
+
+def _posterior(moments: Tensor) -> DiagonalGaussian:
+    mean, logvar = moments.chunk(2, dim=1)
+    return DiagonalGaussian(mean, logvar.clamp(-30.0, 20.0))
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
