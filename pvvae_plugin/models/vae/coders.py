@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -29,6 +30,13 @@ class _Coder(nn.Module):
             # Re-entrant checkpointing cannot serve torch.autograd.grad, which the adaptive GAN weight uses.
             return checkpoint(block, x, use_reentrant=False)
         return block(x, memory)
+
+    def compile_blocks(self) -> None:
+        """Compile every block; each shape that it meets is compiled once."""
+        # Blocks of one class share one cache, with an entry for each width, of which torch allows few by default.
+        torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 256)
+        for block in [self.stem, *self.levels, *self.middle, self.out]:
+            block.compile(dynamic=False)
 
     def run_all(self, blocks: Iterable[nn.Module], x: Tensor, memory: Memory | None) -> Tensor:
         for block in blocks:

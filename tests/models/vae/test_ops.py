@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pvvae_plugin.models.vae import PredictiveVAE
+from pvvae_plugin.models.vae.guards import known_fault
 from pvvae_plugin.models.vae.layers import CausalConv3d
 from pvvae_plugin.models.vae.ops import conv3d, is_fast, norm_silu, plain_path, upsample_conv
 
@@ -29,9 +30,10 @@ def network(dtype=torch.float64, **changes):
 
 def results(vae, video):
     """What forward and backward passes give."""
-    out = vae(video, torch.tensor([1, 3])[: len(video)], torch.Generator().manual_seed(1))
-    grads = torch.autograd.grad(out.reconstruction.square().sum() + out.posterior.logvar.sum(), list(vae.parameters()))
-    return [out.reconstruction, out.posterior.mean, *grads]
+    counts = torch.tensor([1, 3])[-len(video) :]
+    out = vae(video, counts, torch.Generator().manual_seed(1))
+    loss = out.reconstruction.square().sum() + out.posterior.kl(counts)
+    return [out.reconstruction, out.posterior.mean[-1], *torch.autograd.grad(loss, list(vae.parameters()))]
 
 
 @pytest.mark.parametrize('batch', [1, 2])
@@ -135,3 +137,66 @@ def test_the_plain_path_ends_with_its_block():
         assert not is_fast()
         raise KeyError
     assert is_fast()
+
+
+def test_compiled_blocks_cover_encoding_and_decoding(monkeypatch):
+    calls = []
+
+    def backend(graph, _):
+        calls.append(graph)
+        return graph
+
+    compile_block = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **kw: compile_block(self, backend=backend, **kw))
+    eager, compiled = network(attention=True), network(attention=True, compile=True)
+    video = torch.rand(2, 3, 9, 16, 16, dtype=torch.float64) * 2 - 1
+    for ours, theirs in zip(results(compiled, video), results(eager, video), strict=True):
+        assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max().clamp(min=1)
+    assert (
+        len(calls)
+        == len([*eager.encoder.levels, *eager.encoder.middle, *eager.decoder.levels, *eager.decoder.middle]) + 4
+    )
+    with torch.no_grad():
+        parts = [posterior.mean for posterior in compiled.encode_stream(video.unbind(2))]
+        assert (torch.cat(parts, dim=2) - eager.encode(video).mean).abs().max() < 1e-10
+
+
+@torch.no_grad()
+def test_decoding_in_half_precision_is_close_and_encoding_stays_exact():
+    vae, half = network(torch.float32), network(torch.float32, decode_dtype='bfloat16')
+    video = torch.rand(2, 3, 5, 16, 16) * 2 - 1
+    latents = half.encode(video).mean
+    assert torch.equal(latents, vae.encode(video).mean)
+    exact, rounded = vae.decode(latents), half.decode(latents)
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).norm() < 0.03 * exact.norm()
+    with torch.enable_grad():
+        assert torch.equal(half.decode(latents), exact)
+    with pytest.raises(ValueError, match="decode_dtype must be 'bfloat16' or None, got 'half'"):
+        network(decode_dtype='half')
+
+
+@pytest.mark.parametrize(
+    ('version', 'cudnn', 'message'),
+    [
+        ('2.9.0+cu128', 91002, 'torch 2.9.0 never'),
+        ('2.9.0', 91500, 'torch 2.9.0 never'),
+        ('2.9.1+cu130', 91300, 'cuDNN 9.13 for'),
+        ('2.10.0', 91002, '9.15 or later'),
+        ('2.9.1', 91500, None),
+        ('2.8.0+cu128', 91002, 'wrongly'),
+        ('2.7.1', 90501, None),
+        ('2.11.0+cu128', 91900, None),
+        ('2.12.0a0+git12', 91501, None),
+        ('2.13.0+cpu', None, None),
+    ],
+)
+def test_versions_known_to_be_bad_are_told(version, cudnn, message):
+    found = known_fault(version, cudnn)
+    assert found is None if message is None else message in found
+
+
+def test_a_network_built_with_a_bad_version_warns(monkeypatch):
+    monkeypatch.setattr('pvvae_plugin.models.vae.predictive_vae.fault_here', lambda: 'torch 2.9.0 never')
+    with pytest.warns(UserWarning, match=r'torch 2\.9\.0 never'):
+        network()
