@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
 from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.structures import VideoDataSample
+
+from .handover import share_with_main_process
 
 META_KEYS = ('path', 'fps', 'label', 'draw_key', 'num_observed_groups', 'substituted_path')
 
@@ -18,10 +21,20 @@ class PackClip(BaseTransform):
 
     ``inputs`` is a uint8 tensor ``(3, T, H, W)``, a quarter of the bytes to the device that floats would be; the data
     preprocessor scales it to [-1, 1] there. ``data_samples`` is a :class:`VideoDataSample` with what the results hold
-    of its meta information.
+    of its meta information. In a worker of a data loader ``inputs`` lies in shared memory.
     """
 
     def transform(self, results: dict) -> dict:
-        frames = np.ascontiguousarray(results['frames'].transpose(3, 0, 1, 2))  # (3, T, H, W)
+        inputs = share_with_main_process(torch.from_numpy(_channels_first(results['frames'])))
         metainfo = {key: results[key] for key in META_KEYS if key in results}
-        return {'inputs': torch.from_numpy(frames), 'data_samples': VideoDataSample(metainfo=metainfo)}
+        return {'inputs': inputs, 'data_samples': VideoDataSample(metainfo=metainfo)}
+
+
+def _channels_first(frames: np.ndarray) -> np.ndarray:
+    """``(T, H, W, 3)`` to ``(3, T, H, W)``: OpenCV's loops take a fraction of the time of NumPy's transposed copy."""
+    planes = np.empty((3, *frames.shape[:3]), np.uint8)
+    for frame, targets in zip(frames, planes.swapaxes(0, 1), strict=True):
+        if frame.strides[1] < 0:  # mirrored
+            frame = cv2.flip(frame[:, ::-1], 1)
+        cv2.split(frame, list(targets))
+    return planes

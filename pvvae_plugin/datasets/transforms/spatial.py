@@ -34,7 +34,10 @@ class ResizeClip(BaseTransform):
             # The short side is exactly `size`: min() of the two rounds to it.
             shape = (max(size, round(width * scale)), max(size, round(height * scale)))
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-            results['frames'] = np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])
+            resized = np.empty((len(frames), shape[1], shape[0], 3), np.uint8)
+            for frame, target in zip(frames, resized, strict=True):
+                cv2.resize(frame, shape, dst=target, interpolation=method)
+            results['frames'] = resized
         return results
 
 
