@@ -10,8 +10,6 @@ from mmcv.transforms import BaseTransform
 from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.structures import VideoDataSample
 
-from .handover import share_with_main_process
-
 META_KEYS = ('path', 'fps', 'label', 'draw_key', 'num_observed_groups', 'substituted_path')
 
 
@@ -21,11 +19,11 @@ class PackClip(BaseTransform):
 
     ``inputs`` is a uint8 tensor ``(3, T, H, W)``, a quarter of the bytes to the device that floats would be; the data
     preprocessor scales it to [-1, 1] there. ``data_samples`` is a :class:`VideoDataSample` with what the results hold
-    of its meta information. In a worker of a data loader ``inputs`` lies in shared memory.
+    of its meta information.
     """
 
     def transform(self, results: dict) -> dict:
-        inputs = share_with_main_process(torch.from_numpy(_channels_first(results['frames'])))
+        inputs = torch.from_numpy(_channels_first(results['frames']))
         metainfo = {key: results[key] for key in META_KEYS if key in results}
         return {'inputs': inputs, 'data_samples': VideoDataSample(metainfo=metainfo)}
 
