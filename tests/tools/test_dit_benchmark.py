@@ -12,7 +12,8 @@ TOKENS, CHANNELS = 5 * 16 * 16, 64
 
 
 @pytest.fixture
-def tool():
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     spec = importlib.util.spec_from_file_location('dit_benchmark', SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -17,21 +17,17 @@ computes twice is counted once. The matrix rate is that of one large square prod
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import platform
-import re
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
 import torch
+from timing import machine, matrix_product, measure, milliseconds, now, summary, versions
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -133,29 +129,6 @@ def draw_weights(model: nn.Module) -> None:
             parameter.normal_(std=0.02, generator=generator)
 
 
-def measure(calls: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call, in turn, after two rounds that are not counted."""
-    wait = torch.cuda.synchronize if device == 'cuda' else (lambda: None)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-2, repeats):
-        for name, call in calls.items():
-            wait()
-            start = time.perf_counter()
-            call()
-            wait()
-            seconds[name].append(time.perf_counter() - start)
-        progress = 'warm-up' if turn < 0 else f'{turn + 1}/{repeats}'
-        print(f'  {progress}', end='\r' if turn + 1 < repeats else '\n', flush=True)
-    return {name: values[2:] for name, values in seconds.items()}
-
-
-def matrix_product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """A large square product and its operations."""
-    side = 8192 if device == 'cuda' else 1024
-    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-    return lambda: a @ b, 2 * side**3
-
-
 def memory(call: Callable[[], object], model: nn.Module, device: str) -> int:
     """Bytes: on a GPU the most allocated in a step, this model's weights included; else what autograd keeps of it."""
     if device == 'cuda':
@@ -199,8 +172,7 @@ def compare(args: argparse.Namespace) -> dict:
         seconds = measure({**calls, 'product': product}, args.repeats, args.device)
         rates[which] = product_flop / statistics.median(seconds.pop('product'))
         for name, values in seconds.items():
-            summary = {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
-            results[name].setdefault('seconds', {})[which] = summary
+            results[name].setdefault('seconds', {})[which] = summary(values)
             if args.device == 'cuda' or which == 'training step' and not args.compile:
                 models[name].zero_grad(set_to_none=True)
                 results[name].setdefault('bytes', {})[which] = memory(calls[name], models[name], args.device)
@@ -220,15 +192,10 @@ def ratios(results: dict) -> dict:
 
 def facts(args: argparse.Namespace) -> dict:
     """Where, when and how."""
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    machine = f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)'
-    if args.device == 'cuda':
-        machine = torch.cuda.get_device_name()
     return {
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
-        'machine': machine,
-        'versions': {name: importlib.metadata.version(name) for name in ('torch', 'diffusers')},
+        'date': now(),
+        'machine': machine(args.device),
+        'versions': versions('torch', 'diffusers'),
         'command': 'python tools/benchmarks/dit.py ' + ' '.join(args.argv),
         **{name: getattr(args, name) for name in ('device', 'size', 'batch', 'dtype', 'repeats', 'compile')},
         'parameters_of_XL': num_parameters(build('LatentDiT', 'XL', 'meta')),
@@ -246,12 +213,11 @@ def table(report: dict) -> str:
     for which in PASSES:
         for name, model in report['models'].items():
             times, flop = model['seconds'][which], model['flop'][which]
-            spread = ' ({min:.1f} to {max:.1f})'.format(**{k: 1e3 * v for k, v in times.items()})
             rate = flop / times['median']
             size = model.get('bytes', {}).get(which)
             per_step, per_flop = report['ratios'][which].values()
             lines.append(
-                f'| {which}, {name} | {model["parameters"] / 1e6:.1f} M | {1e3 * times["median"]:.1f}{spread} '
+                f'| {which}, {name} | {model["parameters"] / 1e6:.1f} M | {milliseconds(times)} '
                 f'| {flop / 1e9:.1f} | {rate / 1e12:.3f} | {rate / report["matrix_flop_per_second"][which]:.0%} '
                 f'| {"" if size is None else f"{size / 2**30:.2f}"} '
                 + ('| | |' if name == 'Latte' else f'| {per_step:.2f}x | {per_flop:.2f}x |')

@@ -1,0 +1,101 @@
+"""What the benchmarks share: calls timed in turn, what tensors take, and where it was measured."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def measure(calls: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each call, in turn, after two rounds that are not counted."""
+    wait = torch.cuda.synchronize if device == 'cuda' else (lambda: None)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(-2, repeats):
+        for name, call in calls.items():
+            wait()
+            start = time.perf_counter()
+            call()
+            wait()
+            seconds[name].append(time.perf_counter() - start)
+        progress = 'warm-up' if turn < 0 else f'{turn + 1}/{repeats}'
+        print(f'  {progress}', end='\r' if turn + 1 < repeats else '\n', flush=True)
+    return {name: values[2:] for name, values in seconds.items()}
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
+
+
+def milliseconds(times: Mapping[str, float]) -> str:
+    return '{median:.1f} ({min:.1f} to {max:.1f})'.format(**{key: 1e3 * value for key, value in times.items()})
+
+
+def matrix_product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """A large square product and its operations."""
+    side = 8192 if device == 'cuda' else 1024
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype)
+    return lambda: a @ b, 2 * side**3
+
+
+def machine(device: str) -> str:
+    if device == 'cuda':
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
+    return f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)'
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
+
+
+def versions(*names: str) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def peak_bytes(call: Callable[[], object], device: str) -> int:
+    """The most that a call takes beyond what there was before.
+
+    On a GPU what torch allocated, workspaces included. On a CPU the tensors that its operations return, counted as they
+    come and go: what an operation takes within itself is not seen there.
+    """
+    if device == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with _LiveBytes() as live:
+        call()
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = operation(*args, **(kwargs or {}))
+        before = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if torch.is_tensor(leaf)}
+        for leaf in tree_leaves(out):
+            if not torch.is_tensor(leaf):
+                continue
+            storage = leaf.untyped_storage()
+            if storage._cdata not in self._sizes and storage._cdata not in before:
+                self._sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._sizes.pop, storage._cdata, None)
+                self.peak = max(self.peak, sum(self._sizes.values()))
+        return out
