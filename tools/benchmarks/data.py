@@ -245,7 +245,8 @@ def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
     clips = [clip for batch in batches for clip in batch]
     # The loader hands batches to its workers in turn.
     shares = [[clip for batch in batches[i :: args.workers] for clip in batch] for i in range(args.workers)]
-    with multiprocessing.Pool(args.workers, prepare_process, (cv2.getNumThreads(),)) as pool:
+    # Not forked: decord and OpenCV, which this process has used by now, may wait for threads that a fork lacks.
+    with multiprocessing.get_context('spawn').Pool(args.workers, prepare_process, (cv2.getNumThreads(),)) as pool:
         calls = {
             LOADER: partial(read_by_loader, loader),
             PLAIN: partial(read_by_loader, plain_loader(batches, loader)),
