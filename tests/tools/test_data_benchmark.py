@@ -49,17 +49,10 @@ def test_decord_gives_the_frames_of_the_loader(tool, tmp_path):
 
 
 def test_numbers_add_up(tool, tmp_path):
-    command = [
-        sys.executable,
-        ROOT / 'tools' / 'benchmarks' / 'data.py',
-        '--config',
-        CONFIG,
-        '--batches',
-        '1',
-        '--repeats',
-        '3',
-    ]
-    command += ['--json', str(tmp_path / 'data.json')]
+    tool.make_videos(tmp_path)
+    script = ROOT / 'tools' / 'benchmarks' / 'data.py'
+    command = [sys.executable, script, '--config', CONFIG, '--data', tmp_path, '--batches', '1', '--repeats', '3']
+    command += ['--json', tmp_path / 'data.json']
     printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     report = json.loads((tmp_path / 'data.json').read_text())
     assert report['clips'] == 2 * 1 * 4 and report['frames'] == 17 and report['sizes'] == ['64 x 64']
@@ -74,7 +67,7 @@ def test_numbers_add_up(tool, tmp_path):
         assert float(worker) == pytest.approx(median / 2, abs=0.1)
         if name.strip() in report['ratios']:
             assert float(reached.split()[0]) == pytest.approx(report['ratios'][name.strip()]['median'], abs=0.01)
-    assert 'torch' in printed and 'decord' in printed and '3 of 30 x 72 x 96, made here' in printed
+    assert 'torch' in printed and 'decord' in printed
 
 
 def test_ratios_are_of_neighbours_in_time(tool):
