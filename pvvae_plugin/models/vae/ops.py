@@ -119,8 +119,22 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]
         images = F.conv2d(_as_images(x), weight[:, :, 0], bias, stride[1:], padding[1:])
         return _as_video(images, x.shape[0])
     if _torch_would_avoid_onednn(x):
+        if torch.is_grad_enabled():  # the backward pass would avoid it, too
+            return _tap_by_tap(x, weight, bias, stride)
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
+
+
+def _tap_by_tap(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]) -> Tensor:
+    """The same as a sum of 2D convolutions of frames, one for each tap in time."""
+    taps, padding = weight.shape[2], (weight.shape[3] // 2, weight.shape[4] // 2)
+    frames = (x.shape[2] - taps) // stride[0] + 1
+    total = None
+    for tap in range(taps):
+        seen = _as_images(x[:, :, tap : tap + (frames - 1) * stride[0] + 1 : stride[0]])
+        images = F.conv2d(seen, weight[:, :, tap], None if tap else bias, stride[1:], padding)
+        total = images if total is None else total + images
+    return _as_video(total, x.shape[0])
 
 
 def _torch_would_avoid_onednn(x: Tensor) -> bool:
