@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -45,8 +46,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=64, help='height and width in pixels (default: 64)')
     parser.add_argument('--groups-per-chunk', type=int, default=4, help='latent frames at once (default: 4)')
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
     for name, value in (
         ('lengths', min(args.lengths)),
         ('size', args.size),
@@ -93,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
     name = torch.cuda.get_device_name() if args.device != 'cpu' else f'CPU, {torch.get_num_threads()} threads'
     print(f'torch {torch.__version__}, {name}, {platform.machine()}; {args.groups_per_chunk} latent frames a chunk')
     print('| frames | seconds | frames a second | peak MiB | over the shortest |\n|---|---|---|---|---|')
-    first = None
+    first, rows = None, []
     for length in sorted(args.lengths):
         command = [sys.executable, __file__, *(argv if argv is not None else sys.argv[1:]), '--child', str(length)]
         environment = {**os.environ, 'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '65536'}
@@ -102,8 +106,11 @@ def main(argv: list[str] | None = None) -> None:
             sys.exit(f'error: {length} frames: {(done.stderr.strip().splitlines() or ["killed"])[-1]}')
         found = json.loads(done.stdout.strip().splitlines()[-1])
         first = first or found['bytes']
+        rows.append({'frames': length, **found, 'over the shortest': found['bytes'] / first})
         rate, mebibytes = length / found['seconds'], found['bytes'] / 2**20
         print(f'| {length} | {found["seconds"]:.2f} | {rate:.1f} | {mebibytes:.0f} | {found["bytes"] / first:.3f} |')
+    if args.json:
+        args.json.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,68 @@
+"""All benchmarks in one call: one that fails or hangs costs its own rows, and the table says so."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'all.py'
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    spec = importlib.util.spec_from_file_location('all_benchmarks', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_table_of_what_ran_and_what_did_not(tool, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'good.py').write_text(
+        'import pathlib, sys\nout = sys.argv[sys.argv.index("--json") + 1]\n'
+        'pathlib.Path(out).write_text(\'{"rows": [{"x": 1}, {"x": 1.25}]}\')\n'
+    )
+    (tmp_path / 'bad.py').write_text('import sys\nsys.exit("error: no diffusers")\n')
+    (tmp_path / 'slow.py').write_text('import time\ntime.sleep(60)\n')
+    rows = [tool.at_least('more', 1.2, 'rows', '-1', 'x'), tool.at_most('less', 1.2, 'rows', '-1', 'x')]
+    runs = [tool.Run(name, f'{name}.py', '', '', rows) for name in ('good', 'bad', 'slow', 'late')]
+    monkeypatch.setattr(tool, 'FOLDER', tmp_path)
+    monkeypatch.setattr(tool, 'RUNS', runs)
+    with pytest.raises(SystemExit) as ended:
+        tool.main(['--tiny', '--out', str(tmp_path / 'out'), '--seconds', '1.5'])
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert '| more | 1.250 | >= 1.2 | yes |' in printed and '| less | 1.250 | <= 1.2 | no |' in printed
+    assert '| more | | >= 1.2 | failed: error: no diffusers |' in printed
+    assert '| more | | >= 1.2 | stopped after 1 s |' in printed
+    assert '| more | | >= 1.2 | not run: no time left |' in printed
+    assert json.loads((tmp_path / 'out' / 'good.json').read_text())['rows'][1]['x'] == 1.25
+
+
+def test_scripts_know_the_arguments_they_are_given(tool, monkeypatch):
+    """Those for a GPU, too, which nobody runs here."""
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: find_spec('json' if name == 'diffusers' else name))
+    for run in tool.RUNS:
+        spec = importlib.util.spec_from_file_location(run.name, SCRIPT.parent / run.script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for arguments in (run.arguments, run.tiny):
+            assert module.parse_args([*arguments.split(), '--json', 'x.json'])
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--out', 'x'], 'give either --device cuda, or --tiny on a CPU'),
+        (['--device', 'cuda', '--tiny', '--out', 'x'], 'give either --device cuda, or --tiny on a CPU'),
+        (['--tiny', '--out', 'x', '--seconds', '0'], '--seconds must be positive, got 0'),
+        (['--tiny'], 'required: --out'),
+    ],
+)
+def test_errors(tool, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        tool.parse_args(arguments)
+    assert message in capsys.readouterr().err
