@@ -10,6 +10,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 
 from pvvae_plugin.engine.cost import backbone_cost
+from pvvae_plugin.models.vae.layers import Upsample
 from pvvae_plugin.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 
@@ -157,8 +158,13 @@ def test_cost_of_a_convolution_only_network_against_counting_by_hand(tiny_vae_co
 
         return hook
 
+    def count_upsampling(module, inputs, output):  # nine taps meet four places, and are merged
+        total['decoder'] += 2 * 4 * module.conv.in_channels * output.numel()
+
     for part in total:
         for module in getattr(vae, part).modules():
+            if isinstance(module, Upsample):
+                module.register_forward_hook(count_upsampling)
             if isinstance(module, torch.nn.Conv3d):
                 module.register_forward_hook(count(part))
     with torch.no_grad():
