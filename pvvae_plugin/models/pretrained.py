@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pvvae_plugin import config_path
 
-# Entries of a part's config that change no result.
+# Entries of a part's config that make no other network of it.
 IRRELEVANT = ('init_cfg', 'gradient_checkpointing', 'pixels_at_once', 'compile', 'decode_dtype', '_scope_')
 
 
@@ -198,7 +198,7 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
 
 
 def _plain(config: Mapping) -> dict:
-    """Without what changes no result, and with the bare name of the type."""
+    """Without what makes no other network, and with the bare name of the type."""
     kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
     kind = kept['type']
     kept['type'] = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]

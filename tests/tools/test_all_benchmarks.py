@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'all.py'
-
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location('all_benchmarks', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_benchmark):
+    return load_benchmark('all')
 
 
 def test_one_table_of_what_ran_and_what_did_not(tool, tmp_path, monkeypatch, capsys):
@@ -40,15 +34,13 @@ def test_one_table_of_what_ran_and_what_did_not(tool, tmp_path, monkeypatch, cap
     assert json.loads((tmp_path / 'out' / 'good.json').read_text())['rows'][1]['x'] == 1.25
 
 
-def test_scripts_know_the_arguments_they_are_given(tool, monkeypatch):
+def test_scripts_know_the_arguments_they_are_given(tool, load_benchmark, monkeypatch):
     """Those for a GPU, too, which nobody runs here."""
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: find_spec('json' if name == 'diffusers' else name))
     for run in tool.RUNS:
-        spec = importlib.util.spec_from_file_location(run.name, SCRIPT.parent / run.script)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_benchmark(Path(run.script).stem)
         for arguments in (run.arguments, run.tiny):
             assert module.parse_args([*arguments.split(), '--json', 'x.json'])
 

@@ -1,6 +1,5 @@
 """The benchmark of the training loader: all read the same clips, its numbers add up, mistakes end it with a line."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,11 +15,8 @@ CONFIG = str(ROOT / 'configs' / 'pvvae_folder64.py')
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location('data_benchmark', ROOT / 'tools' / 'benchmarks' / 'data.py')
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, 'data_benchmark', module)  # processes look the functions they are given up there
-    spec.loader.exec_module(module)
+def tool(load_benchmark, monkeypatch):
+    module = load_benchmark('data')
     for name, value in {'WIDTH': 96, 'HEIGHT': 72, 'NUM_FRAMES': 30, 'NUM_VIDEOS': 3}.items():
         monkeypatch.setattr(module, name, value)
     return module

@@ -1,23 +1,16 @@
 """The benchmark of LatentDiT: its numbers add up, and it says what it lacks before it measures."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'dit.py'
 TOKENS, CHANNELS = 5 * 16 * 16, 64
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location('dit_benchmark', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_benchmark):
+    return load_benchmark('dit')
 
 
 def forward_flop(depth, width):

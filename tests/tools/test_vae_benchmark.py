@@ -1,8 +1,6 @@
 """The benchmark of the VAE: it counts the operations that touch data, and its numbers add up."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,16 +8,10 @@ from torch import nn
 
 from pvvae_plugin.models.vae.layers import CausalConv3d, Upsample
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'vae.py'
-
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    spec = importlib.util.spec_from_file_location('vae_benchmark', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_benchmark):
+    return load_benchmark('vae')
 
 
 def ones(layer):

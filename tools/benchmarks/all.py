@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timing import machine, now, versions
+from common import machine, now, versions
 
 FOLDER = Path(__file__).parent
 
@@ -122,9 +124,12 @@ def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
     report.unlink(missing_ok=True)
     command = [sys.executable, str(FOLDER / run.script), *arguments.split(), '--json', str(report)]
     with log.open('w') as file:
+        done = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=max(1.0, seconds))
+            done.wait(max(1.0, seconds))
         except subprocess.TimeoutExpired:
+            os.killpg(done.pid, signal.SIGKILL)  # with the processes that it started
+            done.wait()
             return f'stopped after {seconds:.0f} s'
     if done.returncode:
         lines = log.read_text().strip().splitlines() or ['no word']

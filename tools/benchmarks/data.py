@@ -26,14 +26,11 @@ import json
 import multiprocessing
 import os
 import platform
-import re
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from functools import partial
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
@@ -43,6 +40,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
+from common import check_arguments, now, processor, summary
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -229,10 +227,6 @@ def measure(calls: dict[str, Callable[[], int]], num_clips: int, repeats: int) -
     return rates
 
 
-def summarize(values: list[float]) -> dict[str, float]:
-    return {'median': statistics.median(values), 'min': min(values), 'max': max(values)}
-
-
 def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
     """Everything measured.
 
@@ -255,7 +249,7 @@ def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
         }
         rates = measure(calls, len(clips), args.repeats)
     ratios = {
-        name: summarize([ours / theirs for ours, theirs in zip(rates[LOADER], rates[name], strict=True)])
+        name: summary([ours / theirs for ours, theirs in zip(rates[LOADER], rates[name], strict=True)])
         for name in (PLAIN, ALONE, DECODING)
     }
     return {
@@ -263,7 +257,7 @@ def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
         'files': len({clip.path for clip in clips}),
         'frames': len(clips[0].frames),
         'sizes': sorted({' x '.join(map(str, clip.size)) for clip in clips}),
-        'clips_per_second': {name: summarize(values) for name, values in rates.items()},
+        'clips_per_second': {name: summary(values) for name, values in rates.items()},
         'ratios': ratios,
     }
 
@@ -272,11 +266,9 @@ def facts(args: argparse.Namespace) -> dict:
     """Where, when and how."""
     import decord
 
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
     return {
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
-        'machine': f'{names[0] if names else platform.machine()}, {os.cpu_count()} core(s)',
+        'date': now(),
+        'machine': f'{processor()}, {os.cpu_count()} core(s)',
         'versions': {'torch': torch.__version__, 'decord': decord.__version__, 'opencv': cv2.__version__},
         'command': 'python tools/benchmarks/data.py ' + ' '.join(args.argv),
         **{name: getattr(args, name) for name in ('config', 'workers', 'batches', 'repeats')},
@@ -313,15 +305,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
-    for name in ('workers', 'batches', 'repeats'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
+    check_arguments(parser, args, ('workers', 'batches', 'repeats'))
     if not Path(args.config).is_file():
         parser.error(f'--config {args.config}: no such file')
     if args.data and not args.data.is_dir():
         parser.error(f'--data {args.data}: no such folder')
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
     if importlib.util.find_spec('decord') is None:
         parser.error('decord, which is the one to compare with, is missing: pip install decord')
     return args

@@ -27,9 +27,19 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from timing import machine, matrix_product, measure, milliseconds, now, summary, versions
+from common import (
+    check_arguments,
+    kept_bytes,
+    machine,
+    matrix_product,
+    measure,
+    milliseconds,
+    now,
+    peak_bytes,
+    summary,
+    versions,
+)
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from pvvae_plugin.models.dit import LatentDiT
@@ -132,22 +142,8 @@ def draw_weights(model: nn.Module) -> None:
 def memory(call: Callable[[], object], model: nn.Module, device: str) -> int:
     """Bytes: on a GPU the most allocated in a step, this model's weights included; else what autograd keeps of it."""
     if device == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before + sum(p.nbytes for p in model.parameters())
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        call()
-    return sum(kept.values())
+        return peak_bytes(call, device) + sum(p.nbytes for p in model.parameters())
+    return kept_bytes(call, model)
 
 
 def compare(args: argparse.Namespace) -> dict:
@@ -238,13 +234,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args.argv = sys.argv[1:] if argv is None else argv
     if args.batch is None:
         args.batch = 8 if args.device == 'cuda' else 1
-    for name in ('batch', 'repeats'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+    check_arguments(parser, args, ('batch', 'repeats'))
     if importlib.util.find_spec('diffusers') is None:
         parser.error('diffusers, whose model is the one to compare with, is missing: pip install -e ".[benchmarks]"')
     return args

@@ -22,22 +22,26 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from timing import machine, measure, milliseconds, now, peak_bytes, summary, versions
+from common import (
+    SMALL_VAE,
+    check_arguments,
+    check_clip,
+    kept_bytes,
+    machine,
+    measure,
+    milliseconds,
+    now,
+    peak_bytes,
+    summary,
+    versions,
+)
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from pvvae_plugin.models.losses import PredictiveReconLoss
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
-SIZES = {
-    'small': {
-        'latent_channels': 16,
-        'encoder_widths': (32, 64, 128, 128, 128),
-        'decoder_widths': (48, 96, 192, 192, 192),
-    },
-    'paper': {},
-}
+SIZES = {'small': SMALL_VAE, 'paper': {}}
 NONE, DROP, LONGEST, SAVING = 'no dropping', 'r = 1', 'r = 1, up to the longest', 'no dropping, checkpointed'
 
 
@@ -48,22 +52,6 @@ def step(vae: PredictiveVAE, video: Tensor, counts: Tensor | None, autocast: boo
         output = vae(video, counts)
         losses = PredictiveReconLoss()(output, video)
     sum(value for name, value in losses.items() if name.startswith('loss')).backward()
-
-
-def kept_bytes(vae: PredictiveVAE, call: partial) -> int:
-    """Bytes that autograd keeps between the passes, weights aside."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in vae.parameters()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        call()
-    return sum(kept.values())
 
 
 def compare(args: argparse.Namespace) -> dict:
@@ -93,7 +81,7 @@ def compare(args: argparse.Namespace) -> dict:
     }
     rows = {}
     for name, call in calls.items():
-        size = peak_bytes(call, 'cuda') if args.device == 'cuda' else kept_bytes(vae, call)
+        size = peak_bytes(call, 'cuda') if args.device == 'cuda' else kept_bytes(call, vae)
         rows[name] = {
             'seconds': summary(seconds[name]),
             'of no dropping': statistics.median(seconds[name]) / statistics.median(seconds[NONE]),
@@ -130,17 +118,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
-    for name in ('batch', 'frames', 'side', 'repeats'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
-    if args.frames % 4 != 1:
-        parser.error(f'--frames must be 1 + 4 k, got {args.frames}')
-    if args.side % 16:
-        parser.error(f'--side must divide by 16, got {args.side}')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+    check_arguments(parser, args, ('batch', 'frames', 'side', 'repeats'))
+    check_clip(parser, args)
     return args
 
 

@@ -29,7 +29,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import machine, matrix_product, measure, milliseconds, now, peak_bytes, summary, versions
+from common import (
+    SMALL_VAE,
+    check_arguments,
+    check_clip,
+    machine,
+    matrix_product,
+    measure,
+    milliseconds,
+    now,
+    peak_bytes,
+    summary,
+    versions,
+)
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,16 +51,7 @@ from pvvae_plugin.models.vae.layers import CausalConv3d, Upsample
 
 # Ours, then Wan's; 'paper' is the default of PredictiveVAE and Wan2.2's own size.
 SIZES = {
-    'small': (
-        {
-            'latent_channels': 16,
-            'encoder_widths': (32, 64, 128, 128, 128),
-            'decoder_widths': (48, 96, 192, 192, 192),
-            'encoder_blocks': 2,
-            'decoder_blocks': 3,
-        },
-        {'base_dim': 32, 'decoder_base_dim': 48, 'z_dim': 16},
-    ),
+    'small': (SMALL_VAE, {'base_dim': 32, 'decoder_base_dim': 48, 'z_dim': 16}),
     'paper': ({}, {'base_dim': 160, 'decoder_base_dim': 256, 'z_dim': 48}),
 }
 PASSES = ('encode', 'decode')
@@ -57,8 +60,6 @@ NAMES = ('PredictiveVAE', 'AutoencoderKLWan')
 
 class Wan(nn.Module):
     """diffusers' model in the layout of Wan2.2's VAE, with our interface."""
-
-    temporal_ratio, spatial_ratio = 4, 16
 
     def __init__(self, z_dim: int, **widths: int) -> None:
         super().__init__()
@@ -78,7 +79,6 @@ class Wan(nn.Module):
             latents_mean=[0.0] * z_dim,
             latents_std=[1.0] * z_dim,
         )
-        self.latent_channels = z_dim
 
     def encode(self, video: Tensor) -> Tensor:
         return self.network.encode(video).latent_dist.mean
@@ -88,6 +88,8 @@ class Wan(nn.Module):
 
 
 class Ours(PredictiveVAE):
+    """Ours, whose ``encode`` gives what Wan's does."""
+
     def encode(self, video: Tensor) -> Tensor:
         return super().encode(video).mean
 
@@ -129,8 +131,8 @@ def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
         product = batch * (whole(outputs=done + count) - whole(outputs=done))
         for axis in (-2, -1):
             inner, outer = x.shape[axis], out.shape[axis]
-            padded_before = x.ndim == 4 and stride[-1] == 2 and not isinstance(layer, CausalConv3d)
-            if padded_before:  # Wan's strided layers get a row and a column of zeros at the far side
+            padded_behind = x.ndim == 4 and stride[-1] == 2
+            if padded_behind:  # Wan's strided layers get a row and a column of zeros at the far side
                 product *= taps(inner - 1, outer, kernel[axis], stride[axis], 0)
             else:
                 product *= taps(inner, outer, kernel[axis], stride[axis], kernel[axis] // 2)
@@ -304,17 +306,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     cuda = args.device == 'cuda'
     args.batch = args.batch if args.batch is not None else 4 if cuda else 1 if args.size == 'paper' else 2
     args.side = args.side if args.side is not None else 256 if cuda else 64
-    for name in ('batch', 'frames', 'side', 'repeats'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
-    if args.frames % 4 != 1:
-        parser.error(f'--frames must be 1 + 4 k, got {args.frames}')
-    if args.side % 16:
-        parser.error(f'--side must divide by 16, got {args.side}')
-    if cuda and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+    check_arguments(parser, args, ('batch', 'frames', 'side', 'repeats'))
+    check_clip(parser, args)
     if importlib.util.find_spec('diffusers') is None:
         parser.error('diffusers, whose model is the one to compare with, is missing: pip install -e ".[benchmarks]"')
     return args

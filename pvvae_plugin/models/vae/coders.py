@@ -39,6 +39,7 @@ class _Coder(nn.Module):
             block.compile(dynamic=False)
 
     def run_all(self, blocks: Iterable[nn.Module], x: Tensor, memory: Memory | None) -> Tensor:
+        """:meth:`run` one block after another."""
         for block in blocks:
             x = self.run(block, x, memory)
         return x
@@ -55,11 +56,6 @@ def middle(channels: int, attention: bool) -> nn.ModuleList:
 class Encoder(_Coder):
     """Video to posterior moments.
 
-    Attributes:
-        unit: Pixels, in height and in width, for each place of the features between high and low levels.
-        halo: How many such places beside a tile its features depend on.
-        high_time: Frames that become one in the high levels.
-
     Args:
         widths: Channels at each level, from full resolution to latents; one more than there are stages.
         num_blocks: Residual blocks at each level.
@@ -67,6 +63,11 @@ class Encoder(_Coder):
         patch_size: Side of the squares of pixels that the stem folds into channels; 1 for none.
         latent_channels: Channels of the latents; the output has twice as many (mean, log-variance).
         attention: Whether the middle has attention within each frame.
+
+    Attributes:
+        unit: Pixels, in height and in width, for each place of the features between high and low levels.
+        halo: How many such places beside a tile its features depend on.
+        high_time: Frames that become one in the high levels.
     """
 
     def __init__(
@@ -91,16 +92,16 @@ class Encoder(_Coder):
         self.out = CausalConv3d(widths[-1], 2 * latent_channels)
         # Start with a standard deviation of 0.05, so that early decoding is not drowned in noise (ours).
         nn.init.constant_(self.out.bias[latent_channels:], -6.0)
-        self.unit, self.halo = self._context(strides)
+        self._set_tiling(strides)
 
-    def _context(self, strides: Strides) -> tuple[int, int]:
+    def _set_tiling(self, strides: Strides) -> None:
         stages = [i for i, block in enumerate(self.levels) if isinstance(block, Downsample)][: self.TILED_STAGES]
         self.split = stages[-1] + 1 if stages else 0
         reach = 0  # in places of the resolution at hand, from the low one up
         for block in reversed(self.levels[: self.split]):
             reach = reach * block.space + 1 if isinstance(block, Downsample) else reach + 2
         self.high_time, unit = (math.prod(factors) for factors in zip(*strides[: len(stages)], strict=True))
-        return self.patch_size * unit, math.ceil((reach + 1) / unit)
+        self.unit, self.halo = self.patch_size * unit, math.ceil((reach + 1) / unit)
 
     def forward(self, video: Tensor, memory: Memory | None = None) -> Tensor:
         """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``; with ``memory`` one chunk of a video."""
@@ -147,16 +148,16 @@ class Decoder(_Coder):
         self.norm = ChannelRMSNorm(widths[0])
         self.out = CausalConv3d(widths[0], 3 * patch_size**2)
         self.temporal_reach = self._temporal_reach()
-        self.unit, self.halo = self._context(strides)
+        self._set_tiling(strides)
 
-    def _context(self, strides: Strides) -> tuple[int, int]:
+    def _set_tiling(self, strides: Strides) -> None:
         stages = [i for i, block in enumerate(self.levels) if isinstance(block, Upsample)][-self.TILED_STAGES :]
         self.split = stages[0] if stages else len(self.levels)
         reach = 1  # in places of the resolution at hand, from full resolution down
         for block in reversed(self.levels[self.split :]):
             reach = math.ceil((reach + 1) / block.space) if isinstance(block, Upsample) else reach + 2
         self.high_time, unit = (math.prod(factors) for factors in zip(*strides[: len(stages)], strict=True))
-        return self.patch_size * unit, reach
+        self.unit, self.halo = self.patch_size * unit, reach
 
     def _temporal_reach(self) -> float:
         reach, frames_per_latent = 0.0, 1

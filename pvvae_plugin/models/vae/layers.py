@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .memory import Memory
-from .ops import behind, conv3d, is_fast, norm_silu, rms_norm, upsample_conv
+from .ops import conv3d, is_fast, norm_silu, prepend, rms_norm, upsample_conv
 
 
 class CausalConv3d(nn.Conv3d):
@@ -41,7 +41,7 @@ class CausalConv3d(nn.Conv3d):
         elif x.shape[2] == 1 and is_fast():
             # A first frame alone: all taps but the last would meet only padding.
             past, weight = 0, weight[:, :, -1:]
-        x = behind(past, x) if norm is None else norm_silu(x, norm.weight, past)
+        x = prepend(past, x) if norm is None else norm_silu(x, norm.weight, past)
         if memory is not None and taps > 1:
             memory.keep(x, taps - stride)
         return conv3d(x, weight, self.bias, self.stride)

@@ -34,7 +34,7 @@ def is_fast() -> bool:
     return _fast
 
 
-def behind(past: Tensor | int, x: Tensor) -> Tensor:
+def prepend(past: Tensor | int, x: Tensor) -> Tensor:
     """Put frames in front of ``x (N, C, T, H, W)``: those given, or that many of zeros."""
     if isinstance(past, int):
         return F.pad(x, (0, 0, 0, 0, past, 0)) if past else x
@@ -64,7 +64,7 @@ def norm_silu(x: Tensor, weight: Tensor, past: Tensor | int = 0) -> Tensor:
     """
     # A compiler fuses the plain form by itself, and cannot look into ours.
     if not _fast or torch.compiler.is_compiling():
-        return behind(past, F.silu(rms_norm(x, weight)))
+        return prepend(past, F.silu(rms_norm(x, weight)))
     if isinstance(past, int):
         return _NormSiLU.apply(x, weight, None, past)
     return _NormSiLU.apply(x, weight, past, past.shape[2])

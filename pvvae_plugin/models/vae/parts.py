@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,11 +26,15 @@ Part = Callable[[Tensor, Memory | None], Tensor]
 
 
 def encode_in_parts(vae: PredictiveVAE, video: Tensor) -> Tensor:
-    """Moments of clips ``(N, 3, T, H, W)``, in chunks of frames or in tiles where ``vae.pixels_at_once`` wants it."""
+    """Moments ``(N, 2 C, t, h, w)`` of clips ``(N, 3, T, H, W)``, in parts where ``vae.pixels_at_once`` wants it."""
+    return _by_clips(partial(_encode_few, vae), video, vae.pixels_at_once // math.prod(video.shape[2:]))
+
+
+def _encode_few(vae: PredictiveVAE, video: Tensor) -> Tensor:
     encoder, ratio = vae.encoder, vae.temporal_ratio
-    group = len(video) * ratio * video.shape[3] * video.shape[4]
     if video[:, 0].numel() <= vae.pixels_at_once:
         return encoder(video)
+    group = ratio * video.shape[3] * video.shape[4]  # of the one clip that is left
     if group <= vae.pixels_at_once:
         frames = vae.pixels_at_once // group * ratio
         return in_chunks(encoder, video, frames - ratio + 1, frames)
@@ -47,12 +52,21 @@ def encode_in_parts(vae: PredictiveVAE, video: Tensor) -> Tensor:
 
 
 def decode_in_parts(vae: PredictiveVAE, latents: Tensor) -> Tensor:
-    """Videos of latents ``(N, C, t, h, w)``, in chunks or in tiles where ``vae.pixels_at_once`` wants it."""
+    """Videos ``(N, 3, T, H, W)`` of latents ``(N, C, t, h, w)``, in parts where ``vae.pixels_at_once`` wants it."""
+    return _by_clips(partial(_decode_few, vae), latents, vae.pixels_at_once // _pixels(vae, latents))
+
+
+def _pixels(vae: PredictiveVAE, latents: Tensor) -> int:
+    """Of the video of one clip's latents."""
+    groups, h, w = latents.shape[2:]
+    return groups_to_frames(groups, vae.temporal_ratio) * h * w * vae.spatial_ratio**2
+
+
+def _decode_few(vae: PredictiveVAE, latents: Tensor) -> Tensor:
     decoder, ratio = vae.decoder, vae.temporal_ratio
-    n, _, groups, h, w = latents.shape
-    group = n * ratio * h * w * vae.spatial_ratio**2
-    if group // ratio * groups_to_frames(groups, ratio) <= vae.pixels_at_once:
+    if len(latents) * _pixels(vae, latents) <= vae.pixels_at_once:
         return decoder(latents)
+    group = ratio * latents.shape[3] * latents.shape[4] * vae.spatial_ratio**2  # of the one clip that is left
     if group <= vae.pixels_at_once:
         count = vae.pixels_at_once // group
         return in_chunks(decoder, latents, count, count)
@@ -66,6 +80,11 @@ def decode_in_parts(vae: PredictiveVAE, latents: Tensor) -> Tensor:
         zoom_in=1,
         zoom_out=decoder.unit,
     )
+
+
+def _by_clips(part: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
+    outputs = [part(clips) for clips in x.split(max(1, at_once))]
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
 def in_chunks(part: Part, x: Tensor, first: int, others: int) -> Tensor:

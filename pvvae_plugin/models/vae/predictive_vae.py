@@ -166,10 +166,9 @@ class PredictiveVAE(BaseModule):
     def encode(self, video: Tensor) -> DiagonalGaussian:
         """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
         self.check_video(video)
-        if torch.is_grad_enabled() or video[:, 0].numel() <= self.pixels_at_once:
+        if torch.is_grad_enabled():
             return self._encode(video, None)
-        clips = video.split(max(1, self.pixels_at_once // video[0, 0].numel()))
-        return _posterior(torch.cat([encode_in_parts(self, self._prepare(clip)) for clip in clips]))
+        return _posterior(encode_in_parts(self, self._prepare(video)))
 
     def _encode(self, video: Tensor, memory: Memory | None) -> DiagonalGaussian:
         return _posterior(self.encoder(self._prepare(video), memory))
@@ -186,11 +185,7 @@ class PredictiveVAE(BaseModule):
 
     def _decode(self, latents: Tensor) -> Tensor:
         latents = self._check_latents(latents)
-        frames = groups_to_frames(latents.shape[2], self.temporal_ratio)
-        pixels = frames * latents.shape[3] * latents.shape[4] * self.spatial_ratio**2
-        if torch.is_grad_enabled() or len(latents) * pixels <= self.pixels_at_once:
-            return self.decoder(latents)
-        return torch.cat([decode_in_parts(self, part) for part in latents.split(max(1, self.pixels_at_once // pixels))])
+        return self.decoder(latents) if torch.is_grad_enabled() else decode_in_parts(self, latents)
 
     def _check_latents(self, latents: Tensor) -> Tensor:
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:

@@ -44,6 +44,15 @@ def test_parts_give_the_whole(layout):
             assert (part - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
+@torch.no_grad()
+def test_parts_in_float32():
+    vae, video = network().float(), torch.rand(2, 3, 9, 64, 32) * 2 - 1
+    whole = in_parts(vae, video, 10**9)
+    for pixels in (9 * 64 * 32, 5 * 64 * 32, 4 * 40**2):
+        for part, expected in zip(in_parts(vae, video, pixels), whole, strict=True):
+            assert (part - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 @pytest.mark.parametrize('coder', ['encoder', 'decoder'])
 @torch.no_grad()
 def test_tiles_have_the_context_they_need_and_no_more(coder):

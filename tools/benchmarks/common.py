@@ -1,7 +1,8 @@
-"""What the benchmarks share: calls timed in turn, what tensors take, and where it was measured."""
+"""What the benchmarks share: calls timed in turn, what tensors take, where it was measured, and checks of arguments."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import platform
 import re
@@ -13,8 +14,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+# Of PredictiveVAE: the layout of the paper's network, small enough for a CPU.
+SMALL_VAE = {
+    'latent_channels': 16,
+    'encoder_widths': (32, 64, 128, 128, 128),
+    'decoder_widths': (48, 96, 192, 192, 192),
+}
 
 
 def measure(calls: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
@@ -51,9 +61,13 @@ def matrix_product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object
 def machine(device: str) -> str:
     if device == 'cuda':
         return torch.cuda.get_device_name()
+    return f'{processor()}, {torch.get_num_threads()} thread(s)'
+
+
+def processor() -> str:
     info = Path('/proc/cpuinfo')
     names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    return f'{names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)'
+    return names[0] if names else platform.machine()
 
 
 def now() -> str:
@@ -79,6 +93,41 @@ def peak_bytes(call: Callable[[], object], device: str) -> int:
     with _LiveBytes() as live:
         call()
     return live.peak
+
+
+def kept_bytes(call: Callable[[], object], model: nn.Module) -> int:
+    """Bytes that autograd keeps for the backward passes of a call, the model's weights aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        call()
+    return sum(kept.values())
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, positive: Sequence[str]) -> None:
+    """End with a line if a number is not positive, torch lacks the GPU of ``--device``, or ``--json`` has no folder."""
+    for name in positive:
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
+    if getattr(args, 'device', 'cpu') == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
+    if args.json and not args.json.parent.is_dir():
+        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+
+
+def check_clip(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with a line if ``--frames`` or ``--side`` do not fit a VAE that divides them by 4 and 16."""
+    if args.frames % 4 != 1:
+        parser.error(f'--frames must be 1 + 4 k, got {args.frames}')
+    if args.side % 16:
+        parser.error(f'--side must divide by 16, got {args.side}')
 
 
 class _LiveBytes(TorchDispatchMode):
