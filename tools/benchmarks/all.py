@@ -90,7 +90,7 @@ RUNS = [
         'vae_compiled',
         'vae.py',
         f'{BEST} --repeats 7 --compile',
-        TINY_VAE,
+        f'{TINY_VAE} --compile',
         [at_least('encode + decode, ours compiled: Wan takes, times', 2, 'ratios', 'both', 'per clip')],
     ),
     Run(
