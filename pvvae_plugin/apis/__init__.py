@@ -5,6 +5,7 @@ from .generation import load_generator, resolve_labels
 from .given_frames import default_num_given, find_sources, read_first_frames
 from .launch import add_launch_arguments, end_processes, load_config, start_processes
 from .sample_folder import SampleFolder
+from .video_input import stream_frames
 
 __all__ = [
     'SampleFolder',
@@ -19,4 +20,5 @@ __all__ = [
     'read_first_frames',
     'resolve_labels',
     'start_processes',
+    'stream_frames',
 ]

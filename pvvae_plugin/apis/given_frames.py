@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -17,6 +16,7 @@ from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
 from .clip_facts import frame_interval, spatial_steps
+from .video_input import as_video, cover
 
 
 def find_sources(path: str) -> list[str]:
@@ -78,22 +78,11 @@ def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size:
 
         frames, _ = read_clip(source, choose_frames)
         if transforms is None:
-            frames = _cover(frames, size)
+            frames = cover(frames, size)
         else:
             results = {'frames': frames, 'path': source, 'rng': np.random.default_rng(0)}
             for transform in transforms:
                 results = transform(results)
             frames = results['frames']
-        clips.append(torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2))))
-    return torch.stack(clips).float() / 127.5 - 1
-
-
-def _cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames ``(T, H, W, 3)`` resized to cover ``size``, the middle of them."""
-    height, width = frames.shape[1:3]
-    scale = max(size[0] / height, size[1] / width)
-    shape = (max(size[1], round(width * scale)), max(size[0], round(height * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    frames = np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])
-    top, left = (frames.shape[1] - size[0]) // 2, (frames.shape[2] - size[1]) // 2
-    return frames[:, top : top + size[0], left : left + size[1]]
+        clips.append(as_video(frames))
+    return torch.cat(clips)

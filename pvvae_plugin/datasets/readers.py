@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -30,6 +30,7 @@ VIDEO_EXTENSIONS = (
 )
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 BACKENDS = ('auto', 'decord', 'opencv')
+FRAMES_AT_ONCE = 16  # of a video that is read from end to end
 
 # FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -95,6 +96,10 @@ class DecordReader:
         except Exception as error:
             raise ClipError(self.path, f'decord: {_first_line(error)}') from error
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), FRAMES_AT_ONCE):
+            yield from self.read(range(start, min(start + FRAMES_AT_ONCE, len(self))))
+
 
 class OpenCVReader:
     """Reads by OpenCV, from the first frame on.
@@ -153,6 +158,15 @@ class OpenCVReader:
             raise ClipError(self.path, 'OpenCV: the frame size changes within the clip')
         return np.stack([frames[index] for index in indices])
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        capture = self._open()
+        for position in range(len(self)):
+            ok, frame = capture.read()
+            if not ok:
+                raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        capture.release()
+
     def _open(self) -> cv2.VideoCapture:
         # Only FFmpeg: for a name like "clip001.mp4" other backends look for a sequence of images.
         options = [cv2.CAP_PROP_N_THREADS, 1]
@@ -199,6 +213,9 @@ class ImageReader:
             raise ClipError(self.path, f'an image has only frame 0, asked for {list(indices)}')
         return np.stack([self._frame] * len(indices))
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield self._frame
+
 
 def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader | ImageReader:
     """Open a video or an image.
@@ -208,8 +225,9 @@ def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader 
         backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, and OpenCV where decord is not installed or fails.
 
     Returns:
-        A reader: ``len(reader)``, ``reader.fps``, ``reader.times``, ``reader.read(indices)``. A decord reader may
-        still fail to read.
+        A reader: ``len(reader)``, ``reader.fps``, ``reader.times``, ``reader.read(indices)``, and ``iter(reader)``
+        over all frames, uint8 RGB ``(H, W, 3)``, few of which are in memory at once. A decord reader may still fail
+        to read.
 
     Raises:
         ClipError: If the file cannot be opened.

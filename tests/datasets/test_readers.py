@@ -35,6 +35,14 @@ def test_frames_are_those_of_sequential_decoding(tmp_path, write_video, backend,
     assert frames[0, :, 0, 0].mean() > 200  # red, so RGB
 
 
+@pytest.mark.parametrize('backend', ['decord', 'opencv'])
+def test_reading_from_end_to_end(tmp_path, write_video, backend):
+    path = write_video(tmp_path / 'a.mp4', num_frames=37)
+    frames = list(open_video(path, backend))
+    assert len(frames) == 37
+    assert np.abs(np.stack(frames).astype(int) - decoded(path)).mean() < 2
+
+
 @pytest.mark.parametrize('backend', ['auto', 'decord', 'opencv'])
 @pytest.mark.parametrize('content', [b'', b'hello\n' * 100, bytes(range(256)) * 20])
 def test_what_is_no_video(tmp_path, backend, content):
