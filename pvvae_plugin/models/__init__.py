@@ -3,7 +3,7 @@ from .discriminators import PatchDiscriminator3D
 from .dit import LatentDiT
 from .latent_video_generator import LatentVideoGenerator
 from .losses import LPIPS, AdversarialLoss, PredictiveReconLoss
-from .vae import DiagonalGaussian, PredictiveOutput, PredictiveVAE
+from .vae import DiagonalGaussian, PredictiveOutput, PredictiveVAE, VideoVAE
 from .video_autoencoder import VideoAutoencoder
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     'PredictiveVAE',
     'VideoAutoencoder',
     'VideoDataPreprocessor',
+    'VideoVAE',
 ]

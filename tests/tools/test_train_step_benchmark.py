@@ -42,7 +42,7 @@ def test_steps_differ_in_nothing_but_their_name(tool):
     vae = tool.PredictiveVAE(**tool.SIZES['small']).train()
     video, gradients = torch.rand(3, 3, 9, 32, 32) * 2 - 1, []
     for compiled, checkpointed in ((False, False), (True, False), (False, True)):
-        vae.compiled = compiled
+        vae.encodes_longest = compiled
         vae.encoder.gradient_checkpointing = vae.decoder.gradient_checkpointing = checkpointed
         torch.manual_seed(1)  # of the posterior's noise
         tool.step(vae, video, torch.tensor([3, 1, 2]), autocast=False)

@@ -67,7 +67,7 @@ def compare(args: argparse.Namespace) -> dict:
     run = partial(step, vae, video, autocast=args.dtype == 'bfloat16')
 
     def row(name: str, turns: itertools.cycle) -> None:
-        vae.compiled = name == LONGEST
+        vae.encodes_longest = name == LONGEST
         vae.encoder.gradient_checkpointing = vae.decoder.gradient_checkpointing = name == SAVING
         run(counts=next(turns) if 'r = 1' in name else None)
 
