@@ -29,7 +29,7 @@ from pvvae_plugin.apis import end_processes, start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
-from pvvae_plugin.models.pretrained import load_backbone, resolve_checkpoint
+from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import DATASETS, MODELS
 
 # What a generator's data does not have: the mirrored view is encoded apart, and a clip played backwards shows another
@@ -48,7 +48,11 @@ class Entry(NamedTuple):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a VAE or of a generator: model.backbone and the data set are used')
-    parser.add_argument('checkpoint', help='checkpoint file, or the work directory of a run (its last checkpoint)')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
+        'a DiffusersVAE reads by itself',
+    )
     parser.add_argument('out_dir', type=Path, help='folder for the latents')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
     parser.add_argument('--clips-per-video', type=int, default=1, help='clips drawn from each video (default: 1)')
@@ -74,11 +78,10 @@ def main(argv: list[str] | None = None) -> None:
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}), distributed=args.launcher != 'none')
     start_processes(args.launcher)
-    backbone = MODELS.build(cfg.model.backbone).requires_grad_(False).eval()
-    vae_sha256 = load_backbone(backbone, args.checkpoint)
+    backbone, weights = build_backbone(cfg.model.backbone, args.checkpoint)
     backbone_hash = latent_shards.backbone_hash(cfg.model.backbone)
     if args.verify:
-        latents = LatentDataset(args.out_dir, vae_sha256, backbone_hash, verify=True)
+        latents = LatentDataset(args.out_dir, weights['sha256'], backbone_hash, verify=True)
         print(f'{args.out_dir}: {len(latents)} clips in {len(latents.manifest["shards"])} shards, all whole')
         return
 
@@ -86,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     videos = [dataset.get_data_info(index) for index in range(len(dataset))]
     # Everything that the entries and their places follow from: shards that differ in any of it must not be mixed.
     source = {
-        'checkpoint_sha256': vae_sha256,
+        'checkpoint_sha256': weights['sha256'],
         'backbone_hash': backbone_hash,
         'dataset_hash': latent_shards.config_sha256(dataset_config),
         'videos_hash': latent_shards.config_sha256([[video['path'], video.get('label')] for video in videos]),
@@ -108,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
             'package_version': __version__,
             'source': source,
             'config': args.config,
-            'checkpoint': resolve_checkpoint(args.checkpoint),
+            'checkpoint': weights['path'],
             'temporal_ratio': backbone.temporal_ratio,
             'spatial_ratio': backbone.spatial_ratio,
             'classes': list(classes) if classes else None,
@@ -119,6 +122,17 @@ def main(argv: list[str] | None = None) -> None:
         manifest = latent_shards.write_manifest(args.out_dir, records, facts)
         skipped = f', {len(manifest["skipped"])} unreadable ones left out' if manifest['skipped'] else ''
         print(f'\n{manifest["num_clips"]} clips in {args.out_dir / latent_shards.MANIFEST}{skipped}')
+
+
+def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, str]]:
+    """The VAE in evaluation mode, and ``path`` and ``sha256`` of its weights."""
+    if checkpoint == OWN_WEIGHTS:
+        check_brings_weights(config)
+    backbone = MODELS.build(config).requires_grad_(False).eval()
+    if checkpoint == OWN_WEIGHTS:
+        return backbone, backbone.source
+    path = resolve_checkpoint(checkpoint)
+    return backbone, {'path': path, 'sha256': load_backbone(backbone, path)}
 
 
 def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]:

@@ -21,17 +21,22 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config
-from pvvae_plugin.models.pretrained import check_checkpoint, resolve_checkpoint
+from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_launch_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file, or the work directory of a run (its last checkpoint)')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
+        'a DiffusersVAE reads by itself',
+    )
     parser.add_argument('--out', metavar='JSON', help='write the metrics and what they were measured on to this file')
     parser.add_argument('--show-dir', metavar='DIR', help='write strips and videos of the first clips here')
     return parser.parse_args()
@@ -49,8 +54,15 @@ def configure(args: argparse.Namespace) -> Config:
     for name in ('dataloader', 'evaluator', 'cfg'):
         if cfg.get(f'test_{name}') is None:
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
-    cfg.load_from, cfg.resume = resolve_checkpoint(args.checkpoint), False
-    check_checkpoint(cfg.load_from)
+    cfg.resume = False
+    if args.checkpoint == OWN_WEIGHTS:
+        check_brings_weights(cfg.model.backbone)
+        if 'head' in cfg.model:
+            raise ValueError(f'{cfg.filename} is of a generator, whose head needs a checkpoint')
+        cfg.load_from = None
+    else:
+        cfg.load_from = resolve_checkpoint(args.checkpoint)
+        check_checkpoint(cfg.load_from)
     if args.show_dir:
         drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
         hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] in drawing]
@@ -60,16 +72,18 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def provenance(cfg: Config) -> dict[str, Any]:
+def provenance(cfg: Config, own_weights: dict[str, str] | None) -> dict[str, Any]:
     """What a number needs beside it to be compared later."""
-    checkpoint = Path(cfg.load_from)
+    source = own_weights
+    if cfg.load_from:
+        source = {'path': cfg.load_from, 'sha256': hashlib.sha256(Path(cfg.load_from).read_bytes()).hexdigest()}
     return {
         'config': str(cfg.filename),
         'overrides': cfg.get('command_line_overrides') or {},
         'dataset': cfg.test_dataloader.dataset.to_dict(),
         'test_cfg': cfg.test_cfg.to_dict(),
-        'checkpoint': cfg.load_from,
-        'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
+        'checkpoint': source['path'],
+        'checkpoint_sha256': source['sha256'],
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
@@ -92,7 +106,8 @@ def main() -> None:
             for metric in runner.test_evaluator.metrics
             for name, record in getattr(metric, 'records', {}).items()
         }
-        content = {'metrics': metrics, 'records': records, **provenance(cfg)}
+        unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        content = {'metrics': metrics, 'records': records, **provenance(cfg, unwrapped.backbone.source)}
         out.write_text(json.dumps(content, indent=2, default=str) + '\n')
         print(f'metrics written to {out}')
 

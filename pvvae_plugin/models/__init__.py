@@ -3,10 +3,11 @@ from .discriminators import PatchDiscriminator3D
 from .dit import LatentDiT
 from .latent_video_generator import LatentVideoGenerator
 from .losses import LPIPS, AdversarialLoss, PredictiveReconLoss
-from .vae import DiagonalGaussian, PredictiveOutput, PredictiveVAE, VideoVAE
+from .vae import DiagonalGaussian, DiffusersVAE, PredictiveOutput, PredictiveVAE, VideoVAE
 from .video_autoencoder import VideoAutoencoder
 
 __all__ = [
+    'DiffusersVAE',
     'LPIPS',
     'AdversarialLoss',
     'DiagonalGaussian',

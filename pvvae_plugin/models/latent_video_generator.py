@@ -33,8 +33,8 @@ class LatentVideoGenerator(BaseModel):
 
     Args:
         backbone: Config of a VAE with the interface of :class:`PredictiveVAE`; never trained here.
-        backbone_checkpoint: Checkpoint or work directory of the run that trained it. None leaves it as built, which
-            only a test wants.
+        backbone_checkpoint: Checkpoint or work directory of the run that trained it. None for a backbone that reads
+            weights by itself, as :class:`DiffusersVAE` does.
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
         times: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
         class_dropout: Share of training clips whose class is hidden, so that guidance has an unconditional model.
@@ -46,7 +46,7 @@ class LatentVideoGenerator(BaseModel):
     Attributes:
         optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
-        backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's checkpoint.
+        backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LatentVideoGenerator(BaseModel):
         if backbone_checkpoint is not None:
             resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
-        self.backbone_source = None
+        self.backbone_source = self.backbone.source
         if backbone_checkpoint is not None:
             sha256 = load_backbone(self.backbone, backbone_checkpoint)
             self.backbone_source = {'path': backbone_checkpoint, 'sha256': sha256}

@@ -17,7 +17,32 @@ from torch import Tensor, nn
 from pvvae_plugin import config_path
 
 # Entries of a part's config that make no other network of it.
-IRRELEVANT = ('init_cfg', 'gradient_checkpointing', 'pixels_at_once', 'compile', 'decode_dtype', '_scope_')
+IRRELEVANT = (
+    'init_cfg',
+    'gradient_checkpointing',
+    'pixels_at_once',
+    'compile',
+    'decode_dtype',
+    'pretrained',
+    'subfolder',
+    'download',
+    '_scope_',
+)
+
+OWN_WEIGHTS = 'pretrained'  # on a command line, in place of a checkpoint: those that the backbone reads by itself
+
+
+def check_brings_weights(backbone: Mapping) -> None:
+    """Refuse a config of a VAE that reads no weights by itself where none are given.
+
+    Raises:
+        ValueError: If it is of such a VAE.
+    """
+    if 'pretrained' not in backbone:
+        raise ValueError(
+            f'{OWN_WEIGHTS!r} stands for the weights that model.backbone reads by itself, as a DiffusersVAE does; '
+            f'{backbone["type"]} has none: give a checkpoint, or the work directory of a run'
+        )
 
 
 def resolve_checkpoint(path: str, setting: str | None = None) -> str:
@@ -145,6 +170,7 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}
     check_weights(backbone.state_dict(), state)
     backbone.load_state_dict(state)
+    backbone.knows_statistics = False  # training moved its latents
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pvvae_plugin.functional.keyed_random import torch_generator
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
-from pvvae_plugin.temporal import frames_to_groups
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
 
 @MODELS.register_module()
@@ -56,8 +56,7 @@ class VideoAutoencoder(BaseModel):
         self.adversarial = MODELS.build(adversarial) if adversarial else None
         self.freeze_encoder = freeze_encoder
         if freeze_encoder:
-            for name, parameter in self.backbone.named_parameters():
-                parameter.requires_grad_(name.startswith('decoder.'))
+            self.backbone.freeze_encoder()
         self.parallel: dict[str, Callable[..., Any]] = {}
 
     @property
@@ -151,13 +150,16 @@ class VideoAutoencoder(BaseModel):
         """Fill in ``video``, ``latents``, ``reconstruction`` and ``predictions`` of all numbers of observed groups."""
         vae = self.backbone
         num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
-        # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
         latents = vae.encode(video).mode()
         reconstruction = vae.decode(latents).float()
         generators = self._generators(video, data_samples)
-        predictions = {
-            g: vae.decode(vae.pad_latents(latents, num_groups, g, generators)).float() for g in range(1, num_groups)
-        }
+        predictions = {}
+        for g in range(1, num_groups):
+            # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
+            seen = (
+                latents if vae.is_causal else vae.encode(video[:, :, : groups_to_frames(g, vae.temporal_ratio)]).mode()
+            )
+            predictions[g] = vae.decode(vae.pad_latents(seen, num_groups, g, generators)).float()
         for i, sample in enumerate(data_samples):
             sample.set_metainfo({'temporal_ratio': vae.temporal_ratio})
             sample.video = video[i]

@@ -17,8 +17,9 @@ class LatentStatisticsHook(Hook):
     """Sets ``latent_mean`` and ``latent_std`` of the frozen backbone before training starts.
 
     Cached latents bring theirs along (``metainfo`` of :class:`LatentDataset`). For clips that are encoded on the fly
-    they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A run that is
-    resumed, or starts from another generator, keeps what the checkpoint holds: the head knows latents so normalised.
+    they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A backbone whose
+    weights were published with statistics keeps these. A run that is resumed, or starts from another generator, keeps
+    what the checkpoint holds: the head knows latents so normalised.
 
     Args:
         num_clips: Clips to encode, spread over the data set.
@@ -34,9 +35,9 @@ class LatentStatisticsHook(Hook):
         self._from_checkpoint = 'backbone.latent_mean' in checkpoint['state_dict']
 
     def before_train(self, runner: Runner) -> None:
-        if self._from_checkpoint:
-            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if self._from_checkpoint or model.backbone.knows_statistics:
+            return
         dataset = runner.train_dataloader.dataset
         known = getattr(dataset, 'metainfo', {})
         if 'latent_mean' in known:

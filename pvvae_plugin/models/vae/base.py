@@ -55,6 +55,8 @@ class VideoVAE(BaseModule):
         encodes_longest (bool): Encode all clips of a batch up to the longest observed prefix, where they observe
             different numbers of groups, instead of one pass for each number. For causal networks only.
         padding_token: What stands in for a dropped latent, a parameter ``(C,)``; None for Gaussian noise.
+        knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
         latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
     """
@@ -62,6 +64,8 @@ class VideoVAE(BaseModule):
     temporal_reach: float = math.inf
     is_causal = True
     encodes_longest = False
+    knows_statistics = False
+    source: dict[str, str] | None = None
 
     def __init__(
         self,
@@ -101,6 +105,11 @@ class VideoVAE(BaseModule):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+
+    def freeze_encoder(self) -> None:
+        """Leave only what decodes to be trained (stage 3): encoder and padding token stay as they are."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith('decoder.'))
 
     def check_video(self, video: Tensor) -> int:
         """Number of groups of ``video``.

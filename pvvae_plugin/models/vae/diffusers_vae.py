@@ -1,0 +1,163 @@
+"""DiffusersVAE: a causal video VAE of diffusers behind our interface, so that it can be trained predictively."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.temporal import groups_to_frames
+
+from .base import VideoVAE
+from .diffusers_files import find_folder, latent_facts, load_weights, read_config, weights_sha256
+from .posterior import DiagonalGaussian
+
+EXACT = 1e-4  # largest difference, relative to the largest value, that float32 rounding explains
+
+
+@MODELS.register_module()
+class DiffusersVAE(VideoVAE):
+    """The VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo, as diffusers computes it.
+
+    Latents are raw, as diffusers' ``encode`` gives them; their statistics come from its config. What such a network
+    cannot do exactly is found when it is built and logged: where the encoding of a prefix is not the prefix of the
+    encoding (norms over time), each clip's observed frames are encoded alone, and lengths that do not come back as
+    they went in are refused.
+
+    Args:
+        pretrained: Folder with ``config.json`` and safetensors, or a name on the Hugging Face hub.
+        subfolder: Folder in it that holds the VAE, e.g. ``'vae'`` of a whole pipeline.
+        download: Whether a name may be fetched from the hub. Else it must be in the hub's cache already.
+        padding: What stands in for dropped latents, see :meth:`VideoVAE.add_padding`.
+        gradient_checkpointing: Recompute activations in the backward pass, where diffusers knows how.
+        init_cfg: As for every MMEngine module.
+
+    Attributes:
+        vae (nn.Module): The network of diffusers.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of the weights; None on the meta device, where none
+            are read.
+
+    Raises:
+        FileNotFoundError: If there are no such weights, saying how to get them.
+        ImportError: If diffusers is not installed.
+        ValueError: If the folder holds another network, or weights that do not fit its config.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        subfolder: str | None = None,
+        download: bool = False,
+        padding: str = 'learnable',
+        gradient_checkpointing: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        folder = find_folder(pretrained, subfolder, download)
+        network, config = read_config(folder)
+        with torch.device('meta'):
+            twin = network.from_config(config).eval()
+        facts = latent_facts(twin.config)
+        super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
+        # The twin has no weights and answers which lengths come back. In a tuple, where no module would register it.
+        self._twin = (twin,)
+        self._lengths: dict[int, bool] = {}
+        self._check_ratios()
+        on_meta = torch.get_default_device().type == 'meta'
+        self.vae = network.from_config(config) if on_meta else load_weights(network, folder)
+        if gradient_checkpointing:
+            if not self.vae._supports_gradient_checkpointing:
+                raise ValueError(f'{network.__name__} of diffusers cannot recompute: set gradient_checkpointing=False')
+            self.vae.enable_gradient_checkpointing()
+        self.knows_statistics = 'mean' in facts
+        if self.knows_statistics:
+            self.latent_mean.copy_(facts['mean'])
+            self.latent_std.copy_(facts['std'])
+        self.add_padding(padding)
+        if not on_meta:
+            self.source = {'path': str(folder), 'sha256': weights_sha256(folder)}
+            self._check_causality()
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The network's encoder."""
+        return self.vae.encoder
+
+    @property
+    def last_layer(self) -> Tensor:
+        return [p for p in self.vae.decoder.parameters() if p.ndim == 5][-1]
+
+    def freeze_encoder(self) -> None:
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(('vae.decoder.', 'vae.post_quant_conv.')))
+
+    def check_video(self, video: Tensor) -> int:
+        """As :meth:`VideoVAE.check_video`; and refuses a length that does not come back from the latents."""
+        num_groups = super().check_video(video)
+        self._check_groups(num_groups)
+        return num_groups
+
+    def encode(self, video: Tensor) -> DiagonalGaussian:
+        super().check_video(video)  # any length can be encoded
+        distribution = self.vae.encode(video.to(self.last_layer.dtype)).latent_dist
+        return DiagonalGaussian(distribution.mean, distribution.logvar)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``; Wan's are clamped to [-1, 1] by diffusers.
+
+        Raises:
+            ValueError: If the network makes another number of frames of so many latents.
+        """
+        self.check_latents(latents)
+        self._check_groups(latents.shape[2])
+        return self.vae.decode(latents.to(self.last_layer.dtype)).sample
+
+    def _check_groups(self, num_groups: int) -> None:
+        if self._comes_back(num_groups):
+            return
+        near = [n for n in range(max(1, num_groups - 4), num_groups + 5) if self._comes_back(n)]
+        lengths = ' or '.join(str(groups_to_frames(n, self.temporal_ratio)) for n in near) or 'another number of'
+        raise ValueError(
+            f'{type(self.vae).__name__} of diffusers does not make {groups_to_frames(num_groups, self.temporal_ratio)} '
+            f'frames of {num_groups} latent frames: use clips of {lengths} frames'
+        )
+
+    def _comes_back(self, num_groups: int) -> bool:
+        """Whether as many frames are made of so many latent frames as they stand for."""
+        if num_groups not in self._lengths:
+            latents = torch.empty(1, self.latent_channels, num_groups, 2, 2, device='meta')
+            with torch.no_grad():
+                made = self._twin[0].decode(latents).sample.shape[2]
+            self._lengths[num_groups] = made == groups_to_frames(num_groups, self.temporal_ratio)
+        return self._lengths[num_groups]
+
+    def _check_ratios(self) -> None:
+        """Hold what the config says of sizes against the network itself."""
+        frames, side = 1 + 2 * self.temporal_ratio, 4 * self.spatial_ratio
+        with torch.no_grad():
+            mean = self._twin[0].encode(torch.empty(1, 3, frames, side, side, device='meta')).latent_dist.mean
+        wanted, found = (self.latent_channels, 3, 4, 4), tuple(mean.shape[1:])
+        if found != wanted:
+            raise ValueError(
+                f'by its config this {type(self._twin[0]).__name__} makes latents {wanted} of a clip (3, {frames}, '
+                f'{side}, {side}), but it makes {found}: correct the scale factors or compression ratios in config.json'
+            )
+
+    def _check_causality(self) -> None:
+        """Measure on noise whether a prefix can be told from its whole, and say what follows."""
+        frames, prefix, side = 1 + 2 * self.temporal_ratio, 1 + self.temporal_ratio, 2 * self.spatial_ratio
+        video = torch.rand(1, 3, frames, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        with torch.no_grad():
+            whole = self.encode(video).mean[:, :, :2]
+            error = (self.encode(video[:, :, :prefix]).mean - whole).abs().max() / whole.abs().max()
+        self.is_causal = bool(error < EXACT)
+        name = type(self.vae).__name__
+        if not self.is_causal:
+            print_log(
+                f'{name}: the latents of {prefix} frames change by {100 * error:.2g} % where more frames follow, so '
+                "each clip's observed frames are encoded alone",
+                'current',
+            )
+        refused = [groups_to_frames(n, self.temporal_ratio) for n in range(1, 7) if not self._comes_back(n)]
+        if refused:
+            print_log(f'{name}: clips of {refused} frames would come back in another length and are refused', 'current')

@@ -1,0 +1,175 @@
+"""VAEs of diffusers behind our interface: the same numbers, and trained predictively."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.structures import VideoDataSample
+
+diffusers = pytest.importorskip('diffusers')
+NAMES = ('wan21', 'wan22', 'cogvideox', 'hunyuan')
+CAUSAL = ('wan21', 'wan22')
+
+
+def build(folder, **arguments):
+    return MODELS.build({'type': 'DiffusersVAE', 'pretrained': folder, 'subfolder': 'vae', **arguments}).eval()
+
+
+def clip(vae, frames=9, n=2):
+    side = 2 * vae.spatial_ratio
+    return torch.rand(n, 3, frames, side, side, generator=torch.Generator().manual_seed(frames)) * 2 - 1
+
+
+@pytest.mark.parametrize('name', NAMES)
+@torch.no_grad()
+def test_both_ways_are_diffusers_own(name, diffusers_folders):
+    vae = build(diffusers_folders[name])
+    network = getattr(diffusers, type(vae.vae).__name__)
+    theirs = network.from_pretrained(diffusers_folders[name], subfolder='vae').eval()
+    video = clip(vae)
+    posterior, expected = vae.encode(video), theirs.encode(video).latent_dist
+    assert posterior.mean.shape == (2, vae.latent_channels, 3, 2, 2)
+    assert torch.equal(posterior.mean, expected.mean)
+    assert torch.equal(posterior.logvar, expected.logvar)
+    assert torch.equal(vae.decode(posterior.mode()), theirs.decode(expected.mode()).sample)
+
+
+@pytest.mark.parametrize('name', NAMES)
+@torch.no_grad()
+def test_a_clip_depends_on_its_own_observed_frames_alone(name, diffusers_folders):
+    vae = build(diffusers_folders[name], padding='learnable')
+    assert vae.is_causal is (name in CAUSAL)
+    video, counts = clip(vae, n=3), torch.tensor([1, 3, 2])
+    generators = [torch.Generator().manual_seed(i) for i in range(3)]
+    together = vae(video, counts, generators).reconstruction
+    changed = video.clone()
+    changed[0, :, 1:], changed[2, :, 5:] = 0.5, -0.5  # dropped frames
+    generators = [torch.Generator().manual_seed(i) for i in range(3)]
+    torch.testing.assert_close(vae(changed, counts, generators).reconstruction, together, rtol=0, atol=0)
+    for i, count in enumerate(counts.tolist()):
+        alone = vae(video[i : i + 1], count, torch.Generator().manual_seed(i)).reconstruction
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_predictive_training_moves_the_padding_token_and_lowers_the_loss(name, diffusers_folders):
+    algorithm = MODELS.build(
+        {
+            'type': 'VideoAutoencoder',
+            'backbone': {'type': 'DiffusersVAE', 'pretrained': diffusers_folders[name], 'subfolder': 'vae'},
+            'loss': {'type': 'PredictiveReconLoss', 'lpips_weight': 0.0},
+        }
+    )
+    vae = algorithm.backbone
+    optim = OptimWrapper(torch.optim.Adam(algorithm.parameters(), lr=3e-3))
+    samples = [VideoDataSample(metainfo={'num_observed_groups': k, 'draw_key': k}) for k in (1, 2)]
+    bright = [torch.full(clip(vae).shape[1:], 200, dtype=torch.uint8)] * 2
+    token, losses = vae.padding_token.detach().clone(), []
+    for _ in range(8):
+        losses.append(algorithm.train_step({'inputs': bright, 'data_samples': samples}, optim)['loss'].item())
+    assert (vae.padding_token - token).abs().min() > 0
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@torch.no_grad()
+def test_validation_of_a_network_that_is_not_causal_encodes_each_prefix_alone(diffusers_folders):
+    algorithm = MODELS.build(
+        {
+            'type': 'VideoAutoencoder',
+            'backbone': {'type': 'DiffusersVAE', 'pretrained': diffusers_folders['cogvideox'], 'subfolder': 'vae'},
+            'loss': {'type': 'PredictiveReconLoss', 'lpips_weight': 0.0},
+        }
+    ).eval()
+    vae, video = algorithm.backbone, clip(algorithm.backbone, n=1)
+    sample = algorithm(video, [VideoDataSample()], mode='predict')[0]
+    expected = vae.predict(video[:, :, :5], num_frames=9)[0]
+    torch.testing.assert_close(sample.predictions[2], expected)
+
+
+def test_statistics_come_from_the_config(diffusers_folders):
+    vae = build(diffusers_folders['cogvideox'])
+    torch.testing.assert_close(vae.latent_std, torch.full((4,), 1 / 1.15258426))  # latents times the scaling factor
+    assert vae.knows_statistics
+    latents = torch.randn(1, 48, 2, 2, 2)
+    vae = build(diffusers_folders['wan22'])
+    torch.testing.assert_close(vae.normalize_latents(latents), (latents - 0.1) / 2)
+    torch.testing.assert_close(vae.denormalize_latents(vae.normalize_latents(latents)), latents)
+
+
+def test_lengths_that_would_come_back_as_others_are_refused(diffusers_folders):
+    vae = build(diffusers_folders['cogvideox'])
+    with pytest.raises(ValueError, match='does not make 13 frames of 4 latent frames: use clips of 1 or 9 or 17'):
+        vae.check_video(clip(vae, 13))
+    with pytest.raises(ValueError, match='clips of 1 or 9 or 17'):
+        vae.decode(torch.zeros(1, 4, 2, 2, 2))
+    assert build(diffusers_folders['wan21']).check_video(clip(vae, 13)) == 4
+
+
+def test_the_decoder_alone_can_be_trained(diffusers_folders):
+    vae = build(diffusers_folders['hunyuan'])
+    vae.freeze_encoder()
+    trained = {name.split('.')[1] for name, p in vae.named_parameters() if p.requires_grad}
+    assert trained == {'decoder', 'post_quant_conv'}
+    assert vae.last_layer is vae.vae.decoder.conv_out.conv.weight
+
+
+def test_on_the_meta_device_no_weights_are_read(diffusers_folders, tmp_path):
+    shutil.copytree(diffusers_folders['wan21'], tmp_path / 'wan')
+    (tmp_path / 'wan' / 'vae' / 'diffusion_pytorch_model.safetensors').unlink()
+    with torch.device('meta'):
+        vae = build(str(tmp_path / 'wan'))
+        assert vae.decode(vae.encode(torch.empty(1, 3, 5, 16, 16)).mode()).shape == (1, 3, 5, 16, 16)
+    with pytest.raises(FileNotFoundError, match='no diffusion_pytorch_model'):
+        build(str(tmp_path / 'wan'))
+
+
+def edited(folder: str, target: Path, **changes) -> str:
+    shutil.copytree(folder, target)
+    path = target / 'vae' / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return str(target)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'_class_name': 'AutoencoderKL'}, "holds 'AutoencoderKL'; this works with AutoencoderKLWan, "),
+        ({'scale_factor_spatial': 16}, 'correct the scale factors'),
+        ({'base_dim': 16}, 'its weights do not fit its config'),
+        ({'num_res_blocks': 2}, r'its weights do not fit its config: \d+ missing \(decoder'),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message, diffusers_folders, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        build(edited(diffusers_folders['wan21'], tmp_path / 'wan', **changes))
+
+
+def test_weights_that_could_execute_code_are_not_read(diffusers_folders, tmp_path):
+    shutil.copytree(diffusers_folders['wan21'], tmp_path / 'wan')
+    weights = tmp_path / 'wan' / 'vae' / 'diffusion_pytorch_model.safetensors'
+    torch.save({}, weights.with_suffix('.bin'))
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match='can execute code'):
+        build(str(tmp_path / 'wan'))
+    weights.write_bytes(b'\x00' * 100)
+    with pytest.raises(ValueError, match='damaged'):
+        build(str(tmp_path / 'wan'))
+
+
+def test_what_is_not_there_says_how_to_get_it(diffusers_folders, tmp_path, monkeypatch):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"hf download some/vae --include 'vae/\*'; or set download=True"):
+        build('some/vae')
+    with pytest.raises(FileNotFoundError, match="no folder '/no/such/folder'"):
+        build('/no/such/folder')
+    with pytest.raises(FileNotFoundError, match=r"Set subfolder to one of \['vae'\]"):
+        build(diffusers_folders['wan21'], subfolder=None)
+    with pytest.raises(ValueError, match='gradient_checkpointing=False'):
+        build(diffusers_folders['wan21'], gradient_checkpointing=True)
