@@ -64,6 +64,12 @@ def resolve_checkpoint(path: str, setting: str | None = None) -> str:
     if os.path.isfile(path):
         return path
     found = last_checkpoint(path)
+    if found is None and os.path.isfile(os.path.join(path, 'config.json')):
+        raise FileNotFoundError(
+            f'{path} is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict('
+            f"_delete_=True, type='PretrainedVAE', pretrained={path!r}), with model.backbone_checkpoint=None for a "
+            f'generator; on a command line give {OWN_WEIGHTS!r}'
+        )
     if found is None:
         another = f' with --cfg-options {setting}=PATH' if setting else ''
         raise FileNotFoundError(

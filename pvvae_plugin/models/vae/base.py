@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pvvae_plugin.functional.keyed_random import randn_like
+from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
 
+from ..pretrained import IRRELEVANT, check_weights
+from .folder import read_config, read_weights, weights_source, write_folder
 from .posterior import DiagonalGaussian
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -50,6 +55,7 @@ class VideoVAE(BaseModule):
         init_cfg: As for every MMEngine module.
 
     Attributes:
+        arguments (dict): What the subclass was built with, plain values, for :meth:`save_pretrained`.
         temporal_reach (float): How many latent frames back the decoder sees.
         is_causal (bool): Whether encoding a prefix gives the prefix of the encoding.
         encodes_longest (bool): Encode all clips of a batch up to the longest observed prefix, where they observe
@@ -61,6 +67,7 @@ class VideoVAE(BaseModule):
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
     """
 
+    arguments: Mapping[str, Any] = {}
     temporal_reach: float = math.inf
     is_causal = True
     encodes_longest = False
@@ -110,6 +117,58 @@ class VideoVAE(BaseModule):
         """Leave only what decodes to be trained (stage 3): encoder and padding token stay as they are."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith('decoder.'))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights, as safetensors, and config, as JSON, into a folder, for :meth:`from_pretrained`."""
+        config = {
+            'type': type(self).__name__,
+            'arguments': {name: value for name, value in self.arguments.items() if name not in IRRELEVANT},
+            'knows_statistics': self.knows_statistics,
+        }
+        write_folder(Path(folder), config, self._save_parts(Path(folder)))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> VideoVAE:
+        """The VAE of a folder, in evaluation mode; on the meta device without its weights.
+
+        Nothing in the folder is executed, and it names no class but registered VAEs.
+
+        Args:
+            folder: What :meth:`save_pretrained` or ``tools/export_vae.py`` wrote.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If it is damaged, holds another kind of VAE than ``cls``, or weights that do not fit.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        kind = MODELS.get(config['type'])
+        if not (isinstance(kind, type) and issubclass(kind, cls)):
+            raise ValueError(f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}')
+        try:
+            vae = kind._from_folder(folder, config['arguments'])
+        except TypeError as error:
+            raise ValueError(f'{folder}: {config["type"]} cannot be built with these arguments: {error}') from error
+        if not vae.latent_mean.is_meta:
+            found = read_weights(folder)
+            check_weights(
+                {name: p for name, p in vae.state_dict().items() if not name.startswith(vae.kept_apart)}, found
+            )
+            vae.load_state_dict(found, strict=False)
+            vae.source = vae.source or weights_source(folder)
+        vae.knows_statistics = config['knows_statistics']
+        return vae.eval()
+
+    # Prefixes of weights that a subclass keeps in files of its own.
+    kept_apart: tuple[str, ...] = ()
+
+    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
+        """Write what is kept apart, and return the other weights."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.kept_apart)}
+
+    @classmethod
+    def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> VideoVAE:
+        return cls(**arguments)
 
     def check_video(self, video: Tensor) -> int:
         """Number of groups of ``video``.
@@ -241,3 +300,13 @@ class VideoVAE(BaseModule):
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).view(1, -1, 1, 1, 1)
+
+
+@MODELS.register_module(name='PretrainedVAE')
+def pretrained_vae(pretrained: str) -> VideoVAE:
+    """A VAE from a folder, for configs: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
+
+    Args:
+        pretrained: See :meth:`VideoVAE.from_pretrained`.
+    """
+    return VideoVAE.from_pretrained(pretrained)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -73,10 +76,21 @@ class DiffusersVAE(VideoVAE):
         if self.knows_statistics:
             self.latent_mean.copy_(facts['mean'])
             self.latent_std.copy_(facts['std'])
+        self.arguments = {'padding': padding, 'gradient_checkpointing': gradient_checkpointing}
         self.add_padding(padding)
         if not on_meta:
             self.source = {'path': str(folder), 'sha256': weights_sha256(folder)}
             self._check_causality()
+
+    kept_apart = ('vae.',)
+
+    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
+        self.vae.save_pretrained(folder / 'vae')  # which diffusers can load, too
+        return super()._save_parts(folder)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> DiffusersVAE:
+        return cls(str(folder), 'vae', **arguments)
 
     @property
     def encoder(self) -> nn.Module:

@@ -67,9 +67,11 @@ class PredictiveVAE(VideoVAE):
         decode_dtype: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ('self', 'init_cfg', '__class__')}
         temporal_ratio = math.prod(time for time, _ in strides)
         spatial_ratio = patch_size * math.prod(space for _, space in strides)
         super().__init__(latent_channels, temporal_ratio, spatial_ratio, init_cfg)
+        self.arguments = arguments
         for name, widths in (('encoder_widths', encoder_widths), ('decoder_widths', decoder_widths)):
             if len(widths) != len(strides) + 1:
                 raise ValueError(f'{name} needs {len(strides) + 1} numbers for {len(strides)} strides, got {widths}')

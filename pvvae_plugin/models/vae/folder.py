@@ -1,0 +1,89 @@
+"""The folder that a VAE is kept in outside a training run: weights in safetensors, a config in JSON, no code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pvvae_plugin import __version__
+
+CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
+KEYS = {'type': str, 'arguments': dict, 'knows_statistics': bool}
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write weights and then the config, each whole or not at all.
+
+    Args:
+        folder: Made if it is not there.
+        config: ``type``, ``arguments`` and ``knows_statistics`` of the VAE.
+        state: Its weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
+    _replace(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a folder.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+        ValueError: If it is not one that :func:`write_folder` wrote.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{folder} holds no {CONFIG}, it is not the folder of a VAE: tools/export_vae.py makes one of a checkpoint'
+        )
+    try:
+        config = json.loads(path.read_text())
+        wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} is not the config of a VAE that tools/export_vae.py or save_pretrained wrote'
+        ) from error
+    if wrong:
+        raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a folder.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If the file is damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} holds no {WEIGHTS}: copy the whole folder')
+    try:
+        # On the CPU whatever the default device is.
+        with torch.device('cpu'):
+            return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f'{path} is damaged: {error}') from error
+
+
+def weights_source(folder: Path) -> dict[str, str]:
+    """``path`` and ``sha256`` of the weights of a folder."""
+    return {'path': str(folder), 'sha256': hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()}
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""A VAE goes into a folder and comes back as it was."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pvvae_plugin import config_path
+from pvvae_plugin.models import DiffusersVAE, PredictiveVAE, VideoVAE
+from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def vae(tiny_vae_config):
+    vae = MODELS.build(tiny_vae_config).eval()
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    vae.latent_std.fill_(2.0)
+    return vae
+
+
+def assert_alike(a, b, size=32):
+    video = torch.rand(1, 3, 9, size, size) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(a.encode(video).mean, b.encode(video).mean)
+        assert torch.equal(a.predict(video[:, :, :5], 9), b.predict(video[:, :, :5], 9))
+    assert torch.equal(a.latent_std, b.latent_std)
+
+
+def test_outputs_are_bit_equal(vae, tmp_path):
+    vae.knows_statistics = True
+    vae.save_pretrained(tmp_path / 'a' / 'vae')
+    again = PredictiveVAE.from_pretrained(tmp_path / 'a' / 'vae')
+    assert_alike(vae, again)
+    assert again.knows_statistics and not again.training
+    assert len(again.source['sha256']) == 64
+    assert_alike(vae, MODELS.build({'type': 'PretrainedVAE', 'pretrained': str(tmp_path / 'a' / 'vae')}))
+    again.save_pretrained(tmp_path / 'b')
+    for name in ('config.json', 'model.safetensors'):
+        assert (tmp_path / 'b' / name).read_bytes() == (tmp_path / 'a' / 'vae' / name).read_bytes()
+
+
+def test_how_a_run_computed_is_not_kept(tiny_vae_config, tmp_path):
+    MODELS.build({**tiny_vae_config, 'gradient_checkpointing': True, 'pixels_at_once': 5}).save_pretrained(tmp_path)
+    again = VideoVAE.from_pretrained(tmp_path)
+    assert not again.encoder.gradient_checkpointing
+    assert again.pixels_at_once > 5
+
+
+def test_a_vae_of_diffusers_keeps_its_weights_where_diffusers_finds_them(diffusers_folders, tmp_path):
+    import diffusers
+
+    vae = MODELS.build({'type': 'DiffusersVAE', 'pretrained': diffusers_folders['wan22'], 'subfolder': 'vae'}).eval()
+    with torch.no_grad():
+        vae.padding_token.fill_(0.3)
+        vae.last_layer.mul_(1.5)
+    vae.save_pretrained(tmp_path)
+    assert_alike(vae, DiffusersVAE.from_pretrained(tmp_path))
+    theirs = diffusers.AutoencoderKLWan.from_pretrained(tmp_path, subfolder='vae')
+    assert torch.equal(theirs.decoder.conv_out.weight, vae.last_layer)
+
+
+def test_on_the_meta_device_no_weights_are_read(vae, tmp_path):
+    vae.save_pretrained(tmp_path)
+    (tmp_path / 'model.safetensors').unlink()
+    with torch.device('meta'):
+        assert VideoVAE.from_pretrained(tmp_path).latent_channels == 4
+    with pytest.raises(FileNotFoundError, match='copy the whole folder'):
+        VideoVAE.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'type': 'LatentDiT'}, "holds 'LatentDiT', which is no registered VideoVAE"),
+        ({'type': 'NoSuchClass'}, "holds 'NoSuchClass', which is no registered VideoVAE"),
+        ({'type': 5}, 'type must be of type str, got 5'),
+        ({'arguments': {'latent_channels': 8}}, 'of another shape'),
+        ({'arguments': {'widths': 8}}, 'cannot be built with these arguments'),
+    ],
+)
+def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
+    vae.save_pretrained(tmp_path)
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=message):
+        VideoVAE.from_pretrained(tmp_path)
+
+
+def test_damaged_and_foreign_folders(vae, tmp_path):
+    vae.save_pretrained(tmp_path)
+    weights = tmp_path / 'model.safetensors'
+    weights.write_bytes(weights.read_bytes()[:-7])
+    with pytest.raises(ValueError, match='is damaged'):
+        VideoVAE.from_pretrained(tmp_path)
+    (tmp_path / 'config.json').write_text('{"_class_name": "AutoencoderKLWan"}')
+    with pytest.raises(ValueError, match='is not the config of a VAE'):
+        VideoVAE.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match='it is not the folder of a VAE'):
+        VideoVAE.from_pretrained(tmp_path / 'nothing')
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('export_vae', ROOT / 'tools' / 'export_vae.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
+    trained = MODELS.build(Config.fromfile(config_path('pvvae_demo.py')).model.backbone).eval()
+    (tmp_path / 'run').mkdir()
+    state = {f'backbone.{name}': tensor for name, tensor in trained.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'run' / 'iter_7.pth')
+    load_tool().main([config_path('pvvae_demo.py'), str(tmp_path / 'run'), str(tmp_path / 'out')])
+    assert 'PredictiveVAE, 2.4 M parameters' in capsys.readouterr().out
+    assert_alike(trained, VideoVAE.from_pretrained(tmp_path / 'out'))
+    with pytest.raises(FileNotFoundError, match="type='PretrainedVAE'"):
+        resolve_checkpoint(str(tmp_path / 'out'))

@@ -1,0 +1,56 @@
+"""Make a folder of a trained VAE, which loads without a training run: safetensors and a config in JSON.
+
+python tools/export_vae.py configs/pvvae_demo.py work_dirs/quickstart exported/demo
+
+    from pvvae_plugin.models import VideoVAE
+    vae = VideoVAE.from_pretrained('exported/demo')
+
+and in a config: model.backbone=dict(type='PretrainedVAE', pretrained='exported/demo').
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+from pvvae_plugin.models import VideoVAE
+from pvvae_plugin.models.pretrained import check_checkpoint, load_backbone, resolve_checkpoint
+from pvvae_plugin.registry import MODELS
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the run that trained the VAE')
+    parser.add_argument('checkpoint', help='checkpoint file, or the work directory of the run (its last checkpoint)')
+    parser.add_argument('out_dir', type=Path, help='folder to make')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    path = resolve_checkpoint(args.checkpoint)
+    check_checkpoint(path)
+    if args.out_dir.exists() and not args.out_dir.is_dir():
+        raise NotADirectoryError(f'{args.out_dir} is a file: name a folder')
+    vae = MODELS.build(cfg.model.backbone)
+    load_backbone(vae, path)
+    vae.save_pretrained(args.out_dir)
+    # What cannot be read back, or comes back as something else, is found now.
+    again = VideoVAE.from_pretrained(args.out_dir).state_dict()
+    if any(not torch.equal(tensor, again[name]) for name, tensor in vae.state_dict().items()):
+        raise RuntimeError(f'{args.out_dir} does not hold the weights of {path}: is the disk at fault?')
+    parameters = sum(p.numel() for p in vae.parameters())
+    print(f'{args.out_dir}: {type(vae).__name__}, {parameters / 1e6:.1f} M parameters, from {path}')
+
+
+if __name__ == '__main__':
+    main()
