@@ -1,13 +1,12 @@
 """Predictive video VAEs (PV-VAE, arXiv 2605.02134) for MMEngine.
 
-Importing the package checks the versions of what it stands on and lets ``torch.load`` read MMEngine's checkpoints
-safely. Components are imported when a registry is first asked for one.
+Importing the package checks the versions of what it stands on, lets ``torch.load`` read MMEngine's checkpoints safely,
+and lets configs inherit ours by name. Components are imported when a registry is first asked for one.
 """
 
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 
 import mmengine
 import torch
@@ -39,27 +38,13 @@ if digit_version(torch.__version__) < digit_version('2.10'):
         stacklevel=2,
     )
 
-from .safe_globals import allow_checkpoint_globals  # noqa: E402  (after the versions are known to fit)
+# After the versions are known to fit.
+from .inheritance import register_configs  # noqa: E402
+from .paths import config_path  # noqa: E402
+from .safe_globals import allow_checkpoint_globals  # noqa: E402
 
 allow_checkpoint_globals()
-
-
-def config_path(name: str) -> str:
-    """Path of one of our configs, for ``_base_ = __import__('pvvae_plugin').config_path('pvvae_ucf101.py')``.
-
-    Args:
-        name: Path below ``configs/``.
-
-    Raises:
-        FileNotFoundError: If there is no such config, naming those there are.
-    """
-    package = Path(__file__).resolve().parent
-    # A wheel carries the configs inside the package; a checkout has them beside it.
-    root = next((d for d in (package / '.mim' / 'configs', package.parent / 'configs') if d.is_dir()), None)
-    if root is None or not (root / name).is_file():
-        known = sorted(str(p.relative_to(root)) for p in root.rglob('*.py')) if root else []
-        raise FileNotFoundError(f'no config {name!r} in pvvae_plugin; there are {", ".join(known) or "none"}')
-    return str(root / name)
+register_configs()
 
 
 __all__ = ['__version__', 'config_path']

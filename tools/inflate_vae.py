@@ -2,7 +2,9 @@
 
 python tools/inflate_vae.py configs/pvvae_ucf101.py image_vae.safetensors inflated/pvvae
 
-In the config that trains it: model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='inflated/pvvae'))
+In the config that trains it:
+
+    model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='inflated/pvvae'))
 
 The image VAE must be the 2D form of the config's: the same blocks, RMS norms and attention, kernels (D, C, kh, kw).
 --rename OLD=NEW (parts of names, in turn) brings its names to ours.
