@@ -1,9 +1,11 @@
-"""Frames of a file, as a VAE takes them."""
+"""Videos as a VAE takes them, from files, arrays and tensors."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +13,65 @@ import torch
 from torch import Tensor
 
 from pvvae_plugin.datasets import ClipError, open_video
+
+Source = str | Path | np.ndarray | Tensor
+
+
+def read_video(source: Source, size: tuple[int, int] | None = None) -> tuple[Tensor, float]:
+    """A video, whatever it comes as.
+
+    Args:
+        source: Path of a video, an image or a ``.npy`` array; an array, uint8 ``(T, H, W, 3)`` or ``(H, W, 3)``; or a
+            float tensor in [-1, 1], ``(3, T, H, W)`` or ``(1, 3, T, H, W)``.
+        size: Height and width; frames are resized to cover it and the middle is kept. None for its own.
+
+    Returns:
+        ``(1, 3, T, H, W)`` in [-1, 1], and frames a second of a file, 0 where unknown.
+
+    Raises:
+        ClipError: If a file cannot be read.
+        ValueError: If it is none of these, or values lie outside the range.
+    """
+    if isinstance(source, Tensor):
+        return _check_tensor(source, size), 0.0
+    fps = 0.0
+    if not isinstance(source, np.ndarray):
+        path = os.fspath(source)
+        if path.lower().endswith('.npy'):
+            source = _load_array(path)
+        else:
+            reader = open_video(path)
+            source, fps = np.stack(list(reader)), reader.fps
+    frames = source[None] if source.ndim == 3 else source
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise ValueError(
+            f'an array of frames is uint8 (T, H, W, 3), got {source.dtype} {source.shape}; a tensor is float '
+            '(3, T, H, W) in [-1, 1]'
+        )
+    return as_video(cover(frames, size) if size else frames), fps
+
+
+def _load_array(path: str) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ClipError(path, f'not an array that can be loaded safely: {error}') from error
+
+
+def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:
+    clip = video[None] if video.ndim == 4 else video
+    if clip.ndim != 5 or clip.shape[:2] != (1, 3) or not clip.is_floating_point():
+        raise ValueError(
+            f'a video tensor is float (3, T, H, W) or (1, 3, T, H, W), got {video.dtype} {tuple(video.shape)}'
+        )
+    if not clip.abs().max() <= 1.001:  # NaN is not, either
+        raise ValueError(
+            f'a video tensor lies in [-1, 1], got values from {clip.min():.3g} to {clip.max():.3g}: divide bytes by '
+            '127.5 and subtract 1'
+        )
+    if size and tuple(clip.shape[3:]) != tuple(size):
+        raise ValueError(f'only files and arrays are resized; this tensor is {clip.shape[3]} x {clip.shape[4]}')
+    return clip.float()
 
 
 def stream_frames(path: str, size: tuple[int, int] | None = None, num_frames: int | None = None) -> Iterator[Tensor]:

@@ -1,0 +1,115 @@
+"""VideoGeneratorInferencer: a generator for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from pvvae_plugin.visualization import to_uint8
+
+from .clip_facts import class_names, clip_geometry
+from .configs import read_config
+from .generation import load_generator, resolve_labels
+from .given_frames import default_num_given, find_sources, read_first_frames
+from .video_output import check_output, write_clip
+
+
+class VideoGeneratorInferencer:
+    """A trained generator.
+
+    Args:
+        config: Its config: path, name of one of ours such as ``'dit_demo'``, or :class:`Config`.
+        checkpoint: Checkpoint or work directory of the run.
+        device: Where to compute; the GPU if there is one, by default.
+        raw_weights: Take the weights as they were trained, not their averages.
+
+    Attributes:
+        model (LatentVideoGenerator): The generator, in evaluation mode.
+        classes (tuple[str, ...] | None): Names of its classes, where the config gives them.
+        num_classes (int | None): How many there are; None for an unconditional generator.
+
+    Raises:
+        FileNotFoundError: If there is no such config or checkpoint.
+        ValueError: If they do not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config | str | Path,
+        checkpoint: str | Path,
+        device: str | torch.device | None = None,
+        raw_weights: bool = False,
+    ) -> None:
+        self.cfg = read_config(config)
+        init_default_scope(self.cfg.get('default_scope', 'pvvae_plugin'))
+        model = load_generator(self.cfg, str(checkpoint), raw_weights)
+        self.model = model if device is None else model.to(device)
+        self.num_classes = model.head.null_label
+        self.classes = class_names(self.cfg, self.num_classes)
+
+    def generate(
+        self,
+        labels: Sequence[str | int] | str | int | None = None,
+        num: int | None = None,
+        num_frames: int | None = None,
+        size: tuple[int, int] | None = None,
+        first_frames: str | Path | None = None,
+        num_given: int | None = None,
+        out: str | Path | Sequence[str | Path] | None = None,
+        fps: float = 8.0,
+        **sampling: Any,
+    ) -> list[np.ndarray]:
+        """Make videos.
+
+        Args:
+            labels: Classes by name or number, used in turn; every class once by default.
+            num: How many videos; as many as there are labels by default, or 1.
+            num_frames: Frames of each; the config's by default.
+            size: Height and width; the config's by default.
+            first_frames: Video or image to continue, or a folder of them, for a generator trained with
+                ``condition_prob``.
+            num_given: Frames of it to give; 1 of an image, half of the groups of a video by default.
+            out: File for each video (one path, or as many as there are videos): ``.webm``, ``.gif``, ``.npy``,
+                ``.png``.
+            fps: Frames a second of the files.
+            **sampling: ``steps``, ``guidance``, ``interval``, ``shift``, ``solver``, ``seed``, ``batch_size`` of
+                :meth:`LatentVideoGenerator.generate`.
+
+        Returns:
+            Clips, uint8 ``(T, H, W, 3)``. Each follows from ``seed`` and its place alone.
+
+        Raises:
+            ValueError: If an argument does not fit, before anything is made.
+        """
+        given = [labels] if isinstance(labels, (str, int)) else labels
+        cycle = resolve_labels(None if given is None else list(map(str, given)), self.classes, self.num_classes)
+        num = num or len(cycle or [0])
+        outs = [out] if isinstance(out, (str, Path)) else list(out or ())
+        if outs and len(outs) != num:
+            raise ValueError(f'out must name one file for each of {num} videos, got {len(outs)}')
+        for path in outs:
+            check_output(path)
+        num_frames, size = clip_geometry(self.cfg, num_frames, size)
+        frames = None
+        if first_frames is not None:
+            sources = find_sources(str(first_frames))[:num]
+            num_given = num_given or default_num_given(sources, num_frames, self.model.backbone.temporal_ratio)
+            frames = read_first_frames(self.cfg, sources, num_given, size)
+        made = self.model.generate(
+            num=num,
+            num_frames=num_frames,
+            size=size,
+            labels=None if cycle is None else [cycle[i % len(cycle)] for i in range(num)],
+            first_frames=frames,
+            **sampling,
+        )
+        clips = [to_uint8(video.cpu()) for _, video in made]
+        for path, clip in zip(outs, clips, strict=False):
+            write_clip(path, clip, fps)
+        return clips

@@ -1,0 +1,57 @@
+"""Clips as files, by the ending of their names."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pvvae_plugin.visualization import write_atomically, write_gif, write_video
+
+ENDINGS = ('.webm', '.gif', '.npy', '.png')
+
+
+def check_output(path: str | Path, size: Sequence[int] | None = None) -> Path:
+    """Refuse what :func:`write_clip` could not write, before any work.
+
+    Args:
+        path: The file.
+        size: Height and width of the clip, where they are known.
+
+    Raises:
+        ValueError: If its ending is not known, or the size does not fit.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ENDINGS:
+        raise ValueError(f'a clip is written as one of {", ".join(ENDINGS)}, got {path.name!r}')
+    if size and path.suffix.lower() == '.webm' and any(side % 2 for side in size):
+        raise ValueError(f'a .webm has an even height and width, the clip is {size[0]} x {size[1]}: write a .gif')
+    return path
+
+
+def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames, uint8 ``(T, H, W, 3)``, as a video, an array, or a row of pictures.
+
+    Args:
+        path: Ends in ``.webm``, ``.gif``, ``.npy`` or ``.png`` (frames side by side).
+        frames: The clip.
+        fps: Frames a second, of a video.
+
+    Raises:
+        ValueError: If its ending is not known, or the frames do not fit the format.
+    """
+    ending = check_output(path).suffix.lower()
+    if ending == '.gif':
+        write_gif(path, frames, min(fps, 50))
+    elif ending == '.webm':
+        write_video(path, frames, fps)
+    else:
+        buffer = io.BytesIO()
+        if ending == '.npy':
+            np.save(buffer, frames, allow_pickle=False)
+        else:
+            Image.fromarray(np.concatenate(list(frames), axis=1)).save(buffer, 'PNG')
+        write_atomically(path, buffer.getvalue())

@@ -1,0 +1,156 @@
+"""What a notebook does with a VAE and a generator: paths and arrays in, arrays and files out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from pvvae_plugin import config_path
+from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
+from pvvae_plugin.datasets import ClipError, open_video
+from pvvae_plugin.registry import MODELS
+
+
+@pytest.fixture
+def vae(tiny_vae_config):
+    return MODELS.build(tiny_vae_config).eval()
+
+
+def as_array(video):
+    """By definition: rounded to the nearest of 256 levels."""
+    return np.clip(np.round((video[0].permute(1, 2, 3, 0).double().numpy() + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def test_every_form_of_a_video_is_read_alike(tmp_path, write_video):
+    path = write_video(tmp_path / 'a.mp4', num_frames=7)
+    frames = np.stack(list(open_video(path)))
+    np.save(tmp_path / 'a.npy', frames)
+    expected = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    for source in (path, tmp_path / 'a.mp4', tmp_path / 'a.npy', frames, expected, expected[0]):
+        torch.testing.assert_close(read_video(source)[0], expected)
+    assert read_video(path)[1] == pytest.approx(25)
+    cv2.imwrite(str(tmp_path / 'a.png'), frames[0, ..., ::-1])
+    torch.testing.assert_close(read_video(tmp_path / 'a.png')[0], expected[:, :, :1])
+    torch.testing.assert_close(read_video(frames[0])[0], expected[:, :, :1])
+    assert read_video(path, size=(32, 16))[0].shape == (1, 3, 7, 32, 16)
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        (np.zeros((5, 8, 8, 3), np.float32), r'uint8 \(T, H, W, 3\), got float32'),
+        (np.zeros((5, 3, 8, 8), np.uint8), r'uint8 \(T, H, W, 3\), got uint8 \(5, 3, 8, 8\)'),
+        (torch.zeros(3, 5, 8, 8, dtype=torch.uint8), 'a video tensor is float'),
+        (torch.zeros(2, 3, 5, 8, 8), 'a video tensor is float'),
+        (torch.full((3, 5, 8, 8), 255.0), r'lies in \[-1, 1\], got values from 255 to 255'),
+        (torch.full((3, 5, 8, 8), torch.nan), r'lies in \[-1, 1\]'),
+    ],
+)
+def test_what_is_no_video(source, message):
+    with pytest.raises(ValueError, match=message):
+        read_video(source)
+
+
+def test_arrays_that_would_execute_code_are_not_read(tmp_path):
+    np.save(tmp_path / 'a.npy', np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ClipError, match='cannot|safely'):
+        read_video(tmp_path / 'a.npy')
+
+
+@torch.no_grad()
+def test_sides_are_padded_and_cropped_and_odd_frames_left_out(vae):
+    inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+    frames = np.random.default_rng(0).integers(0, 256, (7, 20, 35, 3), np.uint8)
+    padded = np.pad(frames[:5], ((0, 0), (0, 12), (0, 13), (0, 0)), mode='edge')
+    video = torch.from_numpy(padded).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    latents = vae.encode(video).mode()
+    torch.testing.assert_close(inferencer.encode(frames), latents)
+    expected = as_array(vae.decode(latents))
+    assert np.array_equal(inferencer.reconstruct(frames), expected[:, :20, :35])
+    assert np.array_equal(inferencer.decode(latents), expected)
+    predicted = as_array(vae.predict(video[:, :, :1], 9))
+    assert np.array_equal(inferencer.predict(frames, 9, num_observed=1), predicted[:, :20, :35])
+
+
+def test_files_are_written(vae, tmp_path, write_video):
+    path = write_video(tmp_path / 'a.mp4', num_frames=5)
+    inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+    for ending in ('webm', 'gif', 'npy', 'png'):
+        frames = inferencer.reconstruct(path, out=tmp_path / f'b.{ending}')
+    assert np.array_equal(np.load(tmp_path / 'b.npy'), frames)
+    assert len(open_video(str(tmp_path / 'b.webm'))) == 5
+    assert open_video(str(tmp_path / 'b.webm')).fps == pytest.approx(25)  # the source's
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'b.png')), np.concatenate(list(frames), axis=1))
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda i, f: i.reconstruct(f, out='a.mp4'), "one of .webm, .gif, .npy, .png, got 'a.mp4'"),
+        (lambda i, f: i.reconstruct(f[:, :15], out='a.webm'), 'the clip is 15 x 32'),
+        (lambda i, f: i.predict(f, 9, num_observed=9), '9 frames are to be observed, the video has 5'),
+        (lambda i, f: i.predict(f, 9, num_observed=4), 'e.g. 1 or 5'),
+        (lambda i, f: i.predict(f, 8), 'e.g. 5 or 9'),
+        (lambda i, f: i.decode(torch.zeros(4, 1, 2, 2)), 'latents of one clip'),
+    ],
+)
+def test_bad_requests_are_refused(vae, call, message):
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    with pytest.raises(ValueError, match=message):
+        call(VideoAutoencoderInferencer(vae, device='cpu'), frames)
+
+
+@pytest.fixture
+def demo_run(tmp_path):
+    """Work directories of the demo's VAE and generator, not trained."""
+    cfg = Config.fromfile(config_path('dit_demo.py'))
+    cfg.model.backbone_checkpoint = None
+    model = MODELS.build(cfg.model)
+    for name, part in (('vae', model.backbone), ('dit', model.head)):
+        prefix = {'vae': 'backbone', 'dit': 'head'}[name]
+        state = {f'{prefix}.{key}': tensor for key, tensor in part.state_dict().items()}
+        if name == 'dit':
+            state |= {f'backbone.latent_{key}': getattr(model.backbone, f'latent_{key}') for key in ('mean', 'std')}
+        (tmp_path / name).mkdir()
+        torch.save({'state_dict': state}, tmp_path / name / 'iter_1.pth')
+    return tmp_path, model
+
+
+def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run):
+    root, model = demo_run
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    by_name = VideoAutoencoderInferencer('pvvae_demo', root / 'vae', device='cpu')
+    by_path = VideoAutoencoderInferencer(config_path('pvvae_demo.py'), root / 'vae' / 'iter_1.pth', device='cpu')
+    model.backbone.save_pretrained(root / 'exported')
+    by_folder = VideoAutoencoderInferencer(root / 'exported', device='cpu')
+    expected = by_name.encode(frames)
+    assert torch.equal(by_path.encode(frames), expected) and torch.equal(by_folder.encode(frames), expected)
+    with pytest.raises(ValueError, match='holds no weights: give checkpoint'):
+        VideoAutoencoderInferencer('pvvae_demo')
+    with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are"):
+        VideoAutoencoderInferencer('pvvae_dem', root / 'vae')
+
+
+def test_a_generator(demo_run, tmp_path):
+    root, model = demo_run
+    cfg = Config.fromfile(config_path('dit_demo.py'))
+    cfg.model.backbone_checkpoint = str(root / 'vae')
+    inferencer = VideoGeneratorInferencer(cfg, root / 'dit', device='cpu')
+    assert inferencer.classes[:2] == ('linear', 'bounce')
+    outs = [tmp_path / 'a.gif', tmp_path / 'b.npy']
+    clips = inferencer.generate(['orbit', 0], steps=2, seed=3, out=outs)
+    made = model.eval().generate(2, 9, (32, 32), labels=[5, 0], steps=2, seed=3)
+    for clip, (_, video) in zip(clips, made, strict=True):
+        difference = np.abs(clip.astype(int) - as_array(video[None]))  # float32 and float64 part at halves
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+    assert np.array_equal(np.load(outs[1]), clips[1])
+    assert outs[0].read_bytes()[:3] == b'GIF'
+    assert len(inferencer.generate(steps=1)) == 7  # every class once
+    with pytest.raises(ValueError, match="no class 'spin'"):
+        inferencer.generate('spin')
+    with pytest.raises(ValueError, match='one file for each of 7 videos, got 1'):
+        inferencer.generate(out='a.gif')
