@@ -74,13 +74,19 @@ def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:
     return clip.float()
 
 
-def stream_frames(path: str, size: tuple[int, int] | None = None, num_frames: int | None = None) -> Iterator[Tensor]:
+def stream_frames(
+    path: str | Path,
+    size: tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    temporal_ratio: int | None = None,
+) -> Iterator[Tensor]:
     """The frames of a video of any length one after another, few of them in memory at once.
 
     Args:
         path: Video or image.
         size: Height and width; frames are resized to cover it and the middle is kept. None for the file's own.
-        num_frames: Stop after so many; a VAE takes ``1 + k * p_t``. None for all there are.
+        num_frames: Stop after so many. None for all there are.
+        temporal_ratio: Of the VAE: frames at the end that make no group are left out.
 
     Yields:
         ``(1, 3, H, W)`` in [-1, 1] each, for ``encode_stream``.
@@ -88,12 +94,14 @@ def stream_frames(path: str, size: tuple[int, int] | None = None, num_frames: in
     Raises:
         ClipError: If the file cannot be opened or has fewer frames, at once; if one cannot be decoded, when it is met.
     """
-    reader = open_video(path)
-    if num_frames is not None and num_frames > len(reader):
-        raise ClipError(path, f'{num_frames} frames are wanted, it has {len(reader)}')
-    return (
-        as_video(cover(frame[None], size) if size else frame[None])[:, :, 0] for frame in islice(reader, num_frames)
-    )
+    reader = open_video(os.fspath(path))
+    count = len(reader) if num_frames is None else num_frames
+    if count > len(reader):
+        raise ClipError(os.fspath(path), f'{num_frames} frames are wanted, it has {len(reader)}')
+    if temporal_ratio is not None:
+        count -= (count - 1) % temporal_ratio
+    clips = (frame[None] for frame in islice(reader, count))
+    return (as_video(cover(clip, size) if size else clip)[:, :, 0] for clip in clips)
 
 
 def as_video(frames: np.ndarray) -> Tensor:

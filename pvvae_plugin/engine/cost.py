@@ -76,17 +76,32 @@ def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> B
         latents = vae.encode(video).mode()
     with _recorded(vae) as decode:
         vae.decode(latents)
-    with torch.no_grad(), _PeakMemory() as memory:
-        vae.encode(video)
+    encode_peak = peak_bytes(vae, lambda: vae.encode(video))
     return BackboneCost(
         parameters=_count(vae),
         encode_flops=encode.flops,
         decode_flops=decode.flops,
         encode_activation_bytes=encode.activation_bytes,
         decode_activation_bytes=decode.activation_bytes,
-        encode_peak_bytes=memory.peak,
+        encode_peak_bytes=encode_peak,
         latent_shape=tuple(latents.shape[1:]),
     )
+
+
+@torch.no_grad()
+def peak_bytes(module: nn.Module, call: Callable[[], Any]) -> int:
+    """Most bytes of results that are alive at once during a call without autograd, the module's weights aside.
+
+    Counted as they are allocated, without the workspace of kernels and the allocator's slack; norms as fused kernels
+    compute them.
+
+    Args:
+        module: On the meta device.
+        call: Runs it on meta tensors.
+    """
+    with _FusedNorm(), _PeakMemory(module) as memory:
+        call()
+    return memory.peak
 
 
 def head_cost(head: dict, latent_shape: tuple[int, int, int, int]) -> HeadCost:
@@ -190,23 +205,34 @@ class _FusedAttention(TorchFunctionMode):
         return out
 
 
+class _FusedNorm(TorchFunctionMode):
+    """Lets an RMS norm allocate its result alone: meta tensors take the path of one operation after another."""
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return torch.empty_like(args[0]) if func is F.rms_norm else func(*args, **(kwargs or {}))
+
+
 class _PeakMemory(TorchDispatchMode):
-    """Follows how many bytes of results are alive.
+    """Follows how many bytes of results are alive, a module's own weights aside.
 
     Attributes:
         peak (int): The most so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        # Views of weights are results, too.
+        self.own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
         self.alive: dict[int, int] = {}
         self.peak = 0
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.alive:
-                storage = tensor.untyped_storage()
+            if not isinstance(tensor, Tensor):
+                continue
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.alive and storage._cdata not in self.own:
                 self.alive[storage._cdata] = storage.nbytes()
                 weakref.finalize(storage, self.alive.pop, storage._cdata)
         self.peak = max(self.peak, sum(self.alive.values()))

@@ -22,6 +22,9 @@ def test_a_row_for_each_length():
     assert float(rows[0][4]) == 1 and 0.9 < float(rows[1][4]) < 1.5
 
 
-def test_a_length_that_makes_no_groups_is_said():
-    done = run('--config', 'configs/pvvae_demo.py', '--size', '16', '--lengths', '6')
-    assert done.returncode == 1 and 'error: 6 frames: ValueError: a clip of 6 frames does not split' in done.stderr
+def test_mistakes_end_with_a_line_before_anything_runs():
+    done = run('--config', 'configs/pvvae_demo.py', '--size', '16', '--lengths', '5', '6')
+    assert done.returncode == 1 and 'error: --lengths must be 1 + 4 k, got 6' in done.stderr
+    assert not done.stdout
+    done = run('--config', 'configs/pvvae_dem.py')
+    assert done.returncode == 2 and 'there is no such file' in done.stderr

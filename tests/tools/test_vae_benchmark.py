@@ -97,6 +97,17 @@ def test_numbers_add_up(tool, tmp_path, capsys, monkeypatch):
     assert f'| both | | | | | | | | {report["ratios"]["both"]["per clip"]:.2f}x' in printed
 
 
+def test_memory_is_counted_at_any_size(tool, capsys):
+    pytest.importorskip('diffusers')
+    tool.main(['--size', 'paper', '--batch', '1', '--frames', '5', '--side', '512', '--count-memory'])
+    lines = [line.split('|')[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+    ours, wan = ([float(cell) for cell in line[1:]] for line in lines[1:3])
+    assert ours[0] == pytest.approx(4 * 651e6 / 2**30, rel=0.01)
+    for row in (ours, wan):
+        assert row[3] == pytest.approx(row[0] + max(row[1:3]), abs=0.011)
+    assert ours[1] > 4 * 2 * 64 * 4 * 512 * 512 / 2**30  # two tensors of the first level, of one chunk
+
+
 def test_peak_of_a_call(tool):
     def call():
         a = torch.zeros(1000)  # 4,000 bytes

@@ -4,7 +4,8 @@
     python tools/benchmarks/all.py --out DIR --tiny                # toy sizes on a CPU: whether it runs, nothing else
 
 Each benchmark is a process of its own, whose log and JSON are kept in DIR. One that fails or takes too long costs its
-rows and no others; those that there is no time left for are said to be not run.
+rows and no others; those that there is no time left for are said to be not run. What is wanted is what we set out to
+reach; the paper reports 1.19 for the speed and 0.85 for the memory of its VAE beside Wan2.2's.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ RUNS = [
         f'{BEST} --repeats 7',
         TINY_VAE,
         [
-            at_least('encode + decode: AutoencoderKLWan takes, times', 2, 'ratios', 'both', 'per clip'),
-            at_most('peak memory over that of AutoencoderKLWan', 0.6, 'ratios', 'both', 'memory'),
+            at_least("encode + decode: AutoencoderKLWan's time over ours", 2, 'ratios', 'both', 'per clip'),
+            at_most('peak memory, weights included, over that of AutoencoderKLWan', 0.6, 'ratios', 'both', 'memory'),
         ],
     ),
     Run(
@@ -91,14 +92,14 @@ RUNS = [
         'vae.py',
         f'{BEST} --repeats 7 --compile',
         f'{TINY_VAE} --compile',
-        [at_least('encode + decode, ours compiled: Wan takes, times', 2, 'ratios', 'both', 'per clip')],
+        [at_least("the same, ours compiled: AutoencoderKLWan's time over ours", 2, 'ratios', 'both', 'per clip')],
     ),
     Run(
         'dit',
         'dit.py',
         '--device cuda --size XL --dtype bfloat16 --repeats 10',
         '--repeats 1',
-        [at_least('LatentDiT: Latte takes for a training step, times', 1, 'ratios', 'training step', 'per step')],
+        [at_least("training step: Latte's time over LatentDiT's", 1, 'ratios', 'training step', 'per step')],
     ),
     Run(
         'data',
@@ -171,7 +172,8 @@ def main(argv: list[str] | None = None) -> None:
                 lines.append(f'| {row.name} | | {row.bound} | {problem} |')
             else:
                 value = row.value(report)
-                lines.append(f'| {row.name} | {value:.3f} | {row.bound} | {"yes" if row.is_met(value) else "no"} |')
+                met = 'toy size' if args.tiny else 'yes' if row.is_met(value) else 'no'
+                lines.append(f'| {row.name} | {value:.3f} | {row.bound} | {met} |')
     print(f'\n{now()}, {machine(args.device)}, torch {versions("torch")["torch"]}{", toy sizes" if args.tiny else ""}')
     print('\n| what | measured | wanted | met |\n|---|---|---|---|\n' + '\n'.join(lines))
     sys.exit(int(failed))

@@ -279,7 +279,7 @@ def facts(args: argparse.Namespace) -> dict:
 def table(report: dict) -> str:
     """Markdown."""
     lines = [
-        '| | clips a second, median (min to max) | a worker | the loader reaches of it |',
+        '| | clips a second, median (min to max) | a worker | loader / this |',
         '|---|---|---|---|',
     ]
     for name, rate in report['clips_per_second'].items():

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,9 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from common import check_arguments, machine, now, versions
 from mmengine.config import Config
 from torch import Tensor
 
+from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.registry import MODELS
 
 # The layout of the paper's network, 32 wide at full resolution.
@@ -42,23 +43,25 @@ SMALL = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--config', help="whose model.backbone to take (default: a small one of the paper's layout)")
-    parser.add_argument('--lengths', type=int, nargs='+', default=[17, 65, 257, 1025], metavar='T')
+    parser.add_argument(
+        '--lengths', type=int, nargs='+', default=[17, 65, 257, 1025], metavar='T', help='default: 17 65 257 1025'
+    )
     parser.add_argument('--size', type=int, default=64, help='height and width in pixels (default: 64)')
     parser.add_argument('--groups-per-chunk', type=int, default=4, help='latent frames at once (default: 4)')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.json and not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
-    for name, value in (
-        ('lengths', min(args.lengths)),
-        ('size', args.size),
-        ('groups-per-chunk', args.groups_per_chunk),
-    ):
-        if value < 1:
-            parser.error(f'--{name} must be positive, got {value}')
+    check_arguments(parser, args, ('size', 'groups_per_chunk'))
+    if args.config and not Path(args.config).is_file():
+        parser.error(f'--config {args.config}: there is no such file')
     return args
+
+
+def network(args: argparse.Namespace) -> VideoVAE:
+    backbone = Config.fromfile(args.config).model.backbone.to_dict() if args.config else SMALL
+    with torch.device('cpu' if args.child else 'meta'):
+        return MODELS.build({**backbone, '_scope_': 'pvvae_plugin'})
 
 
 def frames(length: int, size: int, device: str) -> Iterator[Tensor]:
@@ -71,8 +74,7 @@ def frames(length: int, size: int, device: str) -> Iterator[Tensor]:
 @torch.no_grad()
 def run(args: argparse.Namespace) -> dict[str, float]:
     """Seconds and peak bytes of one length, in this process."""
-    backbone = Config.fromfile(args.config).model.backbone.to_dict() if args.config else SMALL
-    vae = MODELS.build({**backbone, '_scope_': 'pvvae_plugin'}).to(args.device).eval()
+    vae = network(args).to(args.device).eval()
     start = time.perf_counter()
     latents = (
         posterior.mode()
@@ -94,12 +96,21 @@ def main(argv: list[str] | None = None) -> None:
     if args.child:
         print(json.dumps(run(args)))
         return
-    name = torch.cuda.get_device_name() if args.device != 'cpu' else f'CPU, {torch.get_num_threads()} threads'
-    print(f'torch {torch.__version__}, {name}, {platform.machine()}; {args.groups_per_chunk} latent frames a chunk')
-    print('| frames | seconds | frames a second | peak MiB | over the shortest |\n|---|---|---|---|---|')
+    arguments = argv if argv is not None else sys.argv[1:]
+    vae = network(args)
+    if wrong := [length for length in args.lengths if length < 1 or (length - 1) % vae.temporal_ratio]:
+        sys.exit(f'error: --lengths must be 1 + {vae.temporal_ratio} k, got {wrong[0]}')
+    parameters = sum(p.numel() for p in vae.parameters()) / 1e6
+    print(f'{now()}, {machine(args.device)}, torch {versions("torch")["torch"]}')
+    print(' '.join(['python tools/benchmarks/stream.py', *arguments]))
+    print(
+        f'{args.config or "a small network"}, {parameters:.1f} M parameters; T x {args.size} x {args.size}, '
+        f'{args.groups_per_chunk} latent frames a chunk\n'
+    )
+    print('| frames | seconds, both ways | frames a second | peak MiB | over the shortest |\n|---|---|---|---|---|')
     first, rows = None, []
     for length in sorted(args.lengths):
-        command = [sys.executable, __file__, *(argv if argv is not None else sys.argv[1:]), '--child', str(length)]
+        command = [sys.executable, __file__, *arguments, '--child', str(length)]
         environment = {**os.environ, 'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '65536'}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:

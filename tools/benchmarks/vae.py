@@ -4,6 +4,7 @@
     python tools/benchmarks/vae.py                                     # small widths, 2 x 17 x 64 x 64
     python tools/benchmarks/vae.py --size paper                        # as many parameters as Wan2.2's
     python tools/benchmarks/vae.py --size paper --device cuda --dtype bfloat16
+    python tools/benchmarks/vae.py --size paper --dtype bfloat16 --batch 4 --side 256 --count-memory   # times nothing
 
 Both encode the same clips and decode latents of the same grid, in one process and in turn, without gradients, each as
 its library does it: Wan in chunks of four frames, ours as it chooses. Weights are random.
@@ -13,6 +14,10 @@ padding are left out, in time and in space, and an upsampling convolution of our
 each output, not the 9 of its definition. The rate to reach is that of one convolution with 32 channels on a CPU, and
 of a large matrix product on a GPU. On a CPU, *own convolutions* is the time of all convolutions of a pass, each alone
 on the inputs it had, over the time of the pass.
+
+With --count-memory nothing is computed: tensors without data pass both networks, and the bytes of those alive at once
+are counted, without kernels' workspace and the allocator's slack, norms as fused kernels compute them. That is possible
+at any size on any machine, and no measurement.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from pvvae_plugin.engine import cost
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.models.vae.layers import CausalConv3d, Upsample
 
@@ -244,6 +250,25 @@ def compare(args: argparse.Namespace) -> dict:
     }
 
 
+def count_memory(args: argparse.Namespace) -> str:
+    """Bytes alive at once in both networks, as a table of GiB."""
+    lines = ['| | weights | encode | decode | largest, weights included |', '|---|---|---|---|---|']
+    totals = []
+    for name in NAMES:
+        with torch.device('meta'):
+            model = build(name, args.size).to(getattr(torch, args.dtype)).eval()
+            video = torch.empty(args.batch, 3, args.frames, args.side, args.side, dtype=getattr(torch, args.dtype))
+            with torch.no_grad():
+                latents = model.encode(video)
+            peaks = [cost.peak_bytes(model, partial(model.encode, video))]
+            peaks.append(cost.peak_bytes(model, partial(model.decode, latents)))
+        weights = sum(p.nbytes for p in model.parameters())
+        totals.append(weights + max(peaks))
+        gib = ' | '.join(f'{count / 2**30:.2f}' for count in (weights, *peaks, totals[-1]))
+        lines.append(f'| {name} | {gib} |')
+    return '\n'.join([*lines, f"| ours / Wan's | | | | {totals[0] / totals[1]:.2f} |"])
+
+
 def ratios(results: dict) -> dict:
     """How many times longer Wan takes, for a clip and for a FLOP of it, and our share of its memory."""
     ours, wan = (results[name] for name in NAMES)
@@ -266,7 +291,7 @@ def table(report: dict) -> str:
     """Markdown."""
     lines = [
         '| | ms, median (min to max) | clips a second | GFLOP a clip | GFLOP/s | of the reference rate '
-        '| own convolutions | peak MiB, weights included | Wan takes, per clip | per FLOP | our share of memory |',
+        "| own convolutions | peak MiB (of it weights) | Wan's time / ours, per clip | per FLOP | our peak / Wan's |",
         '|---|---|---|---|---|---|---|---|---|---|---|',
     ]
     for which in PASSES:
@@ -274,12 +299,13 @@ def table(report: dict) -> str:
             model = report['models'][name]
             times, flop = model['seconds'][which], model['flop'][which]
             rate, own = flop / times['median'], model['own_convolutions'].get(which)
-            peak = (model['bytes'][which] + model['weight_bytes']) / 2**20
+            weights = model['weight_bytes'] / 2**20
+            quotients = _ratios(report, which) if name == NAMES[0] else '| |'
             lines.append(
                 f'| {which}, {name} | {milliseconds(times)} | {report["batch"] / times["median"]:.2f} '
                 f'| {flop / report["batch"] / 1e9:.1f} | {rate / 1e9:.0f} '
                 f'| {rate / report["reference_flop_per_second"]:.0%} | {"" if own is None else f"{own:.0%}"} '
-                f'| {peak:.0f} | {_ratios(report, which) if name == NAMES[0] else "| |"} |'
+                f'| {model["bytes"][which] / 2**20 + weights:.0f} ({weights:.0f}) | {quotients} |'
             )
     lines.append(f'| both | | | | | | | | {_ratios(report, "both")} |')
     return '\n'.join(lines)
@@ -300,6 +326,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='default: float32')
     parser.add_argument('--repeats', type=int, default=15, help='timed calls of each (default: 15)')
     parser.add_argument('--compile', action='store_true', help='PredictiveVAE(compile=True), an option of ours')
+    parser.add_argument('--count-memory', action='store_true', help='time nothing, count what is alive at once')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
@@ -315,6 +342,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    if args.count_memory:
+        print(
+            f'GiB, counted and not measured; {args.batch} x {args.frames} x {args.side} x {args.side}, {args.dtype}\n'
+        )
+        print(count_memory(args))
+        return
     report = {
         'date': now(),
         'machine': machine(args.device),

@@ -29,16 +29,24 @@ class Memory:
         self._past: Sequence[Tensor] = state or ()
         self._next: list[Tensor] = []
 
-    def past(self, channels: int) -> Tensor:
+    def past(self, x: Tensor) -> Tensor:
         """What the next temporal convolution saw last, ``(N, C, P, H, W)``. Not for the first chunk.
 
+        Args:
+            x: What it is to see now, ``(N, C, T, H, W)``.
+
         Raises:
-            ValueError: If the state is of another network.
+            ValueError: If the state is of another network, or of other videos.
         """
         place = len(self._next)
-        if place >= len(self._past) or self._past[place].shape[1] != channels:
+        if place >= len(self._past) or self._past[place].shape[1] != x.shape[1]:
             raise ValueError('the state is of another network than this one')
-        return self._past[place]
+        past = self._past[place]
+        if past.shape[:1] + past.shape[3:] != x.shape[:1] + x.shape[3:]:
+            raise ValueError(
+                'the state is of videos of another number or size: chunks have the batch, height and width of the first'
+            )
+        return past
 
     def keep(self, x: Tensor, num_frames: int) -> None:
         """Remember the last frames that a temporal convolution saw, zeros where there were fewer.

@@ -16,8 +16,10 @@ from .base import VideoVAE
 from .coders import Decoder, Encoder
 from .guards import fault_here
 from .memory import Memory, State
-from .parts import decode_in_parts, encode_in_parts
+from .parts import TiledState, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
 from .posterior import DiagonalGaussian
+
+AnyState = State | TiledState
 
 
 @MODELS.register_module()
@@ -133,7 +135,7 @@ class PredictiveVAE(VideoVAE):
         self.check_latents(latents)
         return latents.contiguous(memory_format=torch.channels_last_3d)
 
-    def encode_chunk(self, video: Tensor, state: State | None = None) -> tuple[DiagonalGaussian, State]:
+    def encode_chunk(self, video: Tensor, state: AnyState | None = None) -> tuple[DiagonalGaussian, AnyState]:
         """Encode a long video a chunk at a time; all chunks together give what one pass gives.
 
         Args:
@@ -147,10 +149,13 @@ class PredictiveVAE(VideoVAE):
             ValueError: If the chunk has another length, or the state is of another network.
         """
         self._check_chunk(video, is_start=state is None)
+        if self._in_tiles(video.shape[3:], state):
+            moments, state = encode_tiled(self, self._prepare(video), state)
+            return _posterior(moments), state
         memory = Memory(state)
         return self._encode(video, memory), memory.state()
 
-    def decode_chunk(self, latents: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def decode_chunk(self, latents: Tensor, state: AnyState | None = None) -> tuple[Tensor, AnyState]:
         """Decode a long video a chunk at a time; all chunks together give what one pass gives.
 
         Args:
@@ -164,8 +169,20 @@ class PredictiveVAE(VideoVAE):
         Raises:
             ValueError: If the state is of another network.
         """
+        latents = self._check_latents(latents)
+        if self._in_tiles([side * self.spatial_ratio for side in latents.shape[3:]], state):
+            return decode_tiled(self, latents, state)
         memory = Memory(state)
-        return self.decoder(self._check_latents(latents), memory), memory.state()
+        return self.decoder(latents, memory), memory.state()
+
+    def _in_tiles(self, size: Sequence[int], state: AnyState | None) -> bool:
+        tiled = not torch.is_grad_enabled() and needs_tiles(self, size)
+        if state is not None and isinstance(state, TiledState) != tiled:
+            raise ValueError(
+                'a chunk passes in tiles or whole as the one before: keep pixels_at_once, the size of the frames, and '
+                'whether gradients are wanted'
+            )
+        return tiled
 
     def encode_stream(self, frames: Iterable[Tensor], groups_per_chunk: int = 1) -> Iterator[DiagonalGaussian]:
         """Encode a video of any length from an iterator over its frames, in memory that does not grow with it.

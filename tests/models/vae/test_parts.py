@@ -44,6 +44,36 @@ def test_parts_give_the_whole(layout):
             assert (part - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('groups', [1, 2])
+@torch.no_grad()
+def test_streams_of_large_frames_give_the_whole(layout, groups):
+    vae = network(**LAYOUTS[layout])
+    video = torch.rand(2, 3, 1 + 4 * vae.temporal_ratio, 64, 32, dtype=torch.float64) * 2 - 1
+    mean, _, decoded = in_parts(vae, video, 10**9)
+    vae.pixels_at_once = vae.temporal_ratio * 40**2
+    latents = [posterior.mean for posterior in vae.encode_stream(video.unbind(2), groups)]
+    frames = list(vae.decode_stream(latents))
+    for part, expected in ((torch.cat(latents, dim=2), mean), (torch.cat(frames, dim=2), decoded)):
+        assert (part - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@torch.no_grad()
+def test_a_stream_keeps_its_tiles():
+    vae, video = network(), torch.rand(1, 3, 9, 64, 32, dtype=torch.float64)
+    vae.pixels_at_once = 4 * 40**2
+    _, state = vae.encode_chunk(video[:, :, :5])
+    _, decoded = vae.decode_chunk(torch.zeros(1, 4, 1, 4, 2, dtype=torch.float64))
+    vae.pixels_at_once = 10**9
+    with pytest.raises(ValueError, match='keep pixels_at_once'):
+        vae.encode_chunk(video[:, :, 5:], state)
+    with pytest.raises(ValueError, match='keep pixels_at_once'):
+        vae.decode_chunk(torch.zeros(1, 4, 1, 4, 2, dtype=torch.float64), decoded)
+    vae.pixels_at_once = 4 * 40**2
+    with pytest.raises(ValueError, match='another number or size'):
+        vae.encode_chunk(torch.rand(1, 3, 4, 64, 96, dtype=torch.float64), state)
+
+
 @torch.no_grad()
 def test_parts_in_float32():
     vae, video = network().float(), torch.rand(2, 3, 9, 64, 32) * 2 - 1
@@ -94,7 +124,7 @@ def test_spans_cover_a_side_once(length, at_most, halo):
     assert [place for piece, _ in pieces for place in range(length)[piece]] == list(range(length))
     for piece, seen in pieces:
         assert seen.start == max(0, piece.start - halo) and seen.stop == min(length, piece.stop + halo)
-        assert seen.stop - seen.start <= max(at_most, 1 + 2 * halo)
+        assert seen.stop - seen.start <= max(at_most, 4 * halo, 1)  # of a smaller one more than half would be margin
 
 
 def test_sides_that_do_not_divide_are_padded_on_request():
@@ -113,3 +143,7 @@ def test_sides_that_do_not_divide_are_padded_on_request():
 def test_a_part_of_no_pixels_is_refused():
     with pytest.raises(ValueError, match='pixels_at_once must be positive, got 0'):
         network(pixels_at_once=0)
+    vae = network()
+    vae.pixels_at_once = -5
+    with torch.no_grad(), pytest.raises(ValueError, match='pixels_at_once must be positive, got -5'):
+        vae.encode(torch.rand(1, 3, 5, 32, 32))
