@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pvvae_plugin.datasets import ClipError, open_video
+from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
 
 Source = str | Path | np.ndarray | Tensor
 
@@ -32,6 +31,8 @@ def read_video(source: Source, size: tuple[int, int] | None = None) -> tuple[Ten
         ClipError: If a file cannot be read.
         ValueError: If it is none of these, or values lie outside the range.
     """
+    if size is not None:
+        check_size(size)
     if isinstance(source, Tensor):
         return _check_tensor(source, size), 0.0
     fps = 0.0
@@ -40,8 +41,7 @@ def read_video(source: Source, size: tuple[int, int] | None = None) -> tuple[Ten
         if path.lower().endswith('.npy'):
             source = _load_array(path)
         else:
-            reader = open_video(path)
-            source, fps = np.stack(list(reader)), reader.fps
+            source, fps = np.stack(list(iterate_frames(path))), open_video(path).fps
     frames = source[None] if source.ndim == 3 else source
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
@@ -93,15 +93,31 @@ def stream_frames(
 
     Raises:
         ClipError: If the file cannot be opened or has fewer frames, at once; if one cannot be decoded, when it is met.
+        ValueError: If ``size`` or ``num_frames`` is no such thing.
     """
-    reader = open_video(os.fspath(path))
-    count = len(reader) if num_frames is None else num_frames
-    if count > len(reader):
-        raise ClipError(os.fspath(path), f'{num_frames} frames are wanted, it has {len(reader)}')
+    path = os.fspath(path)
+    if size is not None:
+        check_size(size)
+    if num_frames is not None and (not isinstance(num_frames, int) or num_frames < 1):
+        raise ValueError(f'num_frames must be a positive integer, got {num_frames!r}')
+    available = len(open_video(path))
+    count = available if num_frames is None else num_frames
+    if count > available:
+        raise ClipError(path, f'{num_frames} frames are wanted, it has {available}')
     if temporal_ratio is not None:
         count -= (count - 1) % temporal_ratio
-    clips = (frame[None] for frame in islice(reader, count))
+    clips = (frame[None] for frame in iterate_frames(path, count))
     return (as_video(cover(clip, size) if size else clip)[:, :, 0] for clip in clips)
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuse what is no height and width.
+
+    Raises:
+        ValueError: If it is not two positive integers.
+    """
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(f'size is a height and a width in pixels, two positive integers, got {size!r}')
 
 
 def as_video(frames: np.ndarray) -> Tensor:

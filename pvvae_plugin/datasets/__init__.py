@@ -5,7 +5,7 @@ from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
-from .readers import DecordReader, ImageReader, OpenCVReader, open_video, read_clip
+from .readers import DecordReader, ImageReader, OpenCVReader, iterate_frames, open_video, read_clip
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
 from .synthetic import SyntheticVideoDataset
 from .transforms import (
@@ -40,6 +40,7 @@ __all__ = [
     'SyntheticVideoDataset',
     'VideoArrayDataset',
     'VideoDataset',
+    'iterate_frames',
     'open_video',
     'read_clip',
 ]

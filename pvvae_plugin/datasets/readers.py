@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -267,6 +268,40 @@ def read_clip(
         return reader.read([first + index for index in choose_frames(num_frames)]), reader.fps
 
     return _by_first_reader(path, backend, read)
+
+
+def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'auto') -> Iterator[np.ndarray]:
+    """The first frames of a file one after another, by the next decoder from where one fails.
+
+    Args:
+        path: Video or image.
+        num_frames: How many; None for all there are.
+        backend: As for :func:`open_video`.
+
+    Yields:
+        uint8 RGB ``(H, W, 3)``, few of which are in memory at once.
+
+    Raises:
+        ClipError: If no decoder can read one of them.
+    """
+    done, reasons = 0, []
+    for reader_type in _reader_types(path, backend):
+        try:
+            reader = reader_type(path)
+            count = len(reader) if num_frames is None else num_frames
+            for frame in islice(reader, done, count):
+                yield frame
+                done += 1
+            if done >= count:
+                return
+            reasons.append(f'{reader_type.__name__}: no frame {done}')
+        except ClipError as error:
+            reasons.append(error.reason)
+        except ImportError as error:
+            if backend == 'decord':
+                raise
+            reasons.append(str(error))
+    raise ClipError(path, '; '.join(dict.fromkeys(reasons)))
 
 
 def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:

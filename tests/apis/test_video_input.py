@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pvvae_plugin.apis import stream_frames
-from pvvae_plugin.datasets import ClipError, read_clip
+from pvvae_plugin.apis import read_video, stream_frames
+from pvvae_plugin.datasets import ClipError, DecordReader, iterate_frames, read_clip
 from pvvae_plugin.registry import MODELS
 
 
@@ -36,3 +36,33 @@ def test_too_few_frames_are_refused_at_once(tmp_path, write_video):
         stream_frames(path, num_frames=9)
     with pytest.raises(ClipError, match='no such file'):
         stream_frames(str(tmp_path / 'b.mp4'))
+
+
+@pytest.mark.parametrize('size', [(-1, 5), (16, 0), (), (32, 32, 3), 32, (32.5, 32), np.array([32, 32])])
+def test_sizes_that_are_none(tmp_path, write_video, size):
+    path = write_video(tmp_path / 'a.mp4', num_frames=5)
+    for read in (stream_frames, read_video):
+        with pytest.raises(ValueError, match='two positive integers'):
+            read(path, size=size)
+    with pytest.raises(ValueError, match='num_frames must be a positive integer, got 0'):
+        stream_frames(path, num_frames=0)
+
+
+def test_another_decoder_goes_on_where_one_fails(tmp_path, write_video, monkeypatch):
+    path = tmp_path / 'a.mp4'
+    write_video(path, num_frames=40)
+    whole = list(stream_frames(path))
+
+    class Failing(DecordReader):
+        def read(self, indices):
+            if max(indices) >= 16:
+                raise ClipError(self.path, 'decord: broken')
+            return super().read(indices)
+
+    monkeypatch.setattr('pvvae_plugin.datasets.readers.DecordReader', Failing)
+    frames = list(stream_frames(path))
+    assert len(frames) == 40
+    for frame, expected in zip(frames, whole, strict=True):
+        assert (frame - expected).abs().mean() < 2 / 127.5  # decoders convert colours with different rounding
+    with pytest.raises(ClipError, match='decord: broken'):
+        list(iterate_frames(str(path), backend='decord'))

@@ -2,9 +2,15 @@
 
 import importlib.util
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks'
 
 
 @pytest.fixture
@@ -35,7 +41,41 @@ def test_one_table_of_what_ran_and_what_did_not(tool, tmp_path, monkeypatch, cap
     assert json.loads((tmp_path / 'out' / 'good.json').read_text())['rows'][1]['x'] == 1.25
 
 
-def test_scripts_know_the_arguments_they_are_given(tool, load_benchmark, monkeypatch):
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_it_takes_its_processes_along(tmp_path, how):
+    """And those that they started."""
+    marker = f'marker-{tmp_path.name}'
+    (tmp_path / 'slow.py').write_text(
+        f'import subprocess, sys\nprint("started", flush=True)\n'
+        f'subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", "{marker}"])\n'
+    )
+    program = (
+        f'import sys, pathlib; sys.path.insert(0, {str(BENCHMARKS)!r}); import all as tool\n'
+        f'tool.FOLDER = pathlib.Path({str(tmp_path)!r}); tool.RUNS = [tool.Run("slow", "slow.py", "", "", [])]\n'
+        f'tool.main(["--tiny", "--out", {str(tmp_path / "out")!r}])\n'
+    )
+    process = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def running():
+        return [p for p in Path('/proc').glob('[0-9]*/cmdline') if marker in _read(p)]
+
+    deadline = time.monotonic() + 60
+    while not running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert running()
+    process.send_signal(how)
+    assert process.wait(30) != 0
+    assert not running()
+
+
+def _read(path):
+    try:
+        return path.read_text()
+    except OSError:  # it has ended
+        return ''
+
+
+def test_scripts_know_the_arguments_they_are_given(tool, load_benchmark, monkeypatch, tmp_path):
     """Those for a GPU, too, which nobody runs here."""
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)
     find_spec = importlib.util.find_spec
@@ -43,7 +83,7 @@ def test_scripts_know_the_arguments_they_are_given(tool, load_benchmark, monkeyp
     for run in tool.RUNS:
         module = load_benchmark(Path(run.script).stem)
         for arguments in (run.arguments, run.tiny):
-            assert module.parse_args([*arguments.split(), '--json', 'x.json'])
+            assert module.parse_args([*arguments.split(), '--json', str(tmp_path / 'x.json')])
 
 
 @pytest.mark.parametrize(

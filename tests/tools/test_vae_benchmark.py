@@ -125,6 +125,7 @@ def test_peak_of_a_call(tool):
         (['--frames', '16'], '--frames must be 1 + 4 k, got 16'),
         (['--side', '50'], '--side must divide by 16, got 50'),
         (['--json', 'no/such/folder/x.json'], 'there is no folder no/such/folder'),
+        (['--json', '/'], '--json / cannot be written: Is a directory'),
     ],
 )
 def test_errors(tool, capsys, arguments, message):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from common import machine, now, versions
+from common import end_in_order, machine, now, versions
 
 FOLDER = Path(__file__).parent
 
@@ -129,9 +129,11 @@ def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
         try:
             done.wait(max(1.0, seconds))
         except subprocess.TimeoutExpired:
-            os.killpg(done.pid, signal.SIGKILL)  # with the processes that it started
-            done.wait()
             return f'stopped after {seconds:.0f} s'
+        finally:
+            if done.poll() is None:  # after an interruption, too
+                os.killpg(done.pid, signal.SIGKILL)  # with the processes that it started
+                done.wait()
     if done.returncode:
         lines = log.read_text().strip().splitlines() or ['no word']
         return f'failed: {lines[-1]}'
@@ -151,14 +153,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('give either --device cuda, or --tiny on a CPU')
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no GPU here')
-    if args.seconds <= 0:
+    if not args.seconds > 0:
         parser.error(f'--seconds must be positive, got {args.seconds:g}')
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
+    end_in_order()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f'error: --out {args.out} cannot be made: {error.strerror}')
     start, lines, failed = time.monotonic(), [], False
     for run in RUNS:
         left = args.seconds - (time.monotonic() - start)

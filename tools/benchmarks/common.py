@@ -6,7 +6,9 @@ import argparse
 import importlib.metadata
 import platform
 import re
+import signal
 import statistics
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -118,8 +120,19 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, p
             parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
     if getattr(args, 'device', 'cpu') == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
-    if args.json and not args.json.parent.is_dir():
+    if args.json is None:
+        return
+    if not args.json.parent.is_dir():
         parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+    try:
+        args.json.open('a').close()  # what cannot be written fails now, and not after the measurement
+    except OSError as error:
+        parser.error(f'--json {args.json} cannot be written: {error.strerror}')
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this process as an error would, so that what it has started or written is cleared away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def check_clip(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

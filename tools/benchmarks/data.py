@@ -40,7 +40,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
-from common import check_arguments, now, processor, summary
+from common import check_arguments, end_in_order, now, processor, summary
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -317,6 +317,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    end_in_order()
     report = facts(args)
     cfg = Config.fromfile(args.config)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from common import check_arguments, machine, now, versions
+from common import check_arguments, end_in_order, machine, now, versions
 from mmengine.config import Config
 from torch import Tensor
 
@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.child:
         print(json.dumps(run(args)))
         return
+    end_in_order()
     arguments = argv if argv is not None else sys.argv[1:]
     vae = network(args)
     if wrong := [length for length in args.lengths if length < 1 or (length - 1) % vae.temporal_ratio]:

@@ -176,8 +176,8 @@ class VideoVAE(BaseModule):
         Raises:
             ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
         """
-        if video.ndim != 5 or video.shape[1] != 3:
-            raise ValueError(f'a video tensor is (N, 3, T, H, W), got shape {tuple(video.shape)}')
+        if video.ndim != 5 or video.shape[1] != 3 or not len(video):
+            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
         if not video.is_floating_point():
             raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
         for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
@@ -190,9 +190,20 @@ class VideoVAE(BaseModule):
         return frames_to_groups(video.shape[2], self.temporal_ratio)
 
     def check_latents(self, latents: Tensor) -> None:
-        """Raise ValueError if ``latents`` are not ``(N, C, t, h, w)``."""
-        if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
-            raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
+        """Refuse what are no latents.
+
+        Raises:
+            TypeError: If they are no tensor.
+            ValueError: If they are not float ``(N, C, t, h, w)``, or empty.
+        """
+        if not isinstance(latents, Tensor):
+            kind = type(latents).__name__
+            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
+        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
+            raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
+        if not latents.is_floating_point():
+            raise ValueError(f'{wanted}, got {latents.dtype}')
 
     def pad_sides(self, video: Tensor) -> Tensor:
         """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.

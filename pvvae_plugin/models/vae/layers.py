@@ -37,7 +37,7 @@ class CausalConv3d(nn.Conv3d):
         past: Tensor | int = taps - 1
         weight = self.weight
         if memory is not None and not memory.first and taps > 1:
-            past = memory.past(x)
+            past = memory.past(x, taps - stride)
         elif x.shape[2] == 1 and is_fast():
             # A first frame alone: all taps but the last would meet only padding.
             past, weight = 0, weight[:, :, -1:]

@@ -29,17 +29,18 @@ class Memory:
         self._past: Sequence[Tensor] = state or ()
         self._next: list[Tensor] = []
 
-    def past(self, x: Tensor) -> Tensor:
+    def past(self, x: Tensor, num_frames: int) -> Tensor:
         """What the next temporal convolution saw last, ``(N, C, P, H, W)``. Not for the first chunk.
 
         Args:
             x: What it is to see now, ``(N, C, T, H, W)``.
+            num_frames: How many frames ``P`` it sees again.
 
         Raises:
-            ValueError: If the state is of another network, or of other videos.
+            ValueError: If the state is of a network of another layout, or of other videos.
         """
         place = len(self._next)
-        if place >= len(self._past) or self._past[place].shape[1] != x.shape[1]:
+        if place >= len(self._past) or self._past[place].shape[1:3] != (x.shape[1], num_frames):
             raise ValueError('the state is of another network than this one')
         past = self._past[place]
         if past.shape[:1] + past.shape[3:] != x.shape[:1] + x.shape[3:]:

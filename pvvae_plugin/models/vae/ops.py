@@ -8,30 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 EPS = 1e-6
-_fast = True
+_plain_paths = 0  # how many contexts are open
+_lock = Lock()
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Compute with one library call after another, as the layers' definitions read: to compare with, or to debug."""
-    global _fast
-    before, _fast = _fast, False
+    """Compute with one library call after another, as the layers' definitions read: to compare with, or to debug.
+
+    That holds for all threads of the process, until the last such context ends.
+    """
+    _count_plain_path(1)
     try:
         yield
     finally:
-        _fast = before
+        _count_plain_path(-1)
+
+
+def _count_plain_path(change: int) -> None:
+    global _plain_paths
+    with _lock:
+        _plain_paths += change
 
 
 def is_fast() -> bool:
     """Whether the fast way is taken."""
-    return _fast
+    return not _plain_paths
 
 
 def prepend(past: Tensor | int, x: Tensor) -> Tensor:
@@ -63,7 +72,7 @@ def norm_silu(x: Tensor, weight: Tensor, past: Tensor | int = 0) -> Tensor:
         ``(N, C, P + T, H, W)``, in the type of ``x``.
     """
     # A compiler fuses the plain form by itself, and cannot look into ours.
-    if not _fast or torch.compiler.is_compiling():
+    if not is_fast() or torch.compiler.is_compiling():
         return prepend(past, F.silu(rms_norm(x, weight)))
     if isinstance(past, int):
         return _NormSiLU.apply(x, weight, None, past)
@@ -99,12 +108,14 @@ class _NormSiLU(torch.autograd.Function):
         return buffer.permute(0, 4, 1, 2, 3)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = (saved.detach().requires_grad_() for saved in ctx.saved_tensors)
+        again = torch.is_grad_enabled()  # create_graph=True: gradients are to be differentiated in turn
+        x, weight = (
+            saved if again and saved.requires_grad else saved.detach().requires_grad_() for saved in ctx.saved_tensors
+        )
         with torch.enable_grad(), _without_autocast(x):
             out = F.silu(rms_norm(x, weight))
-        of_x, of_weight = torch.autograd.grad(out, (x, weight), grad[:, :, ctx.num_past :])
+        of_x, of_weight = torch.autograd.grad(out, (x, weight), grad[:, :, ctx.num_past :], create_graph=again)
         return of_x, of_weight, grad[:, :, : ctx.num_past] if ctx.needs_input_grad[2] else None, None
 
 
@@ -112,7 +123,7 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]
     """3D convolution, padded in space so that a stride of 1 keeps the sides, and not in time."""
     taps, kh, kw = weight.shape[2:]
     padding = (0, kh // 2, kw // 2)
-    if not _fast:
+    if not is_fast():
         return F.conv3d(x, weight, bias, stride, padding)
     if taps == 1 and stride[0] == 1:
         # Frames are independent: as many images, for which libraries have their best kernels.
@@ -166,7 +177,7 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ``(N, D, T, 2 H, 2 W)``.
     """
     images, kernel = _as_images(x), weight[:, :, 0]
-    if _fast:
+    if is_fast():
         images = F.conv_transpose2d(images, _merged(kernel), bias, stride=2, padding=1)
     else:
         images = F.conv2d(F.interpolate(images, scale_factor=2, mode='nearest'), kernel, bias, padding=1)

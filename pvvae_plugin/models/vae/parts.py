@@ -32,19 +32,25 @@ class TiledState(NamedTuple):
     low_levels: State
 
 
+def check_pixels(pixels_at_once: int) -> None:
+    """Raise ValueError if it is not a positive integer."""
+    if not isinstance(pixels_at_once, int) or pixels_at_once < 1:
+        raise ValueError(f'pixels_at_once must be a positive integer, got {pixels_at_once!r}')
+
+
 def needs_tiles(vae: PredictiveVAE, size: Sequence[int]) -> bool:
     """Whether one group of frames of this height and width is more than ``vae.pixels_at_once``.
 
     Raises:
         ValueError: If that is not positive.
     """
-    if vae.pixels_at_once < 1:
-        raise ValueError(f'pixels_at_once must be positive, got {vae.pixels_at_once}')
+    check_pixels(vae.pixels_at_once)
     return vae.temporal_ratio * math.prod(size) > vae.pixels_at_once
 
 
 def encode_in_parts(vae: PredictiveVAE, video: Tensor) -> Tensor:
     """Moments ``(N, 2 C, t, h, w)`` of clips ``(N, 3, T, H, W)``, in parts where ``vae.pixels_at_once`` wants it."""
+    check_pixels(vae.pixels_at_once)
     return _by_clips(partial(_encode_few, vae), video, vae.pixels_at_once // math.prod(video.shape[2:]))
 
 
@@ -74,6 +80,7 @@ def encode_tiled(vae: PredictiveVAE, video: Tensor, state: TiledState | None) ->
 
 def decode_in_parts(vae: PredictiveVAE, latents: Tensor) -> Tensor:
     """Videos ``(N, 3, T, H, W)`` of latents ``(N, C, t, h, w)``, in parts where ``vae.pixels_at_once`` wants it."""
+    check_pixels(vae.pixels_at_once)
     return _by_clips(partial(_decode_few, vae), latents, vae.pixels_at_once // _pixels(vae, latents))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from .base import VideoVAE
 from .coders import Decoder, Encoder
 from .guards import fault_here
 from .memory import Memory, State
-from .parts import TiledState, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
+from .parts import TiledState, check_pixels, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
 from .posterior import DiagonalGaussian
 
 AnyState = State | TiledState
@@ -70,6 +71,16 @@ class PredictiveVAE(VideoVAE):
         init_cfg: dict | None = None,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ('self', 'init_cfg', '__class__')}
+        if not strides:
+            raise ValueError('strides needs at least one pair (time, space)')
+        for name, value in (
+            ('patch_size', patch_size),
+            ('latent_channels', latent_channels),
+            ('encoder_widths', min(encoder_widths)),
+            ('decoder_widths', min(decoder_widths)),
+        ):
+            if value < 1:
+                raise ValueError(f'{name} must be positive, got {value}')
         temporal_ratio = math.prod(time for time, _ in strides)
         spatial_ratio = patch_size * math.prod(space for _, space in strides)
         super().__init__(latent_channels, temporal_ratio, spatial_ratio, init_cfg)
@@ -83,8 +94,7 @@ class PredictiveVAE(VideoVAE):
             raise ValueError(
                 f'encoder_blocks and decoder_blocks must be positive, got {encoder_blocks}, {decoder_blocks}'
             )
-        if pixels_at_once < 1:
-            raise ValueError(f'pixels_at_once must be positive, got {pixels_at_once}')
+        check_pixels(pixels_at_once)
         if decode_dtype not in (None, 'bfloat16'):
             raise ValueError(f"decode_dtype must be 'bfloat16' or None, got {decode_dtype!r}")
         if (fault := fault_here()) is not None:
@@ -122,17 +132,22 @@ class PredictiveVAE(VideoVAE):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
-        if self.decode_dtype and not torch.is_grad_enabled():
-            with torch.autocast(latents.device.type, getattr(torch, self.decode_dtype)):
-                return self._decode(latents).to(latents.dtype)
-        return self._decode(latents)
-
-    def _decode(self, latents: Tensor) -> Tensor:
         latents = self._check_latents(latents)
-        return self.decoder(latents) if torch.is_grad_enabled() else decode_in_parts(self, latents)
+        with self._decoding(latents):
+            video = self.decoder(latents) if torch.is_grad_enabled() else decode_in_parts(self, latents)
+        return self._decoded(video, latents)
+
+    def _decoding(self, latents: Tensor) -> AbstractContextManager:
+        if self.decode_dtype and not torch.is_grad_enabled():
+            return torch.autocast(latents.device.type, getattr(torch, self.decode_dtype))
+        return nullcontext()
+
+    def _decoded(self, video: Tensor, latents: Tensor) -> Tensor:
+        return video.to(latents.dtype) if self.decode_dtype and not torch.is_grad_enabled() else video
 
     def _check_latents(self, latents: Tensor) -> Tensor:
         self.check_latents(latents)
+        latents = latents.to(self.last_layer.dtype)
         return latents.contiguous(memory_format=torch.channels_last_3d)
 
     def encode_chunk(self, video: Tensor, state: AnyState | None = None) -> tuple[DiagonalGaussian, AnyState]:
@@ -146,7 +161,7 @@ class PredictiveVAE(VideoVAE):
             Posterior over this chunk's latents, and the state for the next one.
 
         Raises:
-            ValueError: If the chunk has another length, or the state is of another network.
+            ValueError: If the chunk has another length, or the state is of another layout or of other videos.
         """
         self._check_chunk(video, is_start=state is None)
         if self._in_tiles(video.shape[3:], state):
@@ -167,13 +182,16 @@ class PredictiveVAE(VideoVAE):
             the next one.
 
         Raises:
-            ValueError: If the state is of another network.
+            ValueError: If the state is of another layout or of other videos.
         """
         latents = self._check_latents(latents)
-        if self._in_tiles([side * self.spatial_ratio for side in latents.shape[3:]], state):
-            return decode_tiled(self, latents, state)
-        memory = Memory(state)
-        return self.decoder(latents, memory), memory.state()
+        with self._decoding(latents):
+            if self._in_tiles([side * self.spatial_ratio for side in latents.shape[3:]], state):
+                video, state = decode_tiled(self, latents, state)
+            else:
+                memory = Memory(state)
+                video, state = self.decoder(latents, memory), memory.state()
+        return self._decoded(video, latents), state
 
     def _in_tiles(self, size: Sequence[int], state: AnyState | None) -> bool:
         tiled = not torch.is_grad_enabled() and needs_tiles(self, size)
@@ -195,19 +213,23 @@ class PredictiveVAE(VideoVAE):
             Posteriors over ``groups_per_chunk`` latents, the last perhaps over fewer.
 
         Raises:
-            ValueError: If frames are left over at the end that make no group.
+            ValueError: If frames are left over at the end that make no group, or there is none at all.
         """
         if groups_per_chunk < 1:
             raise ValueError(f'groups_per_chunk must be positive, got {groups_per_chunk}')
         state, waiting, done = None, [], 0
         for frame in frames:
+            if waiting and frame.shape != waiting[0].shape:
+                raise ValueError(
+                    f'the frames of a video have one shape, got {tuple(waiting[0].shape)} and then {tuple(frame.shape)}'
+                )
             waiting.append(frame)
             wanted = groups_per_chunk * self.temporal_ratio - (0 if state else self.temporal_ratio - 1)
             if len(waiting) == wanted:
                 posterior, state = self.encode_chunk(torch.stack(waiting, dim=2), state)
                 done, waiting = done + len(waiting), []
                 yield posterior
-        if waiting:
+        if waiting or not done:
             frames_to_groups(done + len(waiting), self.temporal_ratio)  # refuses frames that make no group
             yield self.encode_chunk(torch.stack(waiting, dim=2), state)[0]
 

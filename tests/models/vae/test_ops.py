@@ -139,6 +139,33 @@ def test_the_plain_path_ends_with_its_block():
     assert is_fast()
 
 
+def test_plain_paths_of_several_threads_end_with_the_last():
+    first, second = plain_path(), plain_path()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not is_fast()
+    second.__exit__(None, None, None)
+    assert is_fast()
+
+
+def test_gradients_of_gradients_are_those_of_the_plain_path():
+    """As a gradient penalty wants them."""
+    x, weight = torch.randn(1, 4, 2, 3, 3, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+
+    def penalised():
+        leaf, scale = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(norm_silu(leaf, scale, 1).sum(), leaf, create_graph=True)
+        grad.square().sum().backward()
+        return leaf.grad, scale.grad
+
+    fast = penalised()
+    with plain_path():
+        plain = penalised()
+    for a, b in zip(fast, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 def test_compiled_blocks_cover_encoding_and_decoding(monkeypatch):
     graphs, blocks = [], []
 
@@ -173,6 +200,7 @@ def test_decoding_in_half_precision_is_close_and_encoding_stays_exact():
     exact, rounded = vae.decode(latents), half.decode(latents)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).norm() < 0.03 * exact.norm()
+    assert torch.equal(half.decode_chunk(latents)[0], rounded)
     with torch.enable_grad():
         assert torch.equal(half.decode(latents), exact)
     with pytest.raises(ValueError, match="decode_dtype must be 'bfloat16' or None, got 'half'"):

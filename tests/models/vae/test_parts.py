@@ -141,9 +141,9 @@ def test_sides_that_do_not_divide_are_padded_on_request():
 
 
 def test_a_part_of_no_pixels_is_refused():
-    with pytest.raises(ValueError, match='pixels_at_once must be positive, got 0'):
+    with pytest.raises(ValueError, match='pixels_at_once must be a positive integer, got 0'):
         network(pixels_at_once=0)
     vae = network()
     vae.pixels_at_once = -5
-    with torch.no_grad(), pytest.raises(ValueError, match='pixels_at_once must be positive, got -5'):
+    with torch.no_grad(), pytest.raises(ValueError, match='pixels_at_once must be a positive integer, got -5'):
         vae.encode(torch.rand(1, 3, 5, 32, 32))

@@ -173,6 +173,7 @@ def test_latent_normalisation_round_trip(vae):
         ((1, 3, 17, 32, 250), 'width 250.*240 or 256'),
         ((1, 3, 17, 8, 32), 'height 8.*16 or 32'),
         ((1, 1, 17, 32, 32), r'\(N, 3, T, H, W\)'),
+        ((0, 3, 17, 32, 32), 'N >= 1'),
     ],
 )
 def test_wrong_clips_are_refused(tiny_vae_config, shape, message):
@@ -182,9 +183,28 @@ def test_wrong_clips_are_refused(tiny_vae_config, shape, message):
 
 
 def test_wrong_settings_are_refused(tiny_vae_config):
-    for wrong in ({'padding': 'zeros'}, {'encoder_widths': (8, 8)}, {'strides': ((4, 4),) * 4}):
+    settings = [{'padding': 'zeros'}, {'encoder_widths': (8, 8)}, {'strides': ((4, 4),) * 4}, {'strides': ()}]
+    settings += [
+        {'patch_size': 0},
+        {'latent_channels': 0},
+        {'decoder_widths': (8, 8, 8, 0, 8)},
+        {'pixels_at_once': 1e6},
+    ]
+    for wrong in settings:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             MODELS.build(dict(tiny_vae_config, **wrong))
+
+
+@torch.no_grad()
+def test_latents_of_any_float_are_decoded_and_nothing_else(vae):
+    latents = torch.randn(1, 4, 2, 2, 2)
+    expected = vae.decode(latents.half().float())
+    assert torch.equal(vae.decode(latents.half()), expected)
+    for wrong in (latents.long(), latents[:, :, :0], latents[:0], latents[0]):
+        with pytest.raises(ValueError, match=r'latents are float \(N, 4, t, h, w\)'):
+            vae.decode(wrong)
+    with pytest.raises(TypeError, match='a posterior gives them by mode'):
+        vae.decode(vae.encode(torch.zeros(1, 3, 5, 32, 32)))
 
 
 def test_padding_beyond_the_decoders_reach_is_warned_of(tiny_vae_config):

@@ -106,5 +106,13 @@ def test_what_does_not_fit_is_refused(vae):
         vae.decode_chunk(torch.zeros(2, vae.latent_channels, 1, 2, 2).double(), state[:1])
     with pytest.raises(ValueError, match='does not split into groups'):
         list(vae.encode_stream(video[:, :, :7].unbind(2)))
+    with pytest.raises(ValueError, match='another number or size'):
+        vae.encode_chunk(video[:1, :, 5:], state)
+    with pytest.raises(ValueError, match='a clip of 0 frames'):
+        list(vae.encode_stream([]))
+    with pytest.raises(ValueError, match='the frames of a video have one shape'):
+        list(vae.encode_stream([video[:, :, 0], video[:, :, 1], video[:, :, 2, :, :1]]))
+    with pytest.raises(TypeError, match=r'a posterior gives them by mode\(\)'):
+        list(vae.decode_stream(vae.encode_stream(video.unbind(2))))
     with pytest.raises(ValueError, match='groups_per_chunk must be positive'):
         list(vae.encode_stream(video.unbind(2), 0))
