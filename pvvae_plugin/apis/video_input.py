@@ -16,13 +16,16 @@ from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
 Source = str | Path | np.ndarray | Tensor
 
 
-def read_video(source: Source, size: tuple[int, int] | None = None) -> tuple[Tensor, float]:
+def read_video(
+    source: Source, size: tuple[int, int] | None = None, max_frames: int | None = None
+) -> tuple[Tensor, float]:
     """A video, whatever it comes as.
 
     Args:
         source: Path of a video, an image or a ``.npy`` array; an array, uint8 ``(T, H, W, 3)`` or ``(H, W, 3)``; or a
             float tensor in [-1, 1], ``(3, T, H, W)`` or ``(1, 3, T, H, W)``.
         size: Height and width; frames are resized to cover it and the middle is kept. None for its own.
+        max_frames: Read no more than the first so many.
 
     Returns:
         ``(1, 3, T, H, W)`` in [-1, 1], and frames a second of a file, 0 where unknown.
@@ -34,15 +37,17 @@ def read_video(source: Source, size: tuple[int, int] | None = None) -> tuple[Ten
     if size is not None:
         check_size(size)
     if isinstance(source, Tensor):
-        return _check_tensor(source, size), 0.0
+        return _check_tensor(source, size)[:, :, :max_frames], 0.0
     fps = 0.0
     if not isinstance(source, np.ndarray):
         path = os.fspath(source)
         if path.lower().endswith('.npy'):
             source = _load_array(path)
         else:
-            source, fps = np.stack(list(iterate_frames(path))), open_video(path).fps
-    frames = source[None] if source.ndim == 3 else source
+            reader = open_video(path)
+            num_frames = len(reader) if max_frames is None else min(max_frames, len(reader))
+            source, fps = np.stack(list(iterate_frames(path, num_frames))), reader.fps
+    frames = (source[None] if source.ndim == 3 else source)[:max_frames]
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
             f'an array of frames is uint8 (T, H, W, 3), got {source.dtype} {source.shape}; a tensor is float '

@@ -1,0 +1,166 @@
+"""A local web page to try a VAE and a generator: reconstruct, predict, generate."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pvvae_plugin.datasets import ClipError
+from pvvae_plugin.functional.image_quality import psnr
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
+from pvvae_plugin.visualization import draw_panels, draw_strip
+
+from .autoencoder_inferencer import DEFAULT_FPS, VideoAutoencoderInferencer
+from .generator_inferencer import VideoGeneratorInferencer
+from .video_input import as_video, read_video
+from .video_output import write_clip
+
+if TYPE_CHECKING:
+    import gradio
+
+MAX_UPLOAD = '200mb'
+MAX_VIDEOS = 16
+Shown = tuple[str, np.ndarray, str]
+
+
+class WebPage:
+    """What the page's buttons do; each returns a video's path, a strip of frames, and a line of text.
+
+    Nothing is read but what was uploaded, and nothing written but into a folder that ends with the page.
+
+    Args:
+        autoencoder: For reconstructing and predicting; None for neither.
+        generator: For generating; None for not.
+        size: Height and width that uploads are resized to, covering them.
+        num_frames: Frames of an upload that are used, ``1 + k * p_t``; of a shorter one fewer.
+
+    Raises:
+        ValueError: If there is neither, or size or number do not fit the VAE.
+    """
+
+    def __init__(
+        self,
+        autoencoder: VideoAutoencoderInferencer | None,
+        generator: VideoGeneratorInferencer | None,
+        size: tuple[int, int] = (256, 256),
+        num_frames: int = 17,
+    ) -> None:
+        if autoencoder is None and generator is None:
+            raise ValueError('there is nothing to show: give a VAE, a generator, or both')
+        self.autoencoder, self.generator = autoencoder, generator
+        self.size, self.num_frames = size, num_frames
+        if autoencoder is not None:
+            vae = autoencoder.vae
+            self.num_groups = frames_to_groups(num_frames, vae.temporal_ratio)
+            if wrong := [side for side in size if side % vae.spatial_ratio]:
+                raise ValueError(f'size must divide by the spatial ratio {vae.spatial_ratio}, got {wrong[0]}')
+        self._folder = tempfile.TemporaryDirectory(prefix='pvvae_page_')
+
+    def reconstruct(self, path: str | None) -> Shown:
+        """An upload beside what the VAE makes of it."""
+        truth, fps = self._read(path)
+        made = self.autoencoder.reconstruct(truth)
+        truth = truth[: len(made)]
+        decibels = float(psnr(as_video(truth), as_video(made), data_range=2.0).mean())
+        return self._show([truth, made], ['yours', 'reconstruction'], fps, None, f'PSNR {decibels:.2f} dB')
+
+    def predict(self, path: str | None, num_observed_groups: int) -> Shown:
+        """An upload beside what the VAE makes of its first groups, observed and predicted."""
+        truth, fps = self._read(path)
+        ratio = self.autoencoder.vae.temporal_ratio
+        groups = 1 + (len(truth) - 1) // ratio
+        if groups <= num_observed_groups:
+            raise ValueError(f'of {len(truth)} frames there is nothing to predict: let fewer be observed')
+        observed, total = groups_to_frames(int(num_observed_groups), ratio), groups_to_frames(groups, ratio)
+        made = self.autoencoder.predict(truth, total, num_observed=observed)
+        text = f'{observed} of {total} frames observed; those with an orange border are predicted'
+        return self._show([truth[:total], made], ['yours', 'finished'], fps, [None, observed], text)
+
+    def generate(self, labels: Sequence[str], num: int, steps: int, guidance: float, seed: int) -> Shown:
+        """Videos of the generator."""
+        if not 1 <= num <= MAX_VIDEOS:
+            raise ValueError(f'between 1 and {MAX_VIDEOS} videos at once, got {num}')
+        labels = list(labels or ()) or None
+        clips = self.generator.generate(
+            labels, num=int(num), steps=int(steps), guidance=float(guidance), seed=int(seed), batch_size=int(num)
+        )
+        names = labels or self.classes or ['']
+        captions = [f'{names[i % len(names)]} #{i}' for i in range(len(clips))]
+        return self._show(clips, captions, DEFAULT_FPS, None, f'seed {seed:.0f}: the same again gives the same videos')
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the generator's classes, or their numbers; None for an unconditional one."""
+        if self.generator is None or self.generator.num_classes is None:
+            return None
+        return list(self.generator.classes or map(str, range(self.generator.num_classes)))
+
+    def _read(self, path: str | None) -> tuple[np.ndarray, float]:
+        if not path:
+            raise ValueError('upload a video or an image first')
+        video, fps = read_video(path, self.size, self.num_frames)
+        frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy()
+        return frames, min(fps or DEFAULT_FPS, 50)
+
+    def _show(
+        self, clips: list[np.ndarray], captions: list[str], fps: float, num_observed: list[int | None] | None, text: str
+    ) -> Shown:
+        path = Path(self._folder.name) / f'{uuid.uuid4().hex}.webm'
+        write_clip(path, draw_panels(clips, captions, num_observed, columns=4), fps)
+        return str(path), draw_strip(clips, captions, num_observed), text
+
+
+def build_page(page: WebPage) -> gradio.Blocks:
+    """The page in gradio, a tab for each thing it can do.
+
+    Raises:
+        ImportError: If gradio is not installed.
+    """
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise ImportError('the web page needs gradio: pip install -e ".[web]"') from error
+
+    def guarded(call: Callable[..., Shown]) -> Callable[..., Shown]:
+        """Mistakes become messages on the page."""
+
+        def run(*arguments: Any) -> Shown:
+            try:
+                return call(*arguments)
+            except (ClipError, ValueError, FloatingPointError) as error:
+                raise gr.Error(str(error)) from error
+
+        return run
+
+    def outputs() -> list[Any]:
+        text = gr.Textbox(label='', show_label=False, interactive=False)
+        return [gr.Video(label='video', autoplay=True, loop=True, height=320), gr.Image(label='frames'), text]
+
+    with gr.Blocks(title='pvvae_plugin', delete_cache=(3600, 3600)) as blocks:
+        gr.Markdown('# pvvae_plugin\nPredictive video VAEs: what they keep of a clip, and how they finish it.')
+        if page.autoencoder is not None:
+            with gr.Tab('Reconstruct'):
+                source = gr.File(label='a video or an image', file_types=['video', 'image'], type='filepath')
+                button = gr.Button('Reconstruct', variant='primary')
+                button.click(guarded(page.reconstruct), [source], outputs())
+            with gr.Tab('Predict'):
+                source = gr.File(label='a video', file_types=['video'], type='filepath')
+                groups = gr.Slider(1, max(1, page.num_groups - 1), step=1, value=1, label='observed groups of frames')
+                button = gr.Button('Predict', variant='primary')
+                button.click(guarded(page.predict), [source, groups], outputs())
+        if page.generator is not None:
+            with gr.Tab('Generate'):
+                labels = gr.Dropdown(page.classes or [], multiselect=True, label='classes', visible=bool(page.classes))
+                with gr.Row():
+                    num = gr.Slider(1, MAX_VIDEOS, step=1, value=4, label='videos')
+                    steps = gr.Slider(1, 200, step=1, value=50, label='steps')
+                    guidance = gr.Slider(1, 8, step=0.1, value=2, label='guidance', visible=bool(page.classes))
+                    seed = gr.Number(0, precision=0, label='seed')
+                button = gr.Button('Generate', variant='primary')
+                button.click(guarded(page.generate), [labels, num, steps, guidance, seed], outputs())
+    return blocks
