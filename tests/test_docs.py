@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
 from pvvae_plugin.registry import EXTRACTORS, METRICS, MODELS
@@ -22,13 +23,17 @@ def test_relative_links_exist(page):
             assert (page.parent / target.split('#')[0]).exists(), target
 
 
-def test_the_snippet_of_the_readme_runs():
+def test_the_snippets_of_the_readme_run(tmp_path):
+    """Those that need a trained model: tests/apis/test_inference_docs.py."""
     snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), flags=re.S)
-    assert snippets
-    for snippet in snippets:
-        scope: dict = {}
-        exec(snippet, scope)
-        assert scope['clip'].shape == (1, 3, 9, 32, 32)
+    (modules,) = [snippet for snippet in snippets if 'MODELS.build' in snippet]
+    scope: dict = {}
+    exec(modules, scope)
+    assert scope['clip'].shape == (1, 3, 9, 32, 32)
+    (config,) = [snippet for snippet in snippets if '_base_' in snippet]
+    (tmp_path / 'mine.py').write_text(config)
+    loss = Config.fromfile(tmp_path / 'mine.py').model.loss
+    assert (loss.diff_weight, loss.rec_weight) == (2.0, 10.0)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)

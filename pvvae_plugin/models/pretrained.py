@@ -82,6 +82,8 @@ def resolve_checkpoint(path: str, setting: str | None = None) -> str:
 def _command_that_makes(path: str) -> str:
     """For a work directory named after one of our configs, as it is by default."""
     folder = Path(path).parent if path.endswith('.pth') else Path(path)
+    if folder.name in ('quickstart', 'quickstart_generator'):
+        return ' (bash tools/quickstart.sh)'
     try:
         config_path(f'{folder.name}.py')
     except FileNotFoundError:
