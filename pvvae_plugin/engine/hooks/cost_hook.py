@@ -104,7 +104,7 @@ class CostEstimateHook(Hook):
 def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCost:
     frames, height, width, batch = _largest_step(runner.train_dataloader)
     cost = backbone_cost(runner.cfg.model.backbone, frames, height, width)
-    encoder_trains = any(p.requires_grad for p in model.backbone.encoder.parameters())
+    encoder_trains = not model.freeze_encoder
     kept = cost.decode_activation_bytes + (cost.encode_activation_bytes if encoder_trains else 0)
     # A backward pass costs about two forward ones.
     flops = batch * (3 * cost.decode_flops + (3 if encoder_trains else 1) * cost.encode_flops)

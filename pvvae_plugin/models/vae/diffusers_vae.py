@@ -93,11 +93,6 @@ class DiffusersVAE(VideoVAE):
         return cls(str(folder), 'vae', **arguments)
 
     @property
-    def encoder(self) -> nn.Module:
-        """The network's encoder."""
-        return self.vae.encoder
-
-    @property
     def last_layer(self) -> Tensor:
         return [p for p in self.vae.decoder.parameters() if p.ndim == 5][-1]
 
