@@ -1,0 +1,72 @@
+"""What tools/analysis/print_config.py prints is the config."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from pvvae_plugin import config_path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / 'tools' / 'analysis' / 'print_config.py'
+CONFIGS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """A function from arguments to what the script prints for them."""
+
+    def run(*arguments) -> str:
+        monkeypatch.setattr(sys, 'argv', [str(SCRIPT), *map(str, arguments)])
+        scope = {'__name__': '__main__', '__file__': str(SCRIPT)}
+        exec(compile(SCRIPT.read_text(), str(SCRIPT), 'exec', dont_inherit=True), scope)
+        return capsys.readouterr().out
+
+    return run
+
+
+def read_back(text: str) -> dict:
+    return Config.fromstring(text, '.py').to_dict()
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_what_is_printed_is_the_config(printed, name):
+    path = config_path(f'{name}.py')
+    assert read_back(printed(path)) == Config.fromfile(path).to_dict()
+
+
+def test_every_way_to_name_one_of_ours_is_the_same(printed):
+    texts = [printed(name) for name in ('pvvae_demo', 'pvvae_demo.py', 'pvvae_plugin::pvvae_demo.py')]
+    assert len({*texts, printed(config_path('pvvae_demo.py'))}) == 1
+    assert read_back(printed('_base_/ucf101.py')) == Config.fromfile(config_path('_base_/ucf101.py')).to_dict()
+
+
+def test_configs_that_inherit_ours_by_name_are_resolved(printed, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text("_base_ = 'pvvae_plugin::pvvae_demo.py'\nmodel = dict(backbone=dict(latent_channels=8))\n")
+    found = read_back(printed(path))
+    assert found == Config.fromfile(path).to_dict()
+    assert found['model']['backbone']['latent_channels'] == 8 and found['model']['backbone']['patch_size'] == 4
+
+
+def test_overrides_count_and_a_written_file_is_a_config(printed, tmp_path):
+    options = ['--cfg-options', 'train_cfg.max_iters=7', 'train_dataloader.dataset.pipeline.0.max_drop_ratio=0.5']
+    out = tmp_path / 'new' / 'mine.py'
+    assert str(out) in printed('pvvae_demo', *options, '--out', out)
+    cfg = Config.fromfile(out)
+    assert cfg.train_cfg.max_iters == 7 and cfg.train_dataloader.dataset.pipeline[0].max_drop_ratio == 0.5
+    assert cfg.to_dict() == read_back(printed('pvvae_demo', *options))
+
+
+def test_what_cannot_be_read_or_written_is_said():
+    def fails(*arguments) -> str:
+        done = subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode != 0 and 'Traceback' not in done.stderr
+        return done.stderr
+
+    assert 'error: no config' in (message := fails('pvvae_dem')) and 'pvvae_demo.py' in message
+    assert '--out takes the name of a .py file, got x.json' in fails('pvvae_demo', '--out', 'x.json')
