@@ -50,6 +50,22 @@ def test_base_values_are_the_papers(name):
         assert {step.get('size', 256) for step in cfg.train_dataloader.dataset.pipeline} == {256}
 
 
+# Channels as published: https://huggingface.co/Wan-AI/Wan2.2-TI2V-5B-Diffusers/blob/main/vae/config.json and others.
+@pytest.mark.parametrize(('name', 'channels'), [('wan22', 48), ('wan21', 16), ('cogvideox', 16), ('hunyuan', 16)])
+def test_baselines_differ_in_the_vae_alone(name, channels):
+    cfg, papers = read(f'dit_{name}').to_dict(), read('dit_pvvae').to_dict()
+    backbone = {'type': 'DiffusersVAE', 'pretrained': f'weights/{name}', 'subfolder': 'vae'}
+    assert cfg.pop('backbone') == backbone  # the variable of the file that it inherits
+    papers['model'] |= {'backbone': backbone, 'backbone_checkpoint': None}
+    papers['model']['head']['latent_channels'] = channels
+    assert cfg == papers
+    finetune, ucf101 = read('pvvae_wan22_finetune').to_dict(), read('pvvae_ucf101').to_dict()
+    assert finetune['model']['backbone']['type'] == finetune.pop('backbone')['type'] == 'DiffusersVAE'
+    for config in (finetune, ucf101):
+        del config['model']['backbone']
+    assert finetune == ucf101
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_a_test_measures_as_the_paper(name):
     """FVD, KVD and, on UCF101, the Inception Score of 2,048 videos of 17 frames, by 100 Euler steps."""

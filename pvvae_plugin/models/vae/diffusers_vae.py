@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import groups_to_frames
