@@ -1,0 +1,150 @@
+"""What latents of clips look like through time, and how far they change where the clip moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale, latent_temporal_distances
+from pvvae_plugin.functional.optical_flow import cell_means, optical_flow
+from pvvae_plugin.functional.rank_correlation import rank_correlation
+from pvvae_plugin.models import VideoVAE
+from pvvae_plugin.visualization import to_uint8
+
+
+class ClipLatents(NamedTuple):
+    """One clip, encoded.
+
+    Attributes:
+        frames: The last frame of each group, uint8 ``(t, H, W, 3)``.
+        latents: The most likely ones, raw, ``(C, t, h, w)``.
+        posterior_variance: Mean of each channel's, ``(C,)``, float64.
+        flows: From each of ``frames`` to the next, ``(t - 1, H, W, 2)`` in pixels.
+    """
+
+    frames: np.ndarray
+    latents: Tensor
+    posterior_variance: Tensor
+    flows: np.ndarray
+
+
+class ClipChange(NamedTuple):
+    """What the measurements need of a clip; a small part of its frames' memory.
+
+    Attributes:
+        latents: As in :class:`ClipLatents`.
+        posterior_variance: As in :class:`ClipLatents`.
+        motion: Mean length of the flow in each latent cell, ``(t - 1, h, w)`` in pixels.
+        pixels: Mean absolute difference of the frames in each latent cell, ``(t - 1, h, w)`` in grey levels.
+    """
+
+    latents: Tensor
+    posterior_variance: Tensor
+    motion: Tensor
+    pixels: Tensor
+
+
+@torch.no_grad()
+def encode_clip(vae: VideoVAE, video: Tensor) -> ClipLatents:
+    """Latents of a clip and the flow of its frames.
+
+    Args:
+        vae: The VAE.
+        video: ``(1, 3, T, H, W)`` in [-1, 1], of at least two groups. Sides that do not divide by the spatial ratio
+            are padded for the VAE.
+    """
+    posterior = vae.encode(vae.pad_sides(video).to(vae.last_layer.device))
+    frames, ratio = to_uint8(video[0]), vae.temporal_ratio
+    flows = np.stack([optical_flow(frames[t : t + ratio + 1]) for t in range(0, len(frames) - 1, ratio)])
+    variance = posterior.logvar[0].double().exp().mean(dim=(1, 2, 3)).cpu()
+    # frames 0, p_t, 2 p_t, ...: each the last of its group
+    return ClipLatents(frames[::ratio], posterior.mode()[0].cpu(), variance, flows)
+
+
+def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:
+    """How far the clip moves and changes in each latent cell.
+
+    Args:
+        clip: The clip.
+        spatial_ratio: ``p_s``.
+    """
+    motion = cell_means(torch.from_numpy(clip.flows).double().norm(dim=-1), spatial_ratio)
+    difference = torch.from_numpy(clip.frames).double().diff(dim=0).abs().mean(dim=-1)
+    return ClipChange(clip.latents, clip.posterior_variance, motion, cell_means(difference, spatial_ratio))
+
+
+def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over clips, of *sampled* latents, as a generator sees them: ``(C,)``, float64.
+
+    With the posterior's own variance, a channel that holds nothing but noise is not blown up to the size of others.
+    """
+    values = torch.cat([clip.latents.double().flatten(1) for clip in clips], dim=1)  # (C, positions)
+    weights = torch.tensor([clip.latents[0].numel() for clip in clips], dtype=torch.float64)
+    posterior = torch.stack([clip.posterior_variance for clip in clips], dim=1) @ weights / weights.sum()
+    return values.mean(dim=1), (values.var(dim=1, correction=0) + posterior).sqrt()
+
+
+def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
+    """The measurements over clips.
+
+    Args:
+        clips: At least one, of one number of latent frames.
+
+    Returns:
+        Numbers for a record, and all distances of neighbouring latents at the same place, ``(n,)``.
+    """
+    mean, std = channel_statistics(clips)
+    shape = (-1, 1, 1, 1)
+    scaled = [(clip.latents.double() - mean.view(shape)) / std.clamp(min=1e-12).view(shape) for clip in clips]
+    curves = torch.stack([latent_temporal_distances(latents) for latents in scaled])  # (clips, t - 1)
+    steps = [latents.diff(dim=1).norm(dim=0) for latents in scaled]  # (t - 1, h, w) each
+    counts, sums, squares = zip(*map(channel_sums, scaled), strict=True)
+    unrelated = latent_scale(sum(counts), sum(sums), sum(squares)).item()
+    first = torch.cat([step.flatten() for step in steps])
+    average = curves.mean(dim=0)
+    heights, edges = np.histogram(first, bins=50)
+    distances = {
+        'normalised_by': 'mean and deviation of each channel over these clips, of sampled latents',
+        'interval': list(range(1, curves.shape[1] + 1)),
+        'mean': average.tolist(),
+        'std_over_clips': curves.std(dim=0, correction=0).tolist(),
+        'unrelated_latents': unrelated,
+        'relative': [value / unrelated if unrelated else None for value in average.tolist()],
+        'per_clip': curves.tolist(),
+        'interval_1_percentiles': {str(q): float(np.percentile(first, q)) for q in (5, 25, 50, 75, 95)},
+        'interval_1_histogram': {'edges': edges.tolist(), 'counts': heights.tolist()},
+    }
+    record = {
+        'latent_temporal_distance': distances,
+        'correlation': _correlations(clips, steps),
+        'channels': {'mean': mean.tolist(), 'std': std.tolist()},
+    }
+    return record, first
+
+
+def _correlations(clips: Sequence[ClipChange], steps: Sequence[Tensor]) -> dict[str, Any]:
+    """Of motion in a latent cell with change, of the latent and of the pixels."""
+
+    def flat(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.flatten() for part in parts])
+
+    def correlate(first: Sequence[Tensor], second: Sequence[Tensor]) -> float | None:
+        value = rank_correlation(flat(first), flat(second))
+        return None if math.isnan(value) else value  # JSON has no NaN
+
+    motion, pixels = [clip.motion for clip in clips], [clip.pixels for clip in clips]
+    pairs = range(len(steps[0]))  # apart, as causal latents drift in the first groups of a clip, whatever moves
+    return {
+        'method': 'spearman',
+        'why': 'lengths of flow have a long tail and the relation is not straight: ranks do not mind',
+        'value': correlate(motion, steps),
+        'of_pixels': correlate(motion, pixels),
+        'num_cells': sum(part.numel() for part in motion),
+        'per_pair': [correlate([part[t] for part in motion], [part[t] for part in steps]) for t in pairs],
+        'per_clip': [correlate([one], [other]) for one, other in zip(motion, steps, strict=True)],
+    }

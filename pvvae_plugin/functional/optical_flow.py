@@ -1,0 +1,63 @@
+"""Where things move in a few frames, and what of it falls into each latent cell."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+# DIS matches patches of 8 pixels at half the resolution: in smaller pictures they are larger than what moves.
+MIN_SIDE = 128
+
+
+def optical_flow(frames: np.ndarray) -> np.ndarray:
+    """Optical flow from the first to the last of a few frames, by OpenCV's DIS, medium preset.
+
+    It is followed from frame to frame, as DIS loses small things that jump by more than their size. Pictures with a
+    side below 128 pixels are enlarged for it.
+
+    Args:
+        frames: uint8 RGB ``(n, H, W, 3)`` with ``n`` at least 2.
+
+    Returns:
+        float32 ``(H, W, 2)``: pixels to the right and down that what is seen in the first frame has moved.
+
+    Raises:
+        ValueError: If these are no such frames.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) < 2 or not frames.size:
+        raise ValueError(f'flow needs uint8 frames (n, H, W, 3), at least 2, got {frames.dtype} {frames.shape}')
+    height, width = frames.shape[1:3]
+    factor = -(-MIN_SIDE // min(height, width))
+    size = (width * factor, height * factor)
+    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    if factor > 1:
+        grey = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in grey]
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    start = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1).astype(np.float32)
+    flow = np.zeros_like(start)
+    for first, second in zip(grey, grey[1:], strict=False):
+        step = dis.calc(first, second, None)
+        # the step of what has come from here, at the place where it is now
+        flow += cv2.remap(step, start + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    if factor > 1:
+        flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor)
+    return flow
+
+
+def cell_means(values: Tensor, spatial_ratio: int) -> Tensor:
+    """Means over the pixels of each latent cell.
+
+    Args:
+        values: ``(N, H, W)``. Where sides do not divide by the ratio, the last cells have fewer pixels.
+        spatial_ratio: ``p_s``, pixels for each side of a cell.
+
+    Returns:
+        ``(N, ceil(H / p_s), ceil(W / p_s))``, float64.
+    """
+    down, right = (-side % spatial_ratio for side in values.shape[-2:])
+    padded = torch.nn.functional.pad(values.double(), (0, right, 0, down), value=float('nan'))
+    n, height, width = padded.shape
+    shape = (n, height // spatial_ratio, spatial_ratio, width // spatial_ratio, spatial_ratio)
+    return padded.view(shape).nanmean(dim=(2, 4))

@@ -1,0 +1,83 @@
+"""Principal components of a cloud of vectors, and values stretched so that they can be shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+ROUNDING = 1e-12  # of the whole variance: less is what rounding leaves, and would be stretched into a picture of noise
+
+
+class PrincipalComponents(NamedTuple):
+    """Vectors along their directions of most variance.
+
+    Attributes:
+        scores: Centred vectors along each direction, ``(N, num)``, float64.
+        directions: Unit vectors in rows, most variance first, ``(num, C)``; 0 where there is no further one.
+        shares: Of the whole variance, ``(num,)``; all 0 where vectors do not differ.
+    """
+
+    scores: Tensor
+    directions: Tensor
+    shares: Tensor
+
+
+def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
+    """The first principal components, by eigendecomposition of the covariance in float64.
+
+    A direction and its opposite are equally good: the one whose largest entry is positive is taken (the first of
+    equally large ones), so that the same vectors always give the same picture.
+
+    Args:
+        vectors: ``(N, C)``.
+        num: How many. Those beyond what ``N`` vectors in ``C`` dimensions can have are 0.
+
+    Raises:
+        ValueError: If ``vectors`` is not a matrix, has no rows, or holds a value that is not finite.
+    """
+    if vectors.dim() != 2 or not vectors.numel() or num < 1:
+        raise ValueError(f'components need a matrix (N, C) and num >= 1, got {tuple(vectors.shape)} and {num}')
+    if not vectors.isfinite().all():
+        raise ValueError('components need finite values')
+    centred = vectors.double() - vectors.double().mean(dim=0)
+    variances, columns = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
+    variances, rows = variances.flip(0)[:num].clamp(min=0), columns.T.flip(0)[:num]
+    total = centred.square().sum() / len(centred)
+    # rounding of a large mean leaves a variance, too: of about eps of the values, squared
+    least = max(ROUNDING * total.item(), (torch.finfo(vectors.dtype).eps * vectors.abs().max().item()) ** 2)
+    kept = (variances > least).double()
+    largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    rows = rows * largest.sign() * kept[:, None]
+    shares = variances * kept / total if kept.any() else variances * 0
+    missing = num - len(rows)
+    rows, shares = (torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) for part in (rows, shares))
+    return PrincipalComponents(centred @ rows.T, rows, shares)
+
+
+def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
+    """Each column to [0, 1]: percentile ``low`` becomes 0, ``high`` becomes 1, what lies outside is clipped.
+
+    Args:
+        values: ``(N, K)``.
+        low: In per cent.
+        high: In per cent.
+
+    Returns:
+        ``(N, K)``, float64; 0.5 in a column whose percentiles are equal.
+    """
+    values = values.double()
+    # not torch.quantile, which refuses more than 16 million values
+    ordered = values.sort(dim=0).values
+    floor, ceiling = (_percentile(ordered, q) for q in (low, high))
+    width = ceiling - floor
+    return torch.where(width > 0, (values - floor) / width.where(width > 0, torch.ones_like(width)), 0.5).clamp(0, 1)
+
+
+def _percentile(ordered: Tensor, q: float) -> Tensor:
+    """Percentile ``q`` of sorted columns, linear between neighbours."""
+    place = (len(ordered) - 1) * q / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])

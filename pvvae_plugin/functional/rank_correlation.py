@@ -1,0 +1,37 @@
+"""Whether one quantity grows with another, whatever the units and however bent the relation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1, float64; equal values share the mean of theirs.
+
+    Args:
+        values: ``(N,)``.
+    """
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)  # sorted
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> float:
+    """Spearman's correlation: Pearson's of the ranks, in [-1, 1]; NaN where one of them does not vary.
+
+    Args:
+        first: ``(N,)``.
+        second: ``(N,)``.
+
+    Raises:
+        ValueError: If shapes are others, or a value is NaN.
+    """
+    if first.dim() != 1 or first.shape != second.shape:
+        raise ValueError(f'two vectors of one length are needed, got {tuple(first.shape)} and {tuple(second.shape)}')
+    if first.isnan().any() or second.isnan().any():
+        raise ValueError('NaN has no rank')
+    if len(first) < 2:
+        return float('nan')
+    a, b = (ranks - ranks.mean() for ranks in (average_ranks(first), average_ranks(second)))
+    scale = a.square().sum().sqrt() * b.square().sum().sqrt()
+    return ((a * b).sum() / scale).clamp(-1, 1).item() if scale > 0 else float('nan')
