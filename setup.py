@@ -1,4 +1,4 @@
-"""Build step that puts the configs into the wheel; everything else is in setup.cfg."""
+"""Build step that puts configs and model lists into the wheel; everything else is in setup.cfg."""
 
 import shutil
 from pathlib import Path
@@ -8,13 +8,16 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Copies ``configs/`` to ``pvvae_plugin/.mim/configs`` in the build folder, where MMEngine looks for them."""
+    """Copies ``configs/`` and ``model-index.yml`` to ``pvvae_plugin/.mim`` in the build: MMEngine looks there."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib) / 'pvvae_plugin' / '.mim' / 'configs'
-            shutil.copytree(Path(__file__).parent / 'configs', target, dirs_exist_ok=True)
+            source, target = Path(__file__).parent, Path(self.build_lib) / 'pvvae_plugin' / '.mim'
+            ignored = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(source / 'configs', target / 'configs', dirs_exist_ok=True, ignore=ignored)
+            for index in source.glob('model-index.yml'):
+                shutil.copy(index, target)
 
 
 setup(cmdclass={'build_py': BuildWithConfigs})
