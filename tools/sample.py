@@ -39,7 +39,8 @@ from pvvae_plugin.apis import (
     resolve_labels,
     start_processes,
 )
-from pvvae_plugin.datasets.latent_shards import config_sha256, file_sha256
+from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.pretrained import resolve_checkpoint
 from pvvae_plugin.visualization import GRID_PANELS, SHEETS, choose_shown, to_uint8, write_sheets

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -26,6 +25,7 @@ from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
 
@@ -76,7 +76,7 @@ def provenance(cfg: Config, own_weights: dict[str, str] | None) -> dict[str, Any
     """What a number needs beside it to be compared later."""
     source = own_weights
     if cfg.load_from:
-        source = {'path': cfg.load_from, 'sha256': hashlib.sha256(Path(cfg.load_from).read_bytes()).hexdigest()}
+        source = {'path': cfg.load_from, 'sha256': file_sha256(cfg.load_from)}
     return {
         'config': str(cfg.filename),
         'overrides': cfg.get('command_line_overrides') or {},

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pvvae_plugin.datasets.latent_shards import file_sha256
-from pvvae_plugin.visualization import write_atomically, write_video
+from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.visualization import write_video
 from pvvae_plugin.visualization.video_files import TEMPORARY
 
 MANIFEST = 'samples.json'

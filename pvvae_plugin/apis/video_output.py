@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pvvae_plugin.visualization import write_atomically, write_gif, write_video
+from pvvae_plugin.files import write_atomically
+from pvvae_plugin.visualization import write_gif, write_video
 
 ENDINGS = ('.webm', '.gif', '.npy', '.png')
 

@@ -25,6 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, tensor
 
+from pvvae_plugin.files import file_sha256
+
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
 # All in one entry: safetensors writes several in an order that differs from run to run.
@@ -50,15 +52,6 @@ class LatentEntries:
     indices: Sequence[int]
     draws: Sequence[int]
     paths: Sequence[str]
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def config_sha256(config: Any) -> str:

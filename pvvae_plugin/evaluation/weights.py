@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pvvae_plugin.datasets.latent_shards import file_sha256
+from pvvae_plugin.files import file_sha256
 
 # Names a folder that is searched where a file is not found as given.
 FOLDER_VARIABLE = 'PVVAE_WEIGHTS'

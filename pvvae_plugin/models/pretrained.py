@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os.path
 import pickle
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pvvae_plugin import config_path
+from pvvae_plugin.files import file_sha256
 
 # Entries of a part's config that make no other network of it.
 IRRELEVANT = (
@@ -179,7 +179,7 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     check_weights(backbone.state_dict(), state)
     backbone.load_state_dict(state)
     backbone.knows_statistics = False  # training moved its latents
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str, str] | None) -> None:

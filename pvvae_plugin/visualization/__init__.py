@@ -5,7 +5,7 @@ from .prediction_hook import PredictionVisualizationHook
 from .sample_sheets import GRID_PANELS, SHEETS, choose_shown, write_sheets
 from .strips import draw_panels, draw_strip, to_uint8
 from .tensorboard import VideoTensorboardVisBackend
-from .video_files import encode_gif, write_atomically, write_gif, write_video
+from .video_files import encode_gif, write_gif, write_video
 
 __all__ = [
     'GRID_PANELS',
@@ -18,7 +18,6 @@ __all__ = [
     'draw_strip',
     'encode_gif',
     'to_uint8',
-    'write_atomically',
     'write_gif',
     'write_sheets',
     'write_video',

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pvvae_plugin.files import write_atomically
+
 from .strips import draw_panels, draw_strip
-from .video_files import write_atomically, write_gif, write_video
+from .video_files import write_gif, write_video
 
 SHEET_ROWS = 16
 GRID_PANELS = 64

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from pvvae_plugin.files import write_atomically
+
 # Browsers slow frames shorter than 2 hundredths of a second down to 10.
 MAX_GIF_FPS = 50
 PALETTE_PIXELS = 1 << 20
@@ -92,18 +94,6 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
         writer.release()
         temporary.write_bytes(_without_random_number(temporary.read_bytes()))
         os.replace(temporary, path)
-
-
-def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that a reader never meets half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _without_random_number(webm: bytes) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pvvae_plugin.apis import SampleFolder
-from pvvae_plugin.datasets.latent_shards import file_sha256
+from pvvae_plugin.files import file_sha256
 
 RUN = {'seed': 0, 'size': (16, 16)}
 CLIP = np.zeros((2, 16, 16, 3), np.uint8)

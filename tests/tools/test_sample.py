@@ -17,7 +17,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from pvvae_plugin.datasets import ClipError, SyntheticVideoDataset, read_clip
-from pvvae_plugin.datasets.latent_shards import file_sha256
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.visualization import write_video
 from pvvae_plugin.visualization.strips import PREDICTED

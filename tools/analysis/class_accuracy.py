@@ -27,7 +27,6 @@ from torch import nn
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import load_generator
-from pvvae_plugin.datasets.latent_shards import file_sha256
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
     classifier_digest,
@@ -35,6 +34,7 @@ from pvvae_plugin.evaluation.motion_classifier import (
     save_classifier,
     train_classifier,
 )
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.pretrained import resolve_checkpoint
 from pvvae_plugin.visualization.confusion import draw_confusions

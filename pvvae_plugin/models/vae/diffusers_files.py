@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os.path
 import re
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+
+from pvvae_plugin.files import file_sha256
 
 SUPPORTED = ('AutoencoderKLWan', 'AutoencoderKLCogVideoX', 'AutoencoderKLHunyuanVideo')
 
@@ -137,9 +138,4 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weights_sha256(folder: Path) -> str:
     """One digest of a folder's weights, of the bytes of its safetensors in the order of their names."""
-    digest = hashlib.sha256()
-    for path in weight_files(folder):
-        with open(path, 'rb') as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(*weight_files(folder))

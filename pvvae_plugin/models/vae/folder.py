@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pvvae_plugin import __version__
+from pvvae_plugin.files import file_sha256, write_atomically
 
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 KEYS = {'type': str, 'arguments': dict, 'knows_statistics': bool}
@@ -28,9 +27,8 @@ def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Te
         config: ``type``, ``arguments`` and ``knows_statistics`` of the VAE.
         state: Its weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
-    _replace(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
+    write_atomically(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
+    write_atomically(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -77,13 +75,4 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def weights_source(folder: Path) -> dict[str, str]:
     """``path`` and ``sha256`` of the weights of a folder."""
-    return {'path': str(folder), 'sha256': hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return {'path': str(folder), 'sha256': file_sha256(folder / WEIGHTS)}
