@@ -11,7 +11,6 @@ components of their latents, optical flow), ltd.png (Latent Temporal Distance) a
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,7 @@ from pvvae_plugin.apis import latent_analysis as analysis
 from pvvae_plugin.apis.first_clips import check_lengths, find_videos, read_first_clip
 from pvvae_plugin.apis.video_input import check_size
 from pvvae_plugin.datasets import ClipError
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.functional.principal_components import principal_components, stretch
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, resolve_checkpoint
 from pvvae_plugin.visualization.latent_strips import draw_latents
@@ -98,7 +98,7 @@ def source_of(args: argparse.Namespace, vae: Any) -> dict[str, str | None]:
     if args.checkpoint in (None, OWN_WEIGHTS):
         return vae.source or {'path': args.model, 'sha256': None}
     path = resolve_checkpoint(args.checkpoint)
-    return {'path': path, 'sha256': hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    return {'path': path, 'sha256': file_sha256(path)}
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
