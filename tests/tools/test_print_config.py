@@ -1,7 +1,8 @@
-"""What tools/analysis/print_config.py prints is the config."""
+"""What tools/analysis/print_config.py prints is the config, and docs/configs.md says where its entries stand."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,41 @@ def test_what_cannot_be_read_or_written_is_said():
 
     assert 'error: no config' in (message := fails('pvvae_dem')) and 'pvvae_demo.py' in message
     assert '--out takes the name of a .py file, got x.json' in fails('pvvae_demo', '--out', 'x.json')
+
+
+PAGE = (ROOT / 'docs' / 'configs.md').read_text()
+
+
+def bases_of(name: str) -> set[str]:
+    """Configs that one of ours inherits from directly, below ``configs/``."""
+    path = ROOT / 'configs' / name
+    bases = Config._get_base_files(str(path))
+    return {str((path.parent / base).resolve().relative_to(ROOT / 'configs')) for base in bases}
+
+
+def test_the_tree_of_the_page_is_that_of_the_files():
+    tree = re.search(r'```\n(pvvae_demo\.py.*?)```', PAGE, flags=re.S)[1]
+    found: dict[str, set[str]] = {}
+    branch: list[str] = []
+    for line in filter(None, tree.splitlines()):
+        name, *beside = re.findall(r'[\w/]+\.py', line)
+        depth = re.search(r'\w', line).start() // 4
+        branch = [*branch[:depth], name]
+        found.setdefault(name, set()).update(branch[-2:-1], beside)
+    ours = [str(path.relative_to(ROOT / 'configs')) for path in (ROOT / 'configs').rglob('*.py')]
+    assert {name: bases for name in ours if (bases := bases_of(name))} == {k: v for k, v in found.items() if v}
+
+
+@pytest.mark.parametrize('name', ['pvvae_ucf101.py', 'dit_pvvae.py'])
+def test_the_keys_of_the_page_stand_where_it_says(name):
+    table = re.search(rf'`{name}`[;,.][^|]*\| to change \|.*?\n\n', PAGE, flags=re.S)[0]
+    rows = [row.strip('| ').split(' | ') for row in table.splitlines() if row.startswith('| ')][1:]
+    assert len(rows) > 5
+    cfg = Config.fromfile(config_path(name))
+    for _, keys, file in rows:
+        text = (ROOT / 'configs' / file.strip('`')).read_text()
+        for key in re.findall(r'`([\w.]+\.\w+|load_from|test_evaluator)`', keys):
+            value = cfg
+            for part in key.split('.'):
+                value = value[int(part) if part.isdigit() else part]
+            assert re.search(rf'\b{key.split(".")[-1]}\b *=', text), f'{key} in {file}'
