@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from pvvae_plugin.apis import read_config
 from pvvae_plugin.datasets import ClipIndex
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import DATASETS
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Write the pictures and print a summary; returns the exit code."""
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

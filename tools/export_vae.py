@@ -14,9 +14,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.apis import read_config
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.pretrained import check_checkpoint, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
@@ -33,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

@@ -16,11 +16,12 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pvvae_plugin.apis import read_config
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
 
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     for pair in args.rename:
         old, new = pair.split('=')
         state = {name.replace(old, new): tensor for name, tensor in state.items()}
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

@@ -35,6 +35,7 @@ from pvvae_plugin.apis import (
     end_processes,
     find_sources,
     load_generator,
+    read_config,
     read_first_frames,
     resolve_labels,
     start_processes,
@@ -92,7 +93,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

@@ -2,6 +2,7 @@
 
 from .autoencoder_inferencer import VideoAutoencoderInferencer
 from .clip_facts import class_names, clip_geometry
+from .configs import read_config
 from .generation import load_generator, resolve_labels
 from .generator_inferencer import VideoGeneratorInferencer
 from .given_frames import default_num_given, find_sources, read_first_frames
@@ -22,6 +23,7 @@ __all__ = [
     'find_sources',
     'load_config',
     'load_generator',
+    'read_config',
     'read_first_frames',
     'read_video',
     'resolve_labels',

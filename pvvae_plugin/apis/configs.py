@@ -11,7 +11,7 @@ from pvvae_plugin import config_path
 
 
 def read_config(config: Config | str | Path) -> Config:
-    """A config from its path, or from the name of one of ours, such as ``'pvvae_demo'``.
+    """A config from its path, or from the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
 
     Raises:
         FileNotFoundError: If there is none, naming ours.
@@ -20,5 +20,6 @@ def read_config(config: Config | str | Path) -> Config:
         return config
     path = os.fspath(config)
     if not os.path.isfile(path):
+        path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')
     return Config.fromfile(path)

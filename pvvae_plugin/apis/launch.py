@@ -13,10 +13,12 @@ from mmengine.dist import init_dist
 
 from pvvae_plugin.engine import init_cpu_process_group
 
+from .configs import read_config
+
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Add OpenMMLab's usual arguments: config, work directory, overrides and launcher."""
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of one of ours')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/CONFIG_NAME)')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override entries of the config'
@@ -30,12 +32,12 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config file with overrides, launcher and work directory applied, and a CPU process group where needed."""
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
         cfg.command_line_overrides = {name: str(value) for name, value in args.cfg_options.items()}
     cfg.launcher = args.launcher
-    default_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    default_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher == 'pytorch':

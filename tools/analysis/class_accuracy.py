@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import load_generator
+from pvvae_plugin.apis import load_generator, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
     classifier_digest,
@@ -125,7 +125,7 @@ def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accu
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

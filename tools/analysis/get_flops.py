@@ -14,9 +14,10 @@ import argparse
 
 import torch
 from fvcore.nn import parameter_count_table
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.apis import read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument('--depth', type=int, default=1, help='how deep the tables of parameters go')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))

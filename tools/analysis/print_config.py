@@ -28,7 +28,7 @@ def resolved(config: str, overrides: dict | None = None) -> Config:
     Raises:
         FileNotFoundError: If there is no such config, naming ours.
     """
-    cfg = read_config(config.removeprefix('pvvae_plugin::'))
+    cfg = read_config(config)
     if overrides:
         cfg.merge_from_dict(overrides)
     return cfg

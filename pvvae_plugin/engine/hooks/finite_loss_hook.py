@@ -30,6 +30,7 @@ class FiniteLossHook(Hook):
         if bad:
             raise FloatingPointError(
                 f'iteration {runner.iter}: {", ".join(f"{name}={value}" for name, value in bad.items())}. Nothing of '
-                'it was saved; go on from the last checkpoint with --resume, and a lower '
-                'optim_wrapper.*.optimizer.lr or without --amp'
+                'it was saved. Go on from the last checkpoint with --resume and without --amp, or start from its '
+                'weights, load_from=WORK_DIR, with a lower optim_wrapper.*.optimizer.lr: --resume keeps '
+                'the rate that it had'
             )

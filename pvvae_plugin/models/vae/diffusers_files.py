@@ -56,7 +56,8 @@ def _hub_folder(name: str, inside: str, download: bool) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         how = 'the hub did not give it' if download else "the hub's cache lacks it; nothing is downloaded unasked"
         raise FileNotFoundError(
-            f'no folder {name!r}, and {how}. Get it by: hf download {name}{include}; or set download=True'
+            f'no folder {name!r}, and {how}. A name on the hub: hf download {name}{include}, or download=True. A '
+            f'folder: hf download NAME{include} --local-dir {name}'
         ) from error
 
 

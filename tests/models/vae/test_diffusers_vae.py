@@ -165,7 +165,8 @@ def test_weights_that_could_execute_code_are_not_read(diffusers_folders, tmp_pat
 
 def test_what_is_not_there_says_how_to_get_it(diffusers_folders, tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"hf download some/vae --include 'vae/\*'; or set download=True"):
+    message = r"hf download some/vae --include 'vae/\*', or download=True. A folder: .* --local-dir some/vae"
+    with pytest.raises(FileNotFoundError, match=message):
         build('some/vae')
     with pytest.raises(FileNotFoundError, match="no folder '/no/such/folder'"):
         build('/no/such/folder')
