@@ -65,7 +65,7 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=1.0),
     ),
 )
-# The cosine ends with the run: train_cfg.max_iters is the one number to change.
+# The cosine ends with the run: above the warm-up, train_cfg.max_iters is the one number to change.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=100),

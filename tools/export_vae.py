@@ -11,13 +11,14 @@ and in a config: model.backbone=dict(type='PretrainedVAE', pretrained='exported/
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import read_config
+from pvvae_plugin.apis import clip_geometry, read_config
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.pretrained import check_checkpoint, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         raise NotADirectoryError(f'{args.out_dir} is a file: name a folder')
     vae = MODELS.build(cfg.model.backbone)
     load_backbone(vae, path)
+    with suppress(ValueError):  # of a config that does not tell
+        vae.trained_frames = clip_geometry(cfg)[0]
     vae.save_pretrained(args.out_dir)
     # What cannot be read back, or comes back as something else, is found now.
     again = VideoVAE.from_pretrained(args.out_dir).state_dict()

@@ -69,7 +69,10 @@ def _optimizer_names(cfg: Config) -> list[str]:
 
 
 def check_schedule(cfg: Config) -> None:
-    """Refuse a run that ends before its schedule begins; MMEngine's own message names neither setting."""
+    """Refuse a run that ends before its schedule begins, or warms up in one step.
+
+    MMEngine's own message names neither setting, and after a warm-up of one step rates stay at its start for good.
+    """
     if 'train_cfg' not in cfg or cfg.train_cfg.get('max_iters', 0) < 1 or cfg.train_cfg.get('val_interval', 1) < 1:
         raise ValueError(
             'train_cfg needs max_iters and val_interval of at least 1, e.g. train_cfg=dict(type="ClipTrainLoop", '
@@ -81,7 +84,13 @@ def check_schedule(cfg: Config) -> None:
             raise ValueError(
                 f'param_scheduler.{i}.begin={scheduler.begin} lies past the end of the run, '
                 f'train_cfg.max_iters={max_iters}. For a short run, shorten the warm-up as well: --cfg-options '
-                f'param_scheduler.0.end={max_iters // 2} param_scheduler.1.begin={max_iters // 2}'
+                f'{"" if max_iters > 2 else "train_cfg.max_iters=3 "}param_scheduler.0.end={max(2, max_iters // 2)} '
+                f'param_scheduler.1.begin={max(2, max_iters // 2)}'
+            )
+        if scheduler.get('type') == 'LinearLR' and scheduler.get('end', 2) - scheduler.get('begin', 0) < 2:
+            raise ValueError(
+                f'param_scheduler.{i} warms up from {scheduler.get("begin", 0)} to {scheduler.end}: it takes at least '
+                'two steps, or the rate stays where it starts'
             )
 
 

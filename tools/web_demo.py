@@ -10,6 +10,8 @@ The page is served to this machine alone, unless --host says otherwise. Configs 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from contextlib import suppress
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, clip_geometry
@@ -48,6 +50,7 @@ def geometry(args: argparse.Namespace) -> tuple[int, tuple[int, int]]:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files go
     num_frames, size = geometry(args)
     page = WebPage(
         VideoAutoencoderInferencer(*args.vae) if args.vae else None,
@@ -55,9 +58,13 @@ def main(argv: list[str] | None = None) -> None:
         size,
         num_frames,
     )
-    build_page(page).launch(
-        server_name=args.host, server_port=args.port, share=False, max_file_size=MAX_UPLOAD, show_error=True
-    )
+    blocks = build_page(page)
+    try:
+        blocks.launch(
+            server_name=args.host, server_port=args.port, share=False, max_file_size=MAX_UPLOAD, show_error=True
+        )
+    except OSError as error:
+        sys.exit(f'error: --port {args.port} on --host {args.host} cannot be served ({error}): give another')
 
 
 if __name__ == '__main__':

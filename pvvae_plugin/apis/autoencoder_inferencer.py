@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -16,9 +19,10 @@ from torch import Tensor
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, load_backbone
 from pvvae_plugin.registry import MODELS
-from pvvae_plugin.temporal import groups_to_frames
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import to_uint8
 
+from .clip_facts import clip_geometry
 from .configs import read_config
 from .video_input import Source, read_video
 from .video_output import check_output, write_clip
@@ -42,7 +46,7 @@ class VideoAutoencoderInferencer:
         device: Where to compute; the GPU if there is one, by default.
 
     Attributes:
-        vae (VideoVAE): The VAE, in evaluation mode.
+        vae (VideoVAE): The VAE, in evaluation mode; the one that was given, where one was.
 
     Raises:
         FileNotFoundError: If there is no such folder, config or checkpoint.
@@ -55,7 +59,8 @@ class VideoAutoencoderInferencer:
         checkpoint: str | Path | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.vae = _load(model, checkpoint).to(device or get_device()).eval().requires_grad_(False)
+        self.vae = _load(model, checkpoint).to(device or get_device()).eval()
+        self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +83,7 @@ class VideoAutoencoderInferencer:
             fps: Frames a second of the file; the source's by default, or 8.
         """
         video, source_fps = self._read(source, out, size)
-        with torch.no_grad():
+        with self._lock, torch.no_grad():
             decoded = self.vae.decode(self.vae.encode(self._padded(video)).mode())
         return self._finish(decoded, video, out, fps or source_fps)
 
@@ -102,7 +107,8 @@ class VideoAutoencoderInferencer:
             fps: As for :meth:`reconstruct`.
         """
         video, source_fps = self._read(source, out, size, num_observed)
-        with torch.no_grad():
+        self._warn_of_length(num_frames)
+        with self._lock, torch.no_grad():
             decoded = self.vae.predict(self._padded(video), num_frames)
         return self._finish(decoded, video, out, fps or source_fps)
 
@@ -114,10 +120,12 @@ class VideoAutoencoderInferencer:
             size: As for :meth:`reconstruct`.
         """
         video, _ = self._read(source, None, size)
-        with torch.no_grad():
+        with self._lock, torch.no_grad():
             return self.vae.encode(self._padded(video)).mode().cpu()
 
-    def decode(self, latents: Tensor, out: str | Path | None = None, fps: float | None = None) -> np.ndarray:
+    def decode(
+        self, latents: Tensor | np.ndarray, out: str | Path | None = None, fps: float | None = None
+    ) -> np.ndarray:
         """The clip of latents ``(1, C, t, h, w)``, raw.
 
         Args:
@@ -127,9 +135,10 @@ class VideoAutoencoderInferencer:
         """
         if out is not None:
             check_output(out)
+        latents = torch.as_tensor(latents)
         if latents.ndim != 5 or len(latents) != 1:
             raise ValueError(f'latents of one clip are (1, C, t, h, w), got {tuple(latents.shape)}')
-        with torch.no_grad():
+        with self._lock, torch.no_grad():
             decoded = self.vae.decode(latents.to(self.device))
         return self._finish(decoded, decoded, out, fps)
 
@@ -146,9 +155,22 @@ class VideoAutoencoderInferencer:
             num_frames = groups_to_frames(1 + (length - 1) // ratio, ratio)
             if num_frames < length:
                 print_log(f'{num_frames} of {length} frames are used: a clip has 1 + k * {ratio}', 'current')
-        elif num_frames > length:
+        else:
+            frames_to_groups(num_frames, ratio)
+        if num_frames > length:
             raise ValueError(f'{num_frames} frames are to be observed, the video has {length}')
+        self._warn_of_length(num_frames)
         return video[:, :, :num_frames], fps
+
+    def _warn_of_length(self, num_frames: int) -> None:
+        trained = self.vae.trained_frames
+        if trained is not None and num_frames > trained:
+            print_log(
+                f'{num_frames} frames, but this VAE was trained on clips of {trained}: it need not know what to do '
+                'with what lies beyond them',
+                'current',
+                logging.WARNING,
+            )
 
     def _padded(self, video: Tensor) -> Tensor:
         return self.vae.pad_sides(video).to(self.device)
@@ -161,9 +183,12 @@ class VideoAutoencoderInferencer:
 
 
 def _load(model: VideoVAE | Config | str | Path, checkpoint: str | Path | None) -> VideoVAE:
+    is_folder = not isinstance(model, (VideoVAE, Config)) and os.path.isdir(model)
+    if checkpoint is not None and (is_folder or isinstance(model, VideoVAE)):
+        raise ValueError(f'a VAE and its folder have their weights: checkpoint={str(checkpoint)!r} is for a config')
     if isinstance(model, VideoVAE):
         return model
-    if not isinstance(model, Config) and os.path.isdir(model):
+    if is_folder and os.path.isfile(os.path.join(model, 'config.json')):
         return VideoVAE.from_pretrained(model)
     cfg = read_config(model)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
@@ -177,4 +202,6 @@ def _load(model: VideoVAE | Config | str | Path, checkpoint: str | Path | None) 
         return MODELS.build(cfg.model.backbone)
     vae = MODELS.build(cfg.model.backbone)
     load_backbone(vae, os.fspath(checkpoint))
+    with suppress(ValueError):  # of a config that does not tell
+        vae.trained_frames = clip_geometry(cfg)[0]
     return vae

@@ -19,6 +19,8 @@ def read_config(config: Config | str | Path) -> Config:
     if isinstance(config, Config):
         return config
     path = os.fspath(config)
+    if os.path.isdir(path) and os.sep in path:
+        raise FileNotFoundError(f'{path} is a folder without config.json, neither a VAE nor a config')
     if not os.path.isfile(path):
         path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')

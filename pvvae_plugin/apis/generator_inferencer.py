@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ class VideoGeneratorInferencer:
         init_default_scope(self.cfg.get('default_scope', 'pvvae_plugin'))
         model = load_generator(self.cfg, str(checkpoint), raw_weights)
         self.model = model if device is None else model.to(device)
+        self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
         self.num_classes = model.head.null_label
         self.classes = class_names(self.cfg, self.num_classes)
 
@@ -87,14 +90,21 @@ class VideoGeneratorInferencer:
         Raises:
             ValueError: If an argument does not fit, before anything is made.
         """
-        given = [labels] if isinstance(labels, (str, int)) else labels
+        given = [labels] if isinstance(labels, (str, Integral)) else labels
+        for name, value in (('num', num), ('num_frames', num_frames)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
+        if given is not None and not len(given):
+            raise ValueError('labels is empty: leave it out for every class once')
         cycle = resolve_labels(None if given is None else list(map(str, given)), self.classes, self.num_classes)
         num = num or len(cycle or [0])
         outs = [out] if isinstance(out, (str, Path)) else list(out or ())
         if outs and len(outs) != num:
             raise ValueError(f'out must name one file for each of {num} videos, got {len(outs)}')
+        if len({str(path) for path in outs}) < len(outs):
+            raise ValueError('out names a file twice')
         for path in outs:
-            check_output(path)
+            check_output(path, fps=fps)
         num_frames, size = clip_geometry(self.cfg, num_frames, size)
         frames = None
         if first_frames is not None:
@@ -109,7 +119,8 @@ class VideoGeneratorInferencer:
             first_frames=frames,
             **sampling,
         )
-        clips = [to_uint8(video.cpu()) for _, video in made]
+        with self._lock:
+            clips = [to_uint8(video.cpu()) for _, video in made]
         for path, clip in zip(outs, clips, strict=False):
             write_clip(path, clip, fps)
         return clips

@@ -46,26 +46,28 @@ def read_video(
         else:
             reader = open_video(path)
             num_frames = len(reader) if max_frames is None else min(max_frames, len(reader))
-            source, fps = np.stack(list(iterate_frames(path, num_frames))), reader.fps
+            frames = iterate_frames(path, num_frames)  # resized one by one: large ones are not kept
+            source = np.stack([cover(frame[None], size)[0] if size else frame for frame in frames])
+            fps = reader.fps
     frames = (source[None] if source.ndim == 3 else source)[:max_frames]
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
             f'an array of frames is uint8 (T, H, W, 3), got {source.dtype} {source.shape}; a tensor is float '
             '(3, T, H, W) in [-1, 1]'
         )
-    return as_video(cover(frames, size) if size else frames), fps
+    return as_video(cover(frames, size) if size and frames.shape[1:3] != tuple(size) else frames), fps
 
 
 def _load_array(path: str) -> np.ndarray:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise ClipError(path, f'not an array that can be loaded safely: {error}') from error
 
 
 def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:
     clip = video[None] if video.ndim == 4 else video
-    if clip.ndim != 5 or clip.shape[:2] != (1, 3) or not clip.is_floating_point():
+    if clip.ndim != 5 or clip.shape[:2] != (1, 3) or not clip.numel() or not clip.is_floating_point():
         raise ValueError(
             f'a video tensor is float (3, T, H, W) or (1, 3, T, H, W), got {video.dtype} {tuple(video.shape)}'
         )
@@ -134,8 +136,9 @@ def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames ``(T, H, W, 3)`` resized to cover ``size`` (height, width), the middle of them."""
     height, width = frames.shape[1:3]
     scale = max(size[0] / height, size[1] / width)
-    shape = (max(size[1], round(width * scale)), max(size[0], round(height * scale)))
+    # What will be seen is cut out first: a long thin picture would become enormous before it is cut.
+    rows, columns = (min(have, max(1, round(want / scale))) for have, want in zip((height, width), size, strict=True))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    frames = frames[:, top : top + rows, left : left + columns]
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    frames = np.stack([cv2.resize(frame, shape, interpolation=method) for frame in frames])
-    top, left = (frames.shape[1] - size[0]) // 2, (frames.shape[2] - size[1]) // 2
-    return frames[:, top : top + size[0], left : left + size[1]]
+    return np.stack([cv2.resize(frame, (size[1], size[0]), interpolation=method) for frame in frames])

@@ -15,21 +15,26 @@ from pvvae_plugin.visualization import write_gif, write_video
 ENDINGS = ('.webm', '.gif', '.npy', '.png')
 
 
-def check_output(path: str | Path, size: Sequence[int] | None = None) -> Path:
+def check_output(path: str | Path, size: Sequence[int] | None = None, fps: float | None = None) -> Path:
     """Refuse what :func:`write_clip` could not write, before any work.
 
     Args:
         path: The file.
         size: Height and width of the clip, where they are known.
+        fps: Frames a second, where they are known.
 
     Raises:
-        ValueError: If its ending is not known, or the size does not fit.
+        OSError: If its folder cannot be made.
+        ValueError: If its ending is not known, or the size or ``fps`` does not fit.
     """
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f'a clip is written as one of {", ".join(ENDINGS)}, got {path.name!r}')
     if size and path.suffix.lower() == '.webm' and any(side % 2 for side in size):
         raise ValueError(f'a .webm has an even height and width, the clip is {size[0]} x {size[1]}: write a .gif')
+    if fps is not None and not 0.1 <= fps <= 240:
+        raise ValueError(f'fps must lie in [0.1, 240], got {fps}')
+    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -44,7 +49,7 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
     Raises:
         ValueError: If its ending is not known, or the frames do not fit the format.
     """
-    ending = check_output(path).suffix.lower()
+    ending = check_output(path, fps=fps).suffix.lower()
     if ending == '.gif':
         write_gif(path, frames, min(fps, 50))
     elif ending == '.webm':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from pvvae_plugin.datasets import ClipError
+from pvvae_plugin.datasets.readers import is_image
 from pvvae_plugin.functional.image_quality import psnr
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import draw_panels, draw_strip
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_UPLOAD = '200mb'
 MAX_VIDEOS = 16
+MAX_PIXELS = 50_000_000
 Shown = tuple[str, np.ndarray, str]
 
 
@@ -87,11 +91,13 @@ class WebPage:
             raise ValueError(f'between 1 and {MAX_VIDEOS} videos at once, got {num}')
         labels = list(labels or ()) or None
         clips = self.generator.generate(
-            labels, num=int(num), steps=int(steps), guidance=float(guidance), seed=int(seed), batch_size=int(num)
+            labels, num=int(num), steps=int(steps), guidance=float(guidance), seed=int(seed or 0), batch_size=int(num)
         )
         names = labels or self.classes or ['']
         captions = [f'{names[i % len(names)]} #{i}' for i in range(len(clips))]
-        return self._show(clips, captions, DEFAULT_FPS, None, f'seed {seed:.0f}: the same again gives the same videos')
+        return self._show(
+            clips, captions, DEFAULT_FPS, None, f'seed {seed or 0:.0f}: the same again gives the same videos'
+        )
 
     @property
     def classes(self) -> list[str] | None:
@@ -103,6 +109,8 @@ class WebPage:
     def _read(self, path: str | None) -> tuple[np.ndarray, float]:
         if not path:
             raise ValueError('upload a video or an image first')
+        if is_image(path) and math.prod(image_size(path)) > MAX_PIXELS:
+            raise ValueError(f'an image of more than {MAX_PIXELS:,} pixels is refused')
         video, fps = read_video(path, self.size, self.num_frames)
         frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy()
         return frames, min(fps or DEFAULT_FPS, 50)
@@ -113,6 +121,19 @@ class WebPage:
         path = Path(self._folder.name) / f'{uuid.uuid4().hex}.webm'
         write_clip(path, draw_panels(clips, captions, num_observed, columns=4), fps)
         return str(path), draw_strip(clips, captions, num_observed), text
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of an image, told by its header.
+
+    Raises:
+        ClipError: If it is none.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ClipError(path, f'not an image that can be shown: {error}') from error
 
 
 def build_page(page: WebPage) -> gradio.Blocks:
@@ -132,7 +153,7 @@ def build_page(page: WebPage) -> gradio.Blocks:
         def run(*arguments: Any) -> Shown:
             try:
                 return call(*arguments)
-            except (ClipError, ValueError, FloatingPointError) as error:
+            except (ClipError, ValueError, FloatingPointError, MemoryError) as error:
                 raise gr.Error(str(error)) from error
 
         return run

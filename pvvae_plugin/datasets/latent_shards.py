@@ -60,8 +60,9 @@ def config_sha256(config: Any) -> str:
 
 
 def backbone_hash(backbone: dict) -> str:
-    """Digest of a VAE's config (``model.backbone``) without ``init_cfg``, which names weights and not a network."""
-    return config_sha256({key: value for key, value in backbone.items() if key != 'init_cfg'})
+    """Digest of a VAE's config (``model.backbone``) without what names weights and not a network."""
+    places = ('init_cfg', 'pretrained', 'subfolder', 'download', '_scope_')
+    return config_sha256({key: value for key, value in backbone.items() if key not in places})
 
 
 def shard_name(number: int) -> str:

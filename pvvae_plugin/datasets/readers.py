@@ -31,7 +31,7 @@ VIDEO_EXTENSIONS = (
 )
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 BACKENDS = ('auto', 'decord', 'opencv')
-FRAMES_AT_ONCE = 16  # of a video that is read from end to end
+FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end to end
 
 # FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
@@ -98,8 +98,12 @@ class DecordReader:
             raise ClipError(self.path, f'decord: {_first_line(error)}') from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), FRAMES_AT_ONCE):
-            yield from self.read(range(start, min(start + FRAMES_AT_ONCE, len(self))))
+        start, at_once = 0, 1
+        while start < len(self):
+            frames = self.read(range(start, min(start + at_once, len(self))))
+            yield from frames
+            start += len(frames)
+            at_once = max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // frames[0].nbytes))
 
 
 class OpenCVReader:
@@ -333,7 +337,26 @@ def _reader_types(path: str, backend: str) -> list[type]:
         raise ClipError(path, 'the file is empty (0 bytes)')
     if is_image(path):
         return [ImageReader]
+    _refuse_playlists(path)
     return {'auto': [DecordReader, OpenCVReader], 'decord': [DecordReader], 'opencv': [OpenCVReader]}[backend]
+
+
+def _refuse_playlists(path: str) -> None:
+    """FFmpeg, inside the decoders, opens what a playlist names: other files, or addresses of the network.
+
+    Every kind of playlist is text; every container starts with binary numbers. An ID3 tag, which FFmpeg skips, could
+    stand before a playlist, and stands before no video.
+
+    Raises:
+        ClipError: If the file starts like text.
+    """
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ClipError(path, f'cannot be read: {error.strerror}') from error
+    if head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head):
+        raise ClipError(path, 'starts like text: a playlist, which could open other files, or no video at all')
 
 
 def _first_line(error: Exception) -> str:

@@ -195,7 +195,8 @@ def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str
     if made_with and here and made_with['sha256'] != here['sha256']:
         raise ValueError(
             f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
-            f'model.backbone_checkpoint is {here["path"]} (sha256 {here["sha256"][:12]}): name the former'
+            f'model.backbone_checkpoint (or model.backbone.pretrained) is {here["path"]} (sha256 '
+            f'{here["sha256"][:12]}): name the former'
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from pvvae_plugin import config_path
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
+from pvvae_plugin.apis.video_input import cover
 from pvvae_plugin.datasets import ClipError, open_video
 from pvvae_plugin.registry import MODELS
 
@@ -100,6 +103,8 @@ def test_files_are_written(vae, tmp_path, write_video):
         (lambda i, f: i.reconstruct(f[:, :15], out='a.webm'), 'the clip is 15 x 32'),
         (lambda i, f: i.predict(f, 9, num_observed=9), '9 frames are to be observed, the video has 5'),
         (lambda i, f: i.predict(f, 9, num_observed=4), 'e.g. 1 or 5'),
+        (lambda i, f: i.predict(f, 9, num_observed=-1), 'a clip of -1 frames'),
+        (lambda i, f: VideoAutoencoderInferencer(i.vae, 'work_dirs/run'), "checkpoint='work_dirs/run' is for a config"),
         (lambda i, f: i.predict(f, 8), 'e.g. 5 or 9'),
         (lambda i, f: i.decode(torch.zeros(4, 1, 2, 2)), 'latents of one clip'),
     ],
@@ -126,7 +131,7 @@ def demo_run(tmp_path):
     return tmp_path, model
 
 
-def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run):
+def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run, monkeypatch):
     root, model = demo_run
     frames = np.zeros((5, 32, 32, 3), np.uint8)
     by_name = VideoAutoencoderInferencer('pvvae_demo', root / 'vae', device='cpu')
@@ -135,6 +140,14 @@ def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run):
     by_folder = VideoAutoencoderInferencer(root / 'exported', device='cpu')
     expected = by_name.encode(frames)
     assert torch.equal(by_path.encode(frames), expected) and torch.equal(by_folder.encode(frames), expected)
+    assert np.array_equal(by_name.decode(expected.numpy()), by_name.reconstruct(frames))
+    warnings = []
+    monkeypatch.setattr('pvvae_plugin.apis.autoencoder_inferencer.print_log', lambda text, *_: warnings.append(text))
+    by_name.reconstruct(frames)
+    assert not warnings
+    by_name.encode(np.zeros((13, 32, 32, 3), np.uint8))
+    by_name.predict(frames, 13)
+    assert [text[:59] for text in warnings] == ['13 frames, but this VAE was trained on clips of 9: it need '] * 2
     with pytest.raises(ValueError, match='holds no weights: give checkpoint'):
         VideoAutoencoderInferencer('pvvae_demo')
     with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are"):
@@ -157,5 +170,35 @@ def test_a_generator(demo_run, tmp_path):
     assert len(inferencer.generate(steps=1)) == 7  # every class once
     with pytest.raises(ValueError, match="no class 'spin'"):
         inferencer.generate('spin')
-    with pytest.raises(ValueError, match='one file for each of 7 videos, got 1'):
-        inferencer.generate(out='a.gif')
+    assert len(inferencer.generate(np.int64(2), steps=1)) == 1
+    for arguments, message in (
+        ({'out': 'a.gif'}, 'one file for each of 7 videos, got 1'),
+        ({'num': 2, 'out': ['a.gif', 'a.gif']}, 'out names a file twice'),
+        ({'num': 0}, 'num must be at least 1, got 0'),
+        ({'labels': []}, 'labels is empty'),
+        ({'num': 1, 'out': 'a.gif', 'fps': 1e-9}, r'fps must lie in \[0.1, 240\]'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            inferencer.generate(**arguments)
+
+
+def test_threads_do_not_disturb_one_another(diffusers_folders):
+    """Networks of diffusers keep a clip's state on themselves while they work."""
+    vae = MODELS.build({'type': 'DiffusersVAE', 'pretrained': diffusers_folders['wan21'], 'subfolder': 'vae'})
+    inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+    clips = [np.full((5, 16, 16, 3), value, np.uint8) for value in (10, 120, 250)]
+    alone = [inferencer.reconstruct(frames) for frames in clips]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(inferencer.reconstruct, clips * 4))
+    for made, expected in zip(together, alone * 4, strict=True):
+        assert alike(made, expected)
+
+
+def test_a_long_thin_picture_takes_no_more_memory_than_its_middle():
+    frames = np.zeros((1, 1, 30000, 3), np.uint8)
+    frames[:, :, 15000:] = 255
+    video, _ = read_video(frames, size=(256, 256))
+    assert video.shape == (1, 3, 1, 256, 256)
+    assert (
+        cover(frames[:, :, 14999:15001], (4, 8))[0, :, :4].max() < 255 == cover(frames[:, :, 14999:15001], (4, 8)).max()
+    )

@@ -54,6 +54,23 @@ def test_what_is_no_video(tmp_path, backend, content):
     assert len(error.value.reason) < 500
 
 
+@pytest.mark.parametrize('before', [b'', b'ID3\x04\x00\x00\x00\x00\x00\x0a' + bytes(10)])
+def test_playlists_open_no_other_files(tmp_path, write_video, before):
+    secret = write_video(tmp_path / 'secret.mp4', num_frames=20)
+    lines = [
+        '#EXTM3U',
+        '#EXT-X-VERSION:3',
+        '#EXT-X-TARGETDURATION:2',
+        '#EXTINF:1.2,',
+        f'file://{secret}',
+        '#EXT-X-ENDLIST',
+    ]
+    (tmp_path / 'upload.mp4').write_bytes(before + '\n'.join(lines).encode())
+    for backend in ('auto', 'decord', 'opencv'):
+        with pytest.raises(ClipError, match='a playlist, which could open other files'):
+            open_video(str(tmp_path / 'upload.mp4'), backend)
+
+
 def test_missing_file_and_backend(tmp_path):
     with pytest.raises(ClipError, match='no such file'):
         open_video(str(tmp_path / 'a.mp4'))

@@ -19,7 +19,7 @@ from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
 
 from ..pretrained import IRRELEVANT, check_weights
-from .folder import read_config, read_weights, weights_source, write_folder
+from .folder import clear_folder, read_config, read_weights, weights_source, write_folder
 from .posterior import DiagonalGaussian
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -62,6 +62,7 @@ class VideoVAE(BaseModule):
             different numbers of groups, instead of one pass for each number. For causal networks only.
         padding_token: What stands in for a dropped latent, a parameter ``(C,)``; None for Gaussian noise.
         knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
+        trained_frames (int | None): Length of the clips it was trained on, where that is known.
         source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
         latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
@@ -72,6 +73,7 @@ class VideoVAE(BaseModule):
     is_causal = True
     encodes_longest = False
     knows_statistics = False
+    trained_frames: int | None = None
     source: dict[str, str] | None = None
 
     def __init__(
@@ -119,12 +121,18 @@ class VideoVAE(BaseModule):
             parameter.requires_grad_(name.startswith('decoder.'))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights, as safetensors, and config, as JSON, into a folder, for :meth:`from_pretrained`."""
+        """Write weights, as safetensors, and config, as JSON, into a folder, for :meth:`from_pretrained`.
+
+        Where it ends before its time, no VAE is in the folder. After training of your own set ``knows_statistics``
+        to False first: latents have moved.
+        """
         config = {
             'type': type(self).__name__,
             'arguments': {name: value for name, value in self.arguments.items() if name not in IRRELEVANT},
             'knows_statistics': self.knows_statistics,
+            'trained_frames': self.trained_frames,
         }
+        clear_folder(Path(folder))
         write_folder(Path(folder), config, self._save_parts(Path(folder)))
 
     @classmethod
@@ -142,12 +150,17 @@ class VideoVAE(BaseModule):
         """
         folder = Path(folder)
         config = read_config(folder)
-        kind = MODELS.get(config['type'])
+        # Looked up, not asked for: a registry imports the module of a dotted name.
+        MODELS.import_from_location()
+        kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
         if not (isinstance(kind, type) and issubclass(kind, cls)):
-            raise ValueError(f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}')
+            raise ValueError(
+                f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}: if it is of your own, '
+                'import its module first'
+            )
         try:
             vae = kind._from_folder(folder, config['arguments'])
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f'{folder}: {config["type"]} cannot be built with these arguments: {error}') from error
         if not vae.latent_mean.is_meta:
             found = read_weights(folder)
@@ -155,8 +168,11 @@ class VideoVAE(BaseModule):
                 {name: p for name, p in vae.state_dict().items() if not name.startswith(vae.kept_apart)}, found
             )
             vae.load_state_dict(found, strict=False)
+            if not (vae.latent_std > 0).all():
+                raise ValueError(f'{folder}: latent_std must be positive, it holds {vae.latent_std.min():.3g}')
             vae.source = vae.source or weights_source(folder)
         vae.knows_statistics = config['knows_statistics']
+        vae.trained_frames = config.get('trained_frames')
         return vae.eval()
 
     # Prefixes of weights that a subclass keeps in files of its own.

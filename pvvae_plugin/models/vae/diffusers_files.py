@@ -15,6 +15,7 @@ from torch import nn
 
 from pvvae_plugin.files import file_sha256
 
+WEIGHTS = 'diffusion_pytorch_model'
 SUPPORTED = ('AutoencoderKLWan', 'AutoencoderKLCogVideoX', 'AutoencoderKLHunyuanVideo')
 
 
@@ -82,6 +83,20 @@ def read_config(folder: Path) -> tuple[Any, dict]:
     return getattr(diffusers, name), config
 
 
+def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network without weights, on the meta device, and what its config says of latents.
+
+    Raises:
+        ValueError: If the config cannot be of such a network.
+    """
+    try:
+        with torch.device('meta'):
+            twin = network.from_config(config).eval()
+        return twin, latent_facts(twin.config)
+    except (TypeError, KeyError, ValueError, ZeroDivisionError, RuntimeError, IndexError, ImportError) as error:
+        raise ValueError(f'{folder}/config.json does not describe a {network.__name__}: {error!r}') from error
+
+
 def latent_facts(config: Mapping) -> dict[str, Any]:
     """Channels and ratios, and where a config of diffusers has them mean and deviation ``(C,)`` of raw latents."""
     channels = config.get('z_dim') or config['latent_channels']
@@ -94,6 +109,8 @@ def latent_facts(config: Mapping) -> dict[str, Any]:
     mean, std = config.get('latents_mean'), config.get('latents_std')
     if mean is None and std is None:
         mean, std = [[value] * channels for value in (config.get('shift_factor') or 0.0, 1 / config['scaling_factor'])]
+    if min(std) <= 0:
+        raise ValueError(f'latents_std must be positive, got {min(std)}')
     if len(mean) == len(std) == channels:  # else they are Wan's defaults, which stand in the config of any other size
         facts |= {'mean': torch.tensor(mean, device='cpu'), 'std': torch.tensor(std, device='cpu')}
     return facts
@@ -123,20 +140,33 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a folder.
+    """The safetensors that diffusers loads from a folder: one file, or the shards that an index names.
 
     Raises:
         FileNotFoundError: If there are none.
+        ValueError: If there are both, or the index names other files.
     """
-    files = sorted(folder.glob('diffusion_pytorch_model*.safetensors'))
-    if not files:
+    single, index = folder / f'{WEIGHTS}.safetensors', folder / f'{WEIGHTS}.safetensors.index.json'
+    if single.is_file() and index.is_file():
+        raise ValueError(f'{folder} holds both {single.name} and {index.name}: remove the one that is not meant')
+    if single.is_file():
+        return [single]
+    if not index.is_file():
         raise FileNotFoundError(
-            f'{folder} holds no diffusion_pytorch_model*.safetensors; other formats are not read, since they '
-            'can execute code'
+            f'{folder} holds no {single.name}; other formats are not read, since they can execute code'
         )
-    return files
+    try:
+        names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'{index} is damaged') from error
+    for name in names:
+        if not re.fullmatch(r'[\w-]+(\.[\w-]+)*\.safetensors', name):
+            raise ValueError(f'{index} names {name!r}: shards are .safetensors in the same folder')
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f'{folder} holds no {name}, which its index names: copy the whole folder')
+    return [folder / name for name in names]
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest of a folder's weights, of the bytes of its safetensors in the order of their names."""
+    """One digest of the weights that are loaded from a folder, of the bytes of their files in the order of names."""
     return file_sha256(*weight_files(folder))

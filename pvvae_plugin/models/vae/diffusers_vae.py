@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from torch import Tensor
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import groups_to_frames
 
-from .base import VideoVAE
-from .diffusers_files import find_folder, latent_facts, load_weights, read_config, weights_sha256
+from .base import Generators, PredictiveOutput, VideoVAE
+from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
 from .posterior import DiagonalGaussian
 
 EXACT = 1e-4  # largest difference, relative to the largest value, that float32 rounding explains
@@ -58,9 +60,7 @@ class DiffusersVAE(VideoVAE):
     ) -> None:
         folder = find_folder(pretrained, subfolder, download)
         network, config = read_config(folder)
-        with torch.device('meta'):
-            twin = network.from_config(config).eval()
-        facts = latent_facts(twin.config)
+        twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
         # The twin has no weights and answers which lengths come back. In a tuple, where no module would register it.
         self._twin = (twin,)
@@ -85,7 +85,9 @@ class DiffusersVAE(VideoVAE):
     kept_apart = ('vae.',)
 
     def _save_parts(self, folder: Path) -> dict[str, Tensor]:
-        self.vae.save_pretrained(folder / 'vae')  # which diffusers can load, too
+        # Which diffusers can load, too. Beside shards of an older export it could load neither.
+        shutil.rmtree(folder / 'vae', ignore_errors=True)
+        self.vae.save_pretrained(folder / 'vae')
         return super()._save_parts(folder)
 
     @classmethod
@@ -99,6 +101,20 @@ class DiffusersVAE(VideoVAE):
     def freeze_encoder(self) -> None:
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(('vae.decoder.', 'vae.post_quant_conv.')))
+
+    def forward(
+        self, video: Tensor, num_observed_groups: int | Tensor | None = None, generator: Generators = None
+    ) -> PredictiveOutput:
+        """As :meth:`VideoVAE.forward`, with a gradient for every parameter.
+
+        Where all clips observe one frame alone, a network like Wan's leaves its temporal layers out; data-parallel
+        processes would then wait for one another's gradients for ever.
+        """
+        output = super().forward(video, num_observed_groups, generator)
+        if not torch.is_grad_enabled():
+            return output
+        nothing = sum(p.flatten()[0] * 0.0 for p in self.parameters() if p.requires_grad)
+        return replace(output, reconstruction=output.reconstruction + nothing)
 
     def check_video(self, video: Tensor) -> int:
         """As :meth:`VideoVAE.check_video`; and refuses a length that does not come back from the latents."""

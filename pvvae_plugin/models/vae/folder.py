@@ -15,8 +15,15 @@ from torch import Tensor
 from pvvae_plugin import __version__
 from pvvae_plugin.files import file_sha256, write_atomically
 
+from ..pretrained import IRRELEVANT
+
 CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 KEYS = {'type': str, 'arguments': dict, 'knows_statistics': bool}
+
+
+def clear_folder(folder: Path) -> None:
+    """Take away what makes a folder one of a VAE, before its parts are replaced one after another."""
+    (folder / CONFIG).unlink(missing_ok=True)
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
@@ -46,12 +53,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
         wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f'{path} is not the config of a VAE that tools/export_vae.py or save_pretrained wrote'
         ) from error
     if wrong:
         raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
+    if refused := [key for key in config['arguments'] if key in IRRELEVANT]:
+        raise ValueError(f'{path}: {refused[0]} is no argument that a folder may give')
     return config
 
 
@@ -68,9 +77,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         # On the CPU whatever the default device is.
         with torch.device('cpu'):
-            return load_file(path)
+            weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f'{path} is damaged: {error}') from error
+    if wrong := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
+        raise ValueError(f'{path}: {wrong[0]} holds {weights[wrong[0]].dtype}, weights are floating-point numbers')
+    return weights
 
 
 def weights_source(folder: Path) -> dict[str, str]:

@@ -143,6 +143,9 @@ def edited(folder: str, target: Path, **changes) -> str:
         ({'_class_name': 'AutoencoderKL'}, "holds 'AutoencoderKL'; this works with AutoencoderKLWan, "),
         ({'scale_factor_spatial': 16}, 'correct the scale factors'),
         ({'base_dim': 16}, 'its weights do not fit its config'),
+        ({'latents_std': None}, 'does not describe a AutoencoderKLWan'),
+        ({'latents_std': [0.0] * 16}, 'latents_std must be positive'),
+        ({'dim_mult': 'abcd'}, 'does not describe a AutoencoderKLWan'),
         ({'num_res_blocks': 2}, r'its weights do not fit its config: \d+ missing \(decoder'),
     ],
 )
@@ -161,6 +164,34 @@ def test_weights_that_could_execute_code_are_not_read(diffusers_folders, tmp_pat
     weights.write_bytes(b'\x00' * 100)
     with pytest.raises(ValueError, match='damaged'):
         build(str(tmp_path / 'wan'))
+
+
+def test_shards_are_what_the_digest_is_of(diffusers_folders, tmp_path):
+    network = diffusers.AutoencoderKLWan.from_pretrained(diffusers_folders['wan21'], subfolder='vae')
+    network.save_pretrained(tmp_path / 'vae', max_shard_size='100KB')
+    vae, whole = build(str(tmp_path)), build(diffusers_folders['wan21'])
+    assert torch.equal(vae.last_layer, whole.last_layer)
+    (tmp_path / 'vae' / 'diffusion_pytorch_model.fp16.safetensors').write_bytes(b'not read')
+    assert build(str(tmp_path)).source == vae.source
+    index = tmp_path / 'vae' / 'diffusion_pytorch_model.safetensors.index.json'
+    content = json.loads(index.read_text())
+    content['weight_map'] = dict.fromkeys(content['weight_map'], 'weights.bin')
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"names 'weights.bin': shards are .safetensors"):
+        build(str(tmp_path))
+    shutil.copy(Path(diffusers_folders['wan21'], 'vae', 'diffusion_pytorch_model.safetensors'), tmp_path / 'vae')
+    with pytest.raises(ValueError, match='remove the one that is not meant'):
+        build(str(tmp_path))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_parameter_has_a_gradient_whatever_was_observed(name, diffusers_folders):
+    """Or data-parallel processes wait for it."""
+    vae = build(diffusers_folders[name]).train()
+    for count in (1, 3):
+        vae.zero_grad(set_to_none=True)
+        vae(clip(vae), count).reconstruction.square().mean().backward()
+        assert not [name for name, p in vae.named_parameters() if p.grad is None]
 
 
 def test_what_is_not_there_says_how_to_get_it(diffusers_folders, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from safetensors.torch import save_file
 
 from pvvae_plugin import config_path
 from pvvae_plugin.models import DiffusersVAE, PredictiveVAE, VideoVAE
@@ -85,6 +86,12 @@ def test_on_the_meta_device_no_weights_are_read(vae, tmp_path):
         ({'type': 5}, 'type must be of type str, got 5'),
         ({'arguments': {'latent_channels': 8}}, 'of another shape'),
         ({'arguments': {'widths': 8}}, 'cannot be built with these arguments'),
+        ({'arguments': {'strides': 'ab'}}, 'cannot be built with these arguments'),
+        (
+            {'arguments': {'init_cfg': {'type': 'Constant', 'layer': 'Conv3d', 'val': 1}}},
+            'init_cfg is no argument that',
+        ),
+        ({'type': ''}, 'which is no registered VideoVAE'),
     ],
 )
 def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
@@ -95,9 +102,38 @@ def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
         VideoVAE.from_pretrained(tmp_path)
 
 
+def test_a_type_imports_nothing(vae, tmp_path, monkeypatch):
+    """A registry would import the module of a dotted name."""
+    (tmp_path / 'payload').mkdir()
+    (tmp_path / 'payload' / '__init__.py').write_text(f'open({str(tmp_path / "executed")!r}, "w")\nBoo = 1\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    vae.save_pretrained(tmp_path)
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'type': 'payload.Boo'}))
+    with pytest.raises(ValueError, match="holds 'payload.Boo', which is no registered VideoVAE"):
+        VideoVAE.from_pretrained(tmp_path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_an_export_that_ends_before_its_time_leaves_no_mixture(vae, tmp_path, monkeypatch):
+    vae.save_pretrained(tmp_path)
+    monkeypatch.setattr(PredictiveVAE, '_save_parts', lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        vae.save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match='holds no config.json'):
+        VideoVAE.from_pretrained(tmp_path)
+
+
 def test_damaged_and_foreign_folders(vae, tmp_path):
     vae.save_pretrained(tmp_path)
     weights = tmp_path / 'model.safetensors'
+    save_file({name: tensor.contiguous().to(torch.int8) for name, tensor in vae.state_dict().items()}, weights)
+    with pytest.raises(ValueError, match=r'holds torch.int8, weights are floating-point'):
+        VideoVAE.from_pretrained(tmp_path)
+    vae.latent_std.zero_()
+    vae.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='latent_std must be positive, it holds 0'):
+        VideoVAE.from_pretrained(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(ValueError, match='is damaged'):
         VideoVAE.from_pretrained(tmp_path)
@@ -122,6 +158,8 @@ def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
     torch.save({'state_dict': state}, tmp_path / 'run' / 'iter_7.pth')
     load_tool().main([config_path('pvvae_demo.py'), str(tmp_path / 'run'), str(tmp_path / 'out')])
     assert 'PredictiveVAE, 2.4 M parameters' in capsys.readouterr().out
-    assert_alike(trained, VideoVAE.from_pretrained(tmp_path / 'out'))
+    again = VideoVAE.from_pretrained(tmp_path / 'out')
+    assert_alike(trained, again)
+    assert again.trained_frames == 9
     with pytest.raises(FileNotFoundError, match="type='PretrainedVAE'"):
         resolve_checkpoint(str(tmp_path / 'out'))
