@@ -107,7 +107,8 @@ def main() -> None:
             for name, record in getattr(metric, 'records', {}).items()
         }
         unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        content = {'metrics': metrics, 'records': records, **provenance(cfg, unwrapped.backbone.source)}
+        own_weights = getattr(unwrapped.backbone, 'source', None)
+        content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
         out.write_text(json.dumps(content, indent=2, default=str) + '\n')
         print(f'metrics written to {out}')
 

@@ -67,7 +67,7 @@ class LatentVideoGenerator(BaseModel):
         if backbone_checkpoint is not None:
             resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
-        self.backbone_source = self.backbone.source
+        self.backbone_source = getattr(self.backbone, 'source', None)
         if backbone_checkpoint is not None:
             sha256 = load_backbone(self.backbone, backbone_checkpoint)
             self.backbone_source = {'path': backbone_checkpoint, 'sha256': sha256}

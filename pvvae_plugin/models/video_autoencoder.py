@@ -157,7 +157,9 @@ class VideoAutoencoder(BaseModel):
         for g in range(1, num_groups):
             # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
             seen = (
-                latents if vae.is_causal else vae.encode(video[:, :, : groups_to_frames(g, vae.temporal_ratio)]).mode()
+                latents
+                if getattr(vae, 'is_causal', True)
+                else vae.encode(video[:, :, : groups_to_frames(g, vae.temporal_ratio)]).mode()
             )
             predictions[g] = vae.decode(vae.pad_latents(seen, num_groups, g, generators)).float()
         for i, sample in enumerate(data_samples):

@@ -63,7 +63,7 @@ def runs(tmp_path_factory):
     torch.save({'state_dict': state}, root / 'vae' / 'iter_1.pth')
     options = [
         'train_cfg.max_iters=1',
-        'param_scheduler.0.end=1',
+        'param_scheduler.0.end=2',
         'param_scheduler.1.begin=0',
         'custom_hooks.4.num_clips=4',
     ]

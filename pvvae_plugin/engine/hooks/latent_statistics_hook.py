@@ -36,7 +36,7 @@ class LatentStatisticsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if self._from_checkpoint or model.backbone.knows_statistics:
+        if self._from_checkpoint or getattr(model.backbone, 'knows_statistics', False):
             return
         dataset = runner.train_dataloader.dataset
         known = getattr(dataset, 'metainfo', {})
