@@ -4,4 +4,6 @@
 setup_env mmcv,dev
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+# Two processes of one thread each: tests are small, and many start processes of their own.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest -n 2 --dist loadfile "$@"
