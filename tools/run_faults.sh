@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Break things on purpose: kill runs, damage files, fill disks (docs/reliability.md). Arguments go to pytest.
+. "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+setup_env mmcv,dev
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+exec python -m pytest -n 2 --dist loadfile tests/faults -m "long or not long" "$@"
