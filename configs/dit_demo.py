@@ -39,6 +39,7 @@ optim_wrapper = dict(
 default_hooks = dict(checkpoint=dict(interval=500))
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),

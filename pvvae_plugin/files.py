@@ -1,10 +1,19 @@
-"""Files that appear whole or not at all, and what identifies them."""
+"""Files that appear whole or not at all, what identifies them, and folders that one process has to itself."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK = '.lock'
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -14,9 +23,57 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, once its bytes are on the disk: after a power cut no name holds half a file."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    if os.name == 'nt' and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if os.name != 'nt' else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def lock_folder(folder: str | Path) -> IO[str] | None:
+    """Keep other processes from writing to a folder for as long as the returned file is open, or this process lives.
+
+    The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it.
+
+    Returns:
+        The open lock file; None where the system, or the file system, has no such locks.
+
+    Raises:
+        BlockingIOError: If another process has the folder, naming it.
+    """
+    if fcntl is None:
+        return None
+    path = Path(folder) / LOCK
+    file = path.open('a+', encoding='utf-8')
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        holder = file.read().strip() or 'another process'
+        file.close()
+        raise BlockingIOError(f'{folder} is in use by {holder}') from error
+    except OSError:  # a network file system without locks
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+    return file
 
 
 def file_sha256(*paths: str | Path) -> str:

@@ -5,10 +5,11 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=3),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1000, max_keep_ckpts=3),
 )
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
     dict(type='CostEstimateHook'),
     dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),

@@ -6,6 +6,7 @@ _base_ = 'default_runtime.py'
 default_hooks = dict(checkpoint=dict(interval=10000))
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),

@@ -28,7 +28,7 @@ class InfiniteClipSampler(Sampler):
         shuffle: False keeps the data set's order.
 
     Attributes:
-        start (int): Samples that this process has consumed already. Iteration begins behind them.
+        start (int): Samples that all processes together have consumed already. Iteration begins behind them.
     """
 
     def __init__(self, dataset: Sequence, seed: int | None = None, shuffle: bool = True) -> None:
@@ -41,12 +41,12 @@ class InfiniteClipSampler(Sampler):
         self.start = 0
 
     def advance(self, num_samples: int) -> None:
-        """Let iteration begin after the first ``num_samples`` samples of this process, without drawing them."""
+        """Let iteration begin after the first ``num_samples`` of the stream, of all processes, without drawing them."""
         self.start = num_samples
 
     def __iter__(self) -> Iterator[ClipIndex]:
         length = len(self.dataset)
-        position = self.start * self.world_size + self.rank
+        position = self.start + self.rank
         epoch = None
         while True:
             if epoch != position // length:
@@ -105,10 +105,18 @@ class MultiResolutionBatchSampler(Sampler):
         self._bounds = self._weights.cumsum()[:-1]
         self.start = 0
 
-    def advance(self, num_batches: int) -> None:
-        """Let iteration begin after the first ``num_batches`` batches, without drawing their clips."""
+    def advance(self, num_batches: int, num_samples: int | None = None) -> None:
+        """Let iteration begin after the first ``num_batches`` batches, without drawing their clips.
+
+        Args:
+            num_batches: Of each process.
+            num_samples: Of all processes together; None for what so many batches hold with the present settings.
+        """
         self.start = num_batches
-        self.sampler.advance(sum(self._resolution(step)['batch_size'] for step in range(num_batches)))
+        if num_samples is None:
+            sizes = (self._resolution(step)['batch_size'] for step in range(num_batches))
+            num_samples = sum(sizes) * self.sampler.world_size
+        self.sampler.advance(num_samples)
 
     def __iter__(self) -> Iterator[list[ClipIndex]]:
         indices = iter(self.sampler)

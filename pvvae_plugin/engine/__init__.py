@@ -1,10 +1,12 @@
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
 from .generation_loop import GenerationLoop
 from .hooks import (
+    AtomicCheckpointHook,
     CostEstimateHook,
     FiniteLossHook,
     FrozenBackboneHook,
     LatentStatisticsHook,
+    RunRecordHook,
     StartCheckHook,
     TrainedWeightsEMAHook,
 )
@@ -12,6 +14,7 @@ from .loops import ClipTrainLoop
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
 
 __all__ = [
+    'AtomicCheckpointHook',
     'AutocastOptimWrapper',
     'ClipTrainLoop',
     'GenerationLoop',
@@ -19,6 +22,7 @@ __all__ = [
     'FiniteLossHook',
     'FrozenBackboneHook',
     'LatentStatisticsHook',
+    'RunRecordHook',
     'StartCheckHook',
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',

@@ -1,50 +1,220 @@
-"""Training by iterations that resumes where it stood."""
+"""Training by iterations that resumes where it stood, and stops without losing what it has."""
 
 from __future__ import annotations
 
-from mmengine.runner import IterBasedTrainLoop
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
+from torch.utils.data import DataLoader
 
+from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import LOOPS
+
+from .data_workers import (
+    DataWorkerError,
+    kill_workers,
+    kill_workers_at_exit,
+    leave_worker_failures_to_the_loader,
+    prepare_workers,
+)
+from .hooks.checkpoint_hook import AtomicCheckpointHook
+from .hooks.ema_hook import TrainedWeightsEMAHook
+from .optim import optim_wrappers
+from .stop_request import EXIT_CODE, FAILED, GO_ON, STOP, StopRequest
+
+# In the message hub, and so in checkpoints.
+SAMPLES_SEEN = 'samples_seen'  # by all processes together
+VALIDATED = 'validated_iter'
 
 
 @LOOPS.register_module()
 class ClipTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` whose data go on after a resume without reading the past again.
+    """``IterBasedTrainLoop`` that can be ended at any iteration and goes on as if it had not been.
 
-    MMEngine's loop draws, and so decodes, every batch of the past. Here the sampler is told how much was consumed.
-    Needs a sampler with ``advance(num_samples)``, such as ``InfiniteClipSampler``, or a batch sampler with
-    ``advance(num_batches)``.
+    - After a resume the sampler is told how many samples were consumed, by all processes together; nothing is read
+      again (MMEngine's loop decodes every batch of the past), and neither another batch size nor another number of
+      processes shifts the data. Needs a sampler with ``advance(num_samples)``, such as ``InfiniteClipSampler``, or a
+      batch sampler with ``advance(num_batches, num_samples)``.
+    - Before each step every global generator is seeded by the run's seed, the iteration and the process: what a module
+      draws in a step does not depend on what was drawn before.
+    - SIGTERM and SIGUSR1 let the step end, save the state and leave with exit code 75.
+    - A data worker that dies, or takes longer than the data loader's ``timeout``, ends the run with the state saved
+      and the file named.
     """
 
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
+        if isinstance(dataloader, dict):
+            diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
+            dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
+        super().__init__(runner, prepare_workers(dataloader), *args, **kwargs)
+
     def run(self) -> nn.Module:
+        try:
+            return self._run()
+        finally:
+            kill_workers_at_exit()
+
+    def _run(self) -> nn.Module:
         runner = self.runner
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
-        if self._iter > 0:
-            self._skip_past_batches()
-        while self._iter < self._max_iters and not self.stop_training:
-            runner.model.train()
-            self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
-            last = self._iter == self._max_iters
-            due = self._iter >= self.val_begin and (self._iter % self.val_interval == 0 or last)
-            if runner.val_loop is not None and due:
-                runner.val_loop.run()
+        if self._iter >= self._max_iters:
+            runner.logger.warning(
+                f'nothing to train: the checkpoint has {self._iter} iterations behind it, train_cfg.max_iters is '
+                f'{self._max_iters}. A larger one goes on, at the rate at which the schedule ended'
+            )
+        elif self._iter > 0:
+            self._skip_past_samples()
+        leave_worker_failures_to_the_loader()
+        with StopRequest() as request:
+            if self._iter > 0:
+                self._validate_where_due(request)
+            while self._iter < self._max_iters and not self.stop_training:
+                self._train_and_validate(request)
         runner.call_hook('after_train_epoch')
         runner.call_hook('after_train')
         return runner.model
 
-    def _skip_past_batches(self) -> None:
+    def _train_and_validate(self, request: StopRequest) -> None:
+        runner, hub = self.runner, self.runner.message_hub
+        batch, failure = self._next_batch()
+        # Between two updates there is nothing that a checkpoint could hold: a stop waits there, a failure cannot.
+        agreed = request.agree(failed=failure is not None)
+        if agreed == FAILED or (agreed == STOP and not self._is_accumulating()):
+            self._leave(agreed, failure)
+        runner.model.train()
+        seed_step(runner.seed, self._iter, get_rank())
+        # Before the step, whose checkpoint is to know it.
+        hub.update_info(SAMPLES_SEEN, hub.runtime_info.get(SAMPLES_SEEN, 0) + batch_length(batch) * get_world_size())
+        self.run_iter(batch)
+        self._validate_where_due(request)
+
+    def _next_batch(self) -> tuple[Any, Exception | None]:
+        """A batch, or what came in its place."""
+        try:
+            return next(self.dataloader_iterator), None
+        except Exception as error:
+            return None, error
+
+    def _validate_where_due(self, request: StopRequest) -> None:
+        self._decide_current_val_interval()
+        hub, last = self.runner.message_hub, self._iter == self._max_iters
+        due = self._iter >= self.val_begin and (self._iter % self.val_interval == 0 or last)
+        # Checkpoints are written before: a run resumed from one validates first.
+        if self.runner.val_loop is not None and due and hub.runtime_info.get(VALIDATED) != self._iter:
+            self._validate(request)
+            hub.update_info(VALIDATED, self._iter)
+
+    def _validate(self, request: StopRequest) -> None:
+        """Validate, unless a stop is asked for meanwhile: the state is that of the last step, and can be saved."""
+        val_loop = self.runner.val_loop
+        # Processes ask one another before each batch, if all have as many.
+        steps = len(val_loop.dataloader)
+        run_iter = val_loop.run_iter
+
+        def run_unless_stopped(index: int, batch: Any) -> None:
+            if (agreed := request.agree()) > GO_ON:
+                raise _Interrupted(agreed)
+            run_iter(index, batch)
+
+        prepare_workers(val_loop.dataloader)
+        if request.is_common(steps):
+            val_loop.run_iter = run_unless_stopped
+        try:
+            val_loop.run()
+        except _Interrupted as interruption:
+            self._end_validation()
+            self._leave(interruption.agreed, None)
+        except RuntimeError as error:
+            if not _is_of_workers(error):
+                raise
+            self._end_validation()
+            self._leave(request.agree(failed=True), error)
+        finally:
+            val_loop.run_iter = run_iter
+
+    def _end_validation(self) -> None:
+        for hook in self.runner.hooks:
+            if isinstance(hook, TrainedWeightsEMAHook):
+                hook.end_swap(self.runner)
+
+    def _is_accumulating(self) -> bool:
+        """Whether gradients are kept for a later update."""
+        counts = [wrapper._accumulative_counts for wrapper in optim_wrappers(self.runner).values()]
+        return self._iter < self._max_iters and any(self._iter % count for count in counts)
+
+    def _leave(self, agreed: int, failure: Exception | None) -> None:
+        """Save the state and end the run, in all processes."""
+        runner = self.runner
+        saved = self._save()
+        kill_workers()
+        runner.visualizer.close()
+        if agreed != FAILED:
+            runner.logger.warning(f'{saved} The same command with --resume goes on. Exit code {EXIT_CODE}')
+            raise SystemExit(EXIT_CODE)
+        if failure is None:
+            raise DataWorkerError(f'another process has no data to go on with, its message says why. {saved}')
+        if not _is_of_workers(failure):
+            runner.logger.error(f'no batch for iteration {self._iter}. {saved}')
+            raise failure
+        raise DataWorkerError(
+            f'{failure}. {saved} Leave bad files out and go on with --resume; slow ones need a larger timeout of the '
+            'data loader'
+        ) from failure
+
+    def _save(self) -> str:
+        """Write a checkpoint, and say where it is."""
+        runner = self.runner
+        hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
+        if hook is None:
+            return 'Nothing was saved: default_hooks.checkpoint is no AtomicCheckpointHook.'
+        if self._iter == 0:
+            return 'Nothing was saved: no step has been made.'
+        hook.save(runner, self._iter, final=True)
+        return f'The state after {self._iter} iterations is in {hook.last_ckpt}.'
+
+    def _skip_past_samples(self) -> None:
         loader = self.dataloader
+        # Checkpoints of earlier releases do not know how many samples they have seen.
+        seen = self.runner.message_hub.runtime_info.get(SAMPLES_SEEN)
         if hasattr(loader.batch_sampler, 'advance'):
-            loader.batch_sampler.advance(self._iter)
+            loader.batch_sampler.advance(self._iter, seen)
         elif hasattr(loader.sampler, 'advance'):
-            loader.sampler.advance(self._iter * loader.batch_size)
+            loader.sampler.advance(self._iter * loader.batch_size * get_world_size() if seen is None else seen)
         else:
             raise TypeError(
                 f'{type(loader.sampler).__name__} cannot resume in the middle: it has no advance(num_samples). '
                 "Use InfiniteClipSampler, or MMEngine's IterBasedTrainLoop, which reads all past data again"
             )
         self.dataloader_iterator = _InfiniteDataloaderIterator(loader)
+
+
+class _Interrupted(Exception):
+    """Validation is broken off."""
+
+    def __init__(self, agreed: int) -> None:
+        super().__init__(agreed)
+        self.agreed = agreed
+
+
+def seed_step(seed: int, iteration: int, rank: int) -> None:
+    """Seed every global generator for one step of one process."""
+    key = derive_key(seed, 'step', iteration, rank)
+    random.seed(key)
+    np.random.seed(key % 2**32)
+    torch.manual_seed(key)
+
+
+def batch_length(batch: Any) -> int:
+    """Clips of a batch, a dict of lists or a list."""
+    return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
+
+
+def _is_of_workers(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader')

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine import dist
+from mmengine.logging import MessageHub
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
-from mmengine.runner import autocast
+from mmengine.runner import Runner, autocast
 from torch import nn
 
 from pvvae_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -16,12 +19,20 @@ from pvvae_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """An ``OptimWrapper`` that can run the forward pass in bfloat16, on a GPU or a CPU.
+    """An ``OptimWrapper`` that can run in bfloat16, and makes no step of gradients that are not finite.
 
     bfloat16 has float32's range and so needs no loss scaling; MMEngine's ``AmpOptimWrapper`` demands a GPU.
 
+    A step with a gradient that is not finite is left out: weights and moments stay as they are. Gradients are averaged
+    over processes before, so that all of them leave it out together. The message hub counts, see
+    :class:`SkippedSteps`; ``FiniteLossHook`` reports and ends the run after too many in a row.
+
     Args:
         dtype: ``'float32'`` or ``'bfloat16'``; ``--amp`` of the training script sets the latter.
+
+    Attributes:
+        part (str): What it trains, for messages and counts.
+        parameter_names (dict[int, str]): ``id`` of a parameter -> its name.
     """
 
     def __init__(self, *args, dtype: str = 'float32', **kwargs) -> None:
@@ -29,6 +40,8 @@ class AutocastOptimWrapper(OptimWrapper):
             raise ValueError(f"dtype must be 'float32' or 'bfloat16', got {dtype!r}")
         super().__init__(*args, **kwargs)
         self.dtype = dtype
+        self.part = 'model'
+        self.parameter_names: dict[int, str] = {}
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -38,6 +51,72 @@ class AutocastOptimWrapper(OptimWrapper):
             else:
                 with autocast(dtype=torch.bfloat16):
                     yield
+
+    def step(self, **kwargs) -> None:
+        """Clip gradients and update, if the gradients are finite."""
+        parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        finite = torch.stack([torch.isfinite(p.grad).all() for p in parameters] or [torch.tensor(True)])
+        # One number to the CPU. A process that holds a part of the weights sees a part of the gradients.
+        is_bad = torch.logical_not(finite.all()).int()
+        dist.all_reduce(is_bad, op='max')
+        counts = SkippedSteps(self.message_hub, self.part)
+        if is_bad.item():
+            names = [self.parameter_names.get(id(p), 'a parameter') for p in parameters]
+            counts.add([name for name, is_fine in zip(names, finite.tolist(), strict=False) if not is_fine])
+        else:
+            counts.end_row()
+            super().step(**kwargs)
+
+    def follow(self, other: OptimWrapper) -> None:
+        """Count iterations as another wrapper does, which has just counted one that this one is about to.
+
+        What starts later than the other would accumulate in another phase after a resume than before.
+        """
+        self._inner_count = other.inner_count - 1
+
+
+class SkippedSteps:
+    """Steps left out because of gradients that were not finite, counted where checkpoints keep it.
+
+    Args:
+        hub: Of the run.
+        part: Of the algorithm, which has an optimiser of its own.
+    """
+
+    def __init__(self, hub: MessageHub, part: str) -> None:
+        self.hub = hub
+        self._key = f'skipped_steps_{part}'
+
+    def get(self) -> dict[str, Any]:
+        """``total``, ``in_a_row``, and the ``parameters`` whose gradients were not finite the last time."""
+        return self.hub.runtime_info.get(self._key, {'total': 0, 'in_a_row': 0, 'parameters': []})
+
+    def add(self, parameters: list[str]) -> None:
+        """Count one."""
+        before = self.get()
+        self._set(before['total'] + 1, before['in_a_row'] + 1, parameters)
+
+    def end_row(self) -> None:
+        """Note a step that was made."""
+        before = self.get()
+        if before['in_a_row']:
+            self._set(before['total'], 0, before['parameters'])
+
+    def _set(self, total: int, in_a_row: int, parameters: list[str]) -> None:
+        self.hub.update_info(self._key, {'total': total, 'in_a_row': in_a_row, 'parameters': parameters[:20]})
+
+
+def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
+    """A run's optimiser wrappers by the part that each trains."""
+    optim = runner.optim_wrapper
+    if isinstance(optim, OptimWrapperDict):
+        return dict(optim.items())
+    return {getattr(optim, 'part', 'model'): optim}
+
+
+def left_out_steps(runner: Runner) -> bool:
+    """Whether the last step of a part was left out."""
+    return any(SkippedSteps(runner.message_hub, part).get()['in_a_row'] for part in optim_wrappers(runner))
 
 
 class CountedOptimWrapperDict(OptimWrapperDict):
@@ -81,6 +160,9 @@ class SubmoduleOptimWrapperConstructor:
             config = dict(self.configs[name])
             build = DefaultOptimWrapperConstructor(config, config.pop('paramwise_cfg', None))
             wrappers[name] = build(module)
+            if isinstance(wrappers[name], AutocastOptimWrapper):
+                wrappers[name].part = name
+                wrappers[name].parameter_names = {id(p): f'{name}.{key}' for key, p in module.named_parameters()}
             if wrappers and name != next(iter(wrappers)) and hasattr(wrappers[name], 'grad_name'):
                 wrappers[name].grad_name = f'{name}_{wrappers[name].grad_name}'  # else two curves share one name
         return CountedOptimWrapperDict(**wrappers)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os.path
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pvvae_plugin import config_path
@@ -92,33 +95,72 @@ def _command_that_makes(path: str) -> str:
 
 
 def last_checkpoint(work_dir: str) -> str | None:
-    """The last checkpoint in a directory, None if there is none. A directory may have been copied or moved."""
+    """The last whole checkpoint in a directory, None if there is none. A directory may have been copied or moved.
+
+    A damaged one is skipped with a warning, for the one before it.
+
+    Raises:
+        ValueError: If there are checkpoints and all of them are damaged.
+    """
     folder = Path(work_dir)
     note = folder / 'last_checkpoint'
     noted = Path(note.read_text().strip()).name if note.is_file() else ''
-    if noted and (folder / noted).is_file():
-        return str(folder / noted)
     numbered = [(int(m[1]), p) for p in folder.glob('iter_*.pth') if (m := re.fullmatch(r'iter_(\d+)\.pth', p.name))]
-    return str(max(numbered)[1]) if numbered else None
+    found = [path for _, path in sorted(numbered, reverse=True)]
+    if noted and (folder / noted).is_file():
+        # What is newer than the noted one is of an earlier run, which was resumed before its end.
+        of = re.fullmatch(r'iter_(\d+)\.pth', noted)
+        older = [path for number, path in sorted(numbered, reverse=True) if of and number < int(of[1])]
+        found = [folder / noted, *older]
+    damaged = []
+    for path in found:
+        try:
+            open_checkpoint(str(path))
+        except ValueError as error:
+            damaged.append(str(error))
+            print_log(f'{error}. The checkpoint before it is tried', logger='current', level=logging.WARNING)
+            continue
+        return str(path)
+    if damaged:
+        raise ValueError(f'every checkpoint in {work_dir} is damaged: {"; ".join(damaged[:3])}')
+    return None
+
+
+def open_checkpoint(path: str) -> dict:
+    """A checkpoint, its tensors mapped and not yet in memory, after a check of every byte.
+
+    ``torch.load`` takes a file with flipped bits for a good one; the checksums that are in it tell.
+
+    Raises:
+        ValueError: If it is damaged, no checkpoint, or cannot be loaded without running code.
+    """
+    is_zip = zipfile.is_zipfile(path)
+    unreadable = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
+    try:
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                if (entry := archive.testzip()) is not None:
+                    raise ValueError(f'checksum of {entry}')
+        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
+    except unreadable as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(f'{path} cannot be loaded safely ({reason}): it is damaged, or not a checkpoint') from error
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+    return checkpoint
 
 
 def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> None:
     """Refuse, by name and before anything is built, a file that a run could not load.
 
     Args:
-        path: The file. Its tensors are mapped, not read.
+        path: The file.
         optimizers: To resume: names of the run's optimisers.
 
     Raises:
         ValueError: If it is damaged, no checkpoint, or holds not what is needed.
     """
-    try:
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f'{path} cannot be loaded safely ({reason}): it is damaged, or not a checkpoint') from error
-    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+    checkpoint = open_checkpoint(path)
     if optimizers is None:
         return
     missing = [key for key in ('meta', 'message_hub', 'optimizer', 'param_schedulers') if key not in checkpoint]

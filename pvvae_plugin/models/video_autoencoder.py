@@ -100,6 +100,8 @@ class VideoAutoencoder(BaseModel):
         total, log = self.parse_losses(losses)
         generator_optim.update_params(total)
         if adversarial:
+            if hasattr(optim_wrapper['discriminator'], 'follow'):
+                optim_wrapper['discriminator'].follow(generator_optim)
             log.update(self._train_discriminator(video, output.reconstruction, optim_wrapper['discriminator']))
         return log
 

@@ -51,8 +51,18 @@ def test_ranks_together_are_one_process(on_rank, world_size):
 def test_advance_equals_skipping(on_rank):
     sampler = on_rank(1, 2, seed=0)
     skipped = take(sampler, 30)[17:]
-    sampler.advance(17)
+    sampler.advance(17 * 2)  # of both processes
     assert take(sampler, 13) == skipped
+
+
+def test_another_number_of_processes_goes_on_where_the_others_stopped(on_rank):
+    stream = take(on_rank(0, 1, seed=0), 40)
+    parts = []
+    for rank in range(3):
+        sampler = on_rank(rank, 3, seed=0)
+        sampler.advance(10)
+        parts.append(take(sampler, 10))
+    assert [entry for together in zip(*parts, strict=True) for entry in together] == stream[10:]
 
 
 def test_empty_data_set():

@@ -156,11 +156,17 @@ def build(name: str, work_dir: Path, options: dict) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def test_a_diverged_run_stops_and_saves_nothing(tmp_path):
-    options = {'optim_wrapper.generator.optimizer.lr': 1e30, 'default_hooks.checkpoint.interval': 3}
-    with pytest.raises(FloatingPointError, match='loss=.*--resume'):
-        build('pvvae_demo', tmp_path, {**options, 'train_dataloader.batch_size': 1}).train()
-    assert not list(tmp_path.rglob('*.pth'))
+def test_a_diverged_run_stops_and_pushes_no_checkpoint_out(tmp_path):
+    options = {
+        'optim_wrapper.generator.optimizer.lr': 1e30,
+        'default_hooks.checkpoint.interval': 1,
+        'train_dataloader.batch_size': 1,
+        'custom_hooks.2.max_in_a_row': 3,
+    }
+    with pytest.raises(FloatingPointError, match=r'none of the last 3 steps.*loss_mse=nan.*diverged_iter_4.*--resume'):
+        build('pvvae_demo', tmp_path, options).train()
+    # One good step was made; the state in which the run stopped lies beside it.
+    assert sorted(path.name for path in tmp_path.rglob('*.pth')) == ['diverged_iter_4.pth', 'iter_1.pth']
 
 
 def test_resume_on_a_first_launch_keeps_the_earlier_stage(tmp_path):

@@ -1,15 +1,19 @@
 from .check_hook import StartCheckHook
+from .checkpoint_hook import AtomicCheckpointHook
 from .cost_hook import CostEstimateHook
 from .ema_hook import TrainedWeightsEMAHook
 from .finite_loss_hook import FiniteLossHook
 from .frozen_backbone_hook import FrozenBackboneHook
 from .latent_statistics_hook import LatentStatisticsHook
+from .run_record_hook import RunRecordHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'CostEstimateHook',
     'FiniteLossHook',
     'FrozenBackboneHook',
     'LatentStatisticsHook',
+    'RunRecordHook',
     'StartCheckHook',
     'TrainedWeightsEMAHook',
 ]

@@ -36,6 +36,7 @@ class TrainedWeightsEMAHook(Hook):
         self.module = module
         self.decay = decay
         self.averages: dict[str, Tensor] = {}
+        self._swapped = False
 
     def _trained(self, runner: Runner) -> dict[str, Tensor]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -63,6 +64,12 @@ class TrainedWeightsEMAHook(Hook):
             raw = weight.clone()
             weight.copy_(self.averages[name])
             self.averages[name].copy_(raw)
+        self._swapped = not self._swapped
+
+    def end_swap(self, runner: Runner) -> None:
+        """Give the model its own weights back where a validation was broken off."""
+        if self._swapped:
+            self._swap(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
         if self.averages:

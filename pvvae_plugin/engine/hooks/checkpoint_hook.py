@@ -1,0 +1,232 @@
+"""Checkpoints that are whole or not there, whatever interrupts their writing."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from mmengine import dist
+from mmengine.hooks import CheckpointHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from pvvae_plugin.engine.optim import left_out_steps, optim_wrappers
+from pvvae_plugin.files import lock_folder, publish, write_atomically
+from pvvae_plugin.registry import HOOKS
+
+TEMPORARY = '.writing'
+RETRIES, SECONDS_BETWEEN = 120, 30  # of the last checkpoint of a run: an hour in which somebody can make room
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, made safe against kills, full disks and second runs.
+
+    - A checkpoint is written under another name, brought to the disk, and renamed; only then is an older one deleted.
+      So there is always a whole one.
+    - A write that fails, on a full disk say, is reported and tried again a twentieth of the interval later; training
+      goes on. The last write of a run is tried again for an hour, while the process keeps the state.
+    - Weights that are not finite are never written.
+    - The work directory belongs to one run at a time.
+
+    Checkpoints are written between updates only: where gradients are accumulated, ``interval`` must be a multiple of
+    ``accumulative_counts``, or what was accumulated would be lost.
+
+    Args:
+        **kwargs: Passed to ``mmengine.hooks.CheckpointHook``, by iterations: ``interval``, ``max_keep_ckpts``, ...
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        if kwargs.setdefault('by_epoch', False):
+            raise ValueError('AtomicCheckpointHook counts iterations: by_epoch must be False')
+        if kwargs.get('save_best') is not None:
+            raise ValueError(
+                'AtomicCheckpointHook keeps the last checkpoints and not the best: leave save_best out, or use '
+                "type='mmengine.CheckpointHook', whose files a kill may leave half written"
+            )
+        super().__init__(**kwargs)
+        self._lock: IO[str] | None = None
+        self._retry_at: int | None = None
+        self.saved_iter: int | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Take the work directory, and make sure that the run can save there.
+
+        Raises:
+            BlockingIOError: If another run has the work directory.
+            ValueError: If checkpoints would fall between two updates.
+        """
+        counts = [wrapper._accumulative_counts for wrapper in optim_wrappers(runner).values()]
+        if any(self.interval > 0 and self.interval % count for count in counts):
+            raise ValueError(
+                f'default_hooks.checkpoint.interval={self.interval} is not a multiple of accumulative_counts='
+                f'{max(counts)} of optim_wrapper: a run resumed between two updates would lose gradients'
+            )
+        if dist.is_main_process():
+            try:
+                self._lock = lock_folder(runner.work_dir)
+            except BlockingIOError as error:
+                raise BlockingIOError(
+                    f'{error}: two runs would overwrite each other. Wait for it, stop it, or give another --work-dir'
+                ) from error
+        super().before_train(runner)
+        if dist.is_main_process():
+            Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+            for path in Path(self.out_dir).glob(f'*{TEMPORARY}'):
+                path.unlink()  # of a run that was killed while writing: nobody else has this folder
+            self._warn_of_little_space(runner)
+
+    def after_run(self, runner: Runner) -> None:
+        """Leave the work directory to others."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _warn_of_little_space(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        # Weights, averages, AdamW's two moments; one checkpoint more than are kept, while it is written.
+        needed = 16 * trained * (max(self.max_keep_ckpts, 1) + 1)
+        free = shutil.disk_usage(self.out_dir).free
+        if free < needed:
+            runner.logger.warning(
+                f'{self.out_dir} has {free / 2**30:.2f} GiB left, {needed / 2**30:.2f} GiB is what checkpoints may '
+                'take: make room, lower default_hooks.checkpoint.max_keep_ckpts, or give another --work-dir'
+            )
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Save where it is time, the last time, or time to try again."""
+        step = runner.iter + 1
+        last = self.save_last and self.is_last_train_iter(runner)
+        if last or step == self._retry_at or self.every_n_train_iters(runner, self.interval, self.save_begin):
+            if not last and left_out_steps(runner):
+                # What may have diverged must not push a good checkpoint out; nothing new is there to be saved.
+                self._retry_at = step + self._accumulation(runner)
+                return
+            runner.logger.info(f'Saving checkpoint at {step} iterations')
+            self.save(runner, step, final=last)
+
+    def save(self, runner: Runner, step: int, final: bool) -> None:
+        """Write the checkpoint of the state after ``step`` iterations. All processes call this together.
+
+        Args:
+            runner: The runner.
+            step: Iterations that the state has behind it.
+            final: Whether the run ends here, so that the write must not fail.
+
+        Raises:
+            FloatingPointError: If weights are not finite.
+            OSError: If it cannot be written, ``final`` and an hour has passed.
+        """
+        if self.saved_iter == step:
+            return
+        check_finite_weights(runner)
+        for attempt in range(RETRIES if final else 1):
+            if attempt:
+                time.sleep(SECONDS_BETWEEN)
+            problem = self._try_to_save(runner, step)
+            if problem is None:
+                self.saved_iter, self._retry_at = step, None
+                return
+            advice = f'free some space; {self._what_is_there(runner)}'
+            if not final:
+                self._retry_at = step + self._updates_later(runner)
+                runner.logger.error(
+                    f'the checkpoint of iteration {step} could not be written ({problem}): {advice}. Training goes on, '
+                    f'the next try is at iteration {self._retry_at}'
+                )
+                return
+            runner.logger.error(
+                f'the last checkpoint could not be written ({problem}): {advice}. This process keeps the state and '
+                f'tries again every {SECONDS_BETWEEN} s, {RETRIES - 1 - attempt} more times'
+            )
+        raise OSError(f'the last checkpoint, of iteration {step}, could not be written to {self.out_dir}: {problem}')
+
+    def _updates_later(self, runner: Runner) -> int:
+        count = self._accumulation(runner)
+        return max(1, self.interval // 20 // count) * count
+
+    @staticmethod
+    def _accumulation(runner: Runner) -> int:
+        return math.lcm(*(wrapper._accumulative_counts for wrapper in optim_wrappers(runner).values()))
+
+    def _what_is_there(self, runner: Runner) -> str:
+        note = Path(runner.work_dir) / 'last_checkpoint'
+        return f'the last whole one is {note.read_text().strip()}' if note.is_file() else 'there is none yet'
+
+    def _try_to_save(self, runner: Runner, step: int) -> str | None:
+        """What went wrong, the same in all processes; None if nothing."""
+        name = self.filename_tmpl.format(step)
+        hub, before = runner.message_hub, runner.message_hub.runtime_info.get('keep_ckpt_ids', [])
+        kept = [*(number for number in before if number != step), step]
+        # Those that are to go stay on the list: killed before it deletes them, the run does so when it is resumed.
+        hub.update_info('keep_ckpt_ids', kept)
+        hub.update_info('last_ckpt', str(Path(self.out_dir) / name))
+        problem: list[str | None] = [None]
+        temporary = Path(self.out_dir) / (name + TEMPORARY)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                temporary.name,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta={'epoch': runner.epoch, 'iter': step},
+                by_epoch=False,
+            )
+            if dist.is_main_process():
+                publish(temporary, temporary.with_name(name))
+                write_atomically(Path(runner.work_dir) / 'last_checkpoint', str(temporary.with_name(name)).encode())
+        except OSError as error:
+            problem = [error.strerror or str(error)]
+            if dist.is_main_process():
+                temporary.unlink(missing_ok=True)
+        dist.broadcast_object_list(problem)  # only the main process writes
+        if problem[0] is not None:
+            hub.update_info('keep_ckpt_ids', before)
+            return problem[0]
+        self.last_ckpt = str(temporary.with_name(name))
+        if left_out_steps(runner):
+            runner.logger.warning(
+                f'{self.last_ckpt} is of a run whose last steps were left out, because gradients were not finite: '
+                'older checkpoints are kept beside it'
+            )
+        elif self.max_keep_ckpts > 0:
+            hub.update_info('keep_ckpt_ids', kept[-self.max_keep_ckpts :])
+            if dist.is_main_process():
+                for number in kept[: -self.max_keep_ckpts]:
+                    (Path(self.out_dir) / self.filename_tmpl.format(number)).unlink(missing_ok=True)
+        return None
+
+    def save_apart(self, runner: Runner, name: str) -> str:
+        """Write the present state under a name that ``--resume`` does not look for, and return its path."""
+        temporary = Path(self.out_dir) / (name + TEMPORARY)
+        meta = {'epoch': runner.epoch, 'iter': runner.iter + 1}
+        runner.save_checkpoint(self.out_dir, temporary.name, meta=meta, by_epoch=False)
+        if dist.is_main_process():
+            publish(temporary, temporary.with_name(name))
+        return str(temporary.with_name(name))
+
+
+def check_finite_weights(runner: Runner) -> None:
+    """Refuse to go on with trained weights that are not finite, in any process.
+
+    Raises:
+        FloatingPointError: Naming some.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    finite = torch.stack([torch.isfinite(p).all() for p in trained.values()])
+    bad = torch.logical_not(finite).int()
+    dist.all_reduce(bad, op='max')  # a process may hold a part of the weights
+    if bad.any():
+        names = [name for name, is_bad in zip(trained, bad.tolist(), strict=True) if is_bad]
+        raise FloatingPointError(
+            f'iteration {runner.iter}: {len(names)} of {len(trained)} weights are not finite, e.g. {names[0]}. They '
+            'are not saved: go on from the last checkpoint, with a lower learning rate or without --amp'
+        )

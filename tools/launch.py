@@ -1,0 +1,98 @@
+"""Start a script in several processes with torchrun, and end as they end.
+
+python tools/launch.py GPUS SCRIPT [ARGUMENTS ...]
+
+Used by dist_train.sh and dist_test.sh. Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. On one node
+a free port is found, so that runs do not get in each other's way; PORT names another.
+
+SIGTERM and SIGUSR1 are handed to the processes, which save their state and leave. The exit code is theirs where all
+that failed agree (75 after such a stop), and else 1. torchrun itself would give them 30 seconds, and exit with 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import get_args_parser
+from torch.distributed.run import main as torchrun
+
+PREEMPTED = 75  # pvvae_plugin.engine.stop_request.EXIT_CODE, without the time that its import takes
+
+
+def children() -> list[int]:
+    """Processes that this one has started."""
+    me = os.getpid()
+    tasks = Path(f'/proc/{me}/task').glob('*/children')  # Linux
+    return [int(number) for task in tasks for number in task.read_text().split()]
+
+
+def hand_on(number: int, frame: FrameType | None) -> None:
+    """Ask the processes to leave, by a signal that torchrun does not handle."""
+    for child in children():
+        os.kill(child, signal.SIGUSR1)
+
+
+def settings() -> dict[str, str]:
+    """Options of torchrun from the environment.
+
+    Raises:
+        ValueError: If one is missing or the port is taken, saying what to set.
+    """
+    nodes, rank = os.environ.get('NNODES', '1'), os.environ.get('NODE_RANK', '0')
+    if not (nodes.isdigit() and rank.isdigit() and int(rank) < int(nodes)):
+        raise ValueError(f'NODE_RANK must lie in 0..NNODES - 1, got NODE_RANK={rank} and NNODES={nodes}')
+    address, port = os.environ.get('MASTER_ADDR', '127.0.0.1'), os.environ.get('PORT')
+    if int(nodes) > 1 and ('MASTER_ADDR' not in os.environ or port is None):
+        raise ValueError(
+            f'NNODES={nodes} needs MASTER_ADDR, the address of the node of NODE_RANK=0, and PORT, free there and the '
+            'same on all nodes'
+        )
+    if port is not None and not (port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f'PORT must be a number from 1 to 65535, got {port!r}')
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            if rank == '0':
+                probe.bind(('', int(port or 0)))
+        except OSError as error:
+            raise ValueError(
+                f'PORT={port} cannot be used on this machine ({error.strerror}), by another run perhaps: set PORT to '
+                'another, or on one node leave it unset'
+            ) from error
+        port = port or str(probe.getsockname()[1])
+    return {'nnodes': nodes, 'node-rank': rank, 'master-addr': address, 'master-port': port}
+
+
+def main() -> int:
+    if len(sys.argv) < 3 or not sys.argv[1].isdigit() or int(sys.argv[1]) < 1:
+        print(f'error: usage: {sys.argv[0]} GPUS SCRIPT [ARGUMENTS ...], GPUS at least 1', file=sys.stderr)
+        return 2
+    processes, script, *arguments = sys.argv[1:]
+    try:
+        options = [f'--{name}={value}' for name, value in settings().items()]
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    for name in ('SIGTERM', 'SIGUSR1'):
+        signal.signal(getattr(signal, name), hand_on)
+    if '--signals-to-handle' in get_args_parser().format_help():  # older ones take SIGTERM themselves
+        options.append('--signals-to-handle=SIGINT,SIGHUP,SIGQUIT')
+    try:
+        torchrun([*options, f'--nproc-per-node={processes}', script, *arguments])
+    except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        if PREEMPTED in codes and codes <= {PREEMPTED, -signal.SIGTERM}:
+            return PREEMPTED
+        print(error, file=sys.stderr)
+        return max(1, codes.pop() if len(codes) == 1 else 1)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
