@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from .errors import ClipError
 from .segments import find_segment, seconds_from_first
+from .video_index import check_frame_size, open_capture, read_index
 
 VIDEO_EXTENSIONS = (
     '.3gp',
@@ -31,6 +34,7 @@ VIDEO_EXTENSIONS = (
 )
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 BACKENDS = ('auto', 'decord', 'opencv')
+LEAST_TOLERANCE = 1e-9  # share of a video's frames that decord may replace by copies; 0 would mean all
 FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end to end
 
 # FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
@@ -48,7 +52,7 @@ def is_image(path: str) -> bool:
 
 
 class DecordReader:
-    """Reads by decord, which seeks exactly.
+    """Reads by decord, which seeks; files in which it would land on other frames are refused.
 
     Args:
         path: Video file.
@@ -58,7 +62,7 @@ class DecordReader:
         times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
 
     Raises:
-        ClipError: If the file cannot be opened or holds no frame.
+        ClipError: If the file cannot be opened, holds no frame, or cannot be sought in.
         ImportError: If decord is not installed.
     """
 
@@ -67,24 +71,28 @@ class DecordReader:
 
         decord.logging.set_level(decord.logging.QUIET)
         self.path = path
+        index = read_index(path)
+        if index.problem:
+            raise ClipError(path, f'decord would seek to other frames: {index.problem}')
         # decord raises RuntimeError, AssertionError or DECORDError, and the last derives from Exception itself.
         try:
             # An absolute path is never taken for a protocol ("a:b.mp4"). Workers are the parallelism: one thread each.
-            self._reader = decord.VideoReader(os.path.abspath(path), num_threads=1)
+            # Frames that do not decode come as copies of others; the least tolerance makes that an error.
+            self._reader = decord.VideoReader(os.path.abspath(path), num_threads=1, fault_tol=LEAST_TOLERANCE)
             self.fps = float(self._reader.get_avg_fps())
+            times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         except Exception as error:
             raise ClipError(path, f'decord: {_first_line(error)}') from error
+        if len(times) != index.num_packets or times[0] < 0 or not (np.diff(times) > 0).all():
+            raise ClipError(path, 'decord would seek to other frames: the times of its frames do not increase from 0')
+        self._times = times
 
     def __len__(self) -> int:
         return len(self._reader)
 
     @property
     def times(self) -> np.ndarray:
-        try:
-            times = self._reader.get_frame_timestamp(range(len(self)))[:, 0]
-        except Exception as error:
-            raise ClipError(self.path, f'decord: {_first_line(error)}') from error
-        return seconds_from_first(self.path, times)
+        return seconds_from_first(self.path, self._times)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
@@ -125,7 +133,7 @@ class OpenCVReader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        capture = self._open()
+        capture = open_capture(self.path)
         self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
         self._milliseconds = []
         while capture.grab():
@@ -149,7 +157,7 @@ class OpenCVReader:
         """
         wanted = set(indices)
         frames: dict[int, np.ndarray] = {}
-        capture = self._open()
+        capture = open_capture(self.path)
         for position in range(max(wanted) + 1):
             if not capture.grab():
                 raise ClipError(self.path, f'OpenCV: no frame {max(wanted)}, the file ends after {position} frames')
@@ -164,21 +172,13 @@ class OpenCVReader:
         return np.stack([frames[index] for index in indices])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        capture = self._open()
+        capture = open_capture(self.path)
         for position in range(len(self)):
             ok, frame = capture.read()
             if not ok:
                 raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         capture.release()
-
-    def _open(self) -> cv2.VideoCapture:
-        # Only FFmpeg: for a name like "clip001.mp4" other backends look for a sequence of images.
-        options = [cv2.CAP_PROP_N_THREADS, 1]
-        capture = cv2.VideoCapture(os.path.abspath(self.path), cv2.CAP_FFMPEG, options)
-        if not capture.isOpened():
-            raise ClipError(self.path, 'OpenCV: not a video that FFmpeg can open')
-        return capture
 
 
 class ImageReader:
@@ -197,6 +197,9 @@ class ImageReader:
     def __init__(self, path: str) -> None:
         self.path = path
         # Not cv2.imread, which does not find names outside the code page on Windows.
+        damaged = _inspect_image(path)
+        if damaged:
+            raise ClipError(path, f'not a readable image: {damaged}')
         try:
             image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
         except (cv2.error, OSError) as error:
@@ -308,6 +311,30 @@ def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'aut
     raise ClipError(path, '; '.join(dict.fromkeys(reasons)))
 
 
+def _inspect_image(path: str) -> str | None:
+    """What is wrong with an image, as far as OpenCV would not tell; None if nothing is, or Pillow does not know.
+
+    Raises:
+        ClipError: If it is too large.
+    """
+    try:
+        with warnings.catch_warnings():  # about sizes, which are checked here
+            warnings.simplefilter('ignore')
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise ClipError(path, f'too large: {_first_line(error)}') from error
+    except Exception:  # Pillow raises of all kinds; what it does not know OpenCV may
+        return None
+    with image:
+        check_frame_size(path, *image.size)
+        if image.format == 'TIFF':  # OpenCV returns rubbish for damaged ones
+            try:
+                image.load()
+            except Exception as error:
+                return _first_line(error)
+    return None
+
+
 def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
     """What ``use`` makes of the first reader with which it succeeds."""
     reasons = []
@@ -332,7 +359,8 @@ def _reader_types(path: str, backend: str) -> list[type]:
         # FFmpeg inside OpenCV crashes the whole process on such a name.
         raise ClipError(repr(path), 'its name is not valid UTF-8: rename the file') from None
     if not os.path.isfile(path):
-        raise ClipError(path, 'no such file')
+        # Opening a pipe would wait for ever, and a device may never end.
+        raise ClipError(path, 'not a file: a folder, pipe or device' if os.path.exists(path) else 'no such file')
     if os.path.getsize(path) == 0:
         raise ClipError(path, 'the file is empty (0 bytes)')
     if is_image(path):

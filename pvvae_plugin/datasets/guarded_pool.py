@@ -1,0 +1,151 @@
+"""Worker processes that may hang or crash: they are killed and replaced, and what they worked on is named."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
+
+START_SECONDS = 300  # until a worker has imported what it needs; only the first one takes long
+
+
+class Lost(NamedTuple):
+    """What became of an item for which there is no result.
+
+    Attributes:
+        kind: ``'hung'``, ``'crashed'`` or, where the function raised an error, ``'failed'``.
+        reason: In words.
+    """
+
+    kind: str
+    reason: str
+
+
+class _Worker:
+    """A process with one item at a time."""
+
+    def __init__(self, context: Any, function: Callable[[Any], Any], memory: int | None) -> None:
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(function, theirs, memory), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.index: int | None = None  # of the item it has
+        self.deadline = time.monotonic() + START_SECONDS
+
+    def give(self, index: int, item: Any, timeout: float) -> None:
+        self.index, self.deadline = index, time.monotonic() + timeout
+        self.connection.send(item)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def run_guarded(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    num_workers: int,
+    timeout: float,
+    memory: int | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """Results of a function for all items, each in a process that may hang, crash or want too much memory.
+
+    Args:
+        function: Called in the workers, which get it by pickle. What it returns must be picklable too.
+        items: Its arguments.
+        num_workers: How many processes.
+        timeout: Seconds for one item, then the worker is killed.
+        memory: Bytes that a worker may take beyond what it starts with (POSIX only); None for no limit.
+
+    Yields:
+        Index of an item, and its result or :class:`Lost`, as they come.
+
+    Raises:
+        RuntimeError: If a worker cannot even start.
+    """
+    context = _context(function)
+    waiting = iter(enumerate(items))
+    workers: list[_Worker] = []
+    try:
+        workers = [_Worker(context, function, memory) for _ in range(min(num_workers, len(items)))]
+        while workers:
+            by_connection = {worker.connection: worker for worker in workers}
+            first = min(worker.deadline for worker in workers)
+            ready = [by_connection[c] for c in wait(list(by_connection), max(0.0, first - time.monotonic()))]
+            late = [worker for worker in workers if worker not in ready and worker.deadline <= time.monotonic()]
+            for worker in ready + late:
+                found = Lost('hung', f'not done after {timeout:g} s') if worker in late else _receive(worker)
+                index = worker.index
+                gone = isinstance(found, Lost) and found.kind != 'failed'
+                if index is None and gone:
+                    raise RuntimeError(f'a worker process could not start: {found.reason}')
+                entry = next(waiting, None)
+                if gone or entry is None:
+                    worker.stop()
+                    workers.remove(worker)
+                if entry is not None:
+                    if gone:
+                        worker = _Worker(context, function, memory)
+                        workers.append(worker)
+                        # Only a worker that has said that it is ready gets an item: its start does not count.
+                        found_ready = worker.connection.poll(START_SECONDS) and _receive(worker)
+                        if found_ready is not None:
+                            raise RuntimeError(f'a worker process could not start again: {found_ready}')
+                    worker.give(*entry, timeout)
+                if index is not None:
+                    yield index, found
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _receive(worker: _Worker) -> Any:
+    try:
+        return worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join(10)
+        code = worker.process.exitcode
+        name = signal.Signals(-code).name if code is not None and code < 0 else None
+        return Lost('crashed', f'the process that read it was ended by {name}' if name else f'exit code {code}')
+
+
+def _work(function: Callable[[Any], Any], connection: Connection, memory: int | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the main process stops workers
+    if memory is not None:
+        _limit_memory(memory)
+    connection.send(None)
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:  # the main process is gone
+            return
+        try:
+            result = function(item)
+        except Exception as error:
+            result = Lost('failed', f'{type(error).__name__}: {error}'[:500])
+        connection.send(result)
+
+
+def _limit_memory(memory: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    with open('/proc/self/statm') as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + memory, hard))
+
+
+def _context(function: Callable) -> Any:
+    """Not forked from this process, whose decoders and threads a fork would copy in mid-air."""
+    if sys.platform == 'win32':
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['pvvae_plugin.datasets'])
+    return context

@@ -1,0 +1,169 @@
+"""What a file really shows: a slow reader that is none of ours, and how far a clip is from it."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import cv2
+import numpy as np
+from mutations import IMAGES, numbered_frame
+
+from pvvae_plugin.datasets import ClipError, read_clip
+
+# Grey levels, the largest mean difference of an 8 x 8 block: undamaged frames of different decoders are within 4, two
+# frames of different numbers at least 100 apart.
+TOLERANCE = 12
+CLIP_LEN = 5
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def reference(path: Path) -> tuple[list[np.ndarray], list[str]]:
+    """All frames of a file as PyAV decodes them from the first on, and what it complained of.
+
+    An image is one frame, decoded by Pillow, which refuses what is cut off.
+
+    Returns:
+        uint8 RGB ``(H, W, 3)`` frames, and errors: nothing for a whole file.
+    """
+    if path.suffix.lower().lstrip('.') in (*IMAGES, 'jpeg', 'tiff'):
+        return _reference_image(path)
+    frames: list[np.ndarray] = []
+    errors: list[str] = []
+    av.logging.set_level(av.logging.ERROR)
+    with av.logging.Capture() as logs:
+        try:
+            with av.open(str(path.absolute())) as container:
+                stream = container.streams.video[0]
+                stream.thread_count = 1
+                _decode(container, stream, frames, errors)
+        except (av.FFmpegError, IndexError, OSError, ValueError) as error:
+            errors.append(str(error))
+    av.logging.set_level(None)
+    return frames, errors + [f'{name}: {message.strip()}' for level, name, message in logs if level <= av.logging.ERROR]
+
+
+def _decode(container: Any, stream: Any, frames: list[np.ndarray], errors: list[str]) -> None:
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            errors.append(f'demuxing: {error}')
+            return
+        try:
+            decoded = packet.decode()
+        except av.FFmpegError as error:
+            errors.append(f'decoding: {error}')
+            continue
+        for frame in decoded:
+            if frame.is_corrupt:
+                errors.append(f'frame {len(frames)} is corrupt')
+            frames.append(frame.to_ndarray(format='rgb24'))
+
+
+def _reference_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return [np.asarray(image.convert('RGB'))], []
+    except Exception as error:
+        return [], [f'{type(error).__name__}: {error}']
+
+
+def difference(frames: np.ndarray, expected: np.ndarray) -> float:
+    """The largest mean difference of any 8 x 8 block of any frame, in grey levels; infinite if shapes differ."""
+    if frames.shape != expected.shape:
+        return float('inf')
+    found = np.abs(frames.astype(np.float32) - expected).mean(axis=-1)  # (T, H, W)
+    return max(
+        float(cv2.resize(f, (-(-f.shape[1] // 8), -(-f.shape[0] // 8)), interpolation=cv2.INTER_AREA).max())
+        for f in found
+    )
+
+
+class Verdict(NamedTuple):
+    """What a reader made of one clip.
+
+    Attributes:
+        kind: ``'right'``; ``'skipped'``, a ClipError that names the file; ``'concealed'``, other than the reference
+            only in frames that the reference shows damaged too; or ``'wrong'``.
+        detail: Reason or distance.
+        damaged: Whether a frame of the clip is damaged in the reference.
+    """
+
+    kind: str
+    detail: str
+    damaged: bool
+
+
+class Judgement(NamedTuple):
+    """Of one file: a verdict for each backend and position, and the most memory that the process took so far."""
+
+    verdicts: dict[tuple[str, float], Verdict]
+    peak_bytes: int
+
+
+def judge(item: tuple[str, str, Sequence[str]]) -> Judgement:
+    """Read clips of a file in all ways: ``(kind, path, backends)``."""
+    _, path, backends = item
+    frames = reference(Path(path))[0] if os.path.isfile(path) else []
+    image = Path(path).suffix.lower().lstrip('.') in IMAGES
+    verdicts = {
+        (backend, position): _verdict(path, backend, position, 1 if image else CLIP_LEN, frames)
+        for backend in backends
+        for position in POSITIONS
+    }
+    return Judgement(verdicts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def number_of(frame: np.ndarray) -> int | None:
+    """Which of the numbered frames this is, of whatever size; None if it is damaged."""
+    height, width = frame.shape[:2]
+    small = cv2.resize(frame[..., 1], (4, 3), interpolation=cv2.INTER_AREA).ravel() > 125
+    number = sum(int(bit) << i for i, bit in enumerate(small[:6]))
+    return number if difference(frame[None], numbered_frame(number, width, height)[None]) <= TOLERANCE else None
+
+
+def _verdict(path: str, backend: str, position: float, length: int, expected: list[np.ndarray]) -> Verdict:
+    indices: list[int] = []
+
+    def choose(num_frames: int) -> list[int]:
+        if num_frames < length:
+            raise ClipError(path, f'only {num_frames} frames')
+        start = int(position * (num_frames - length))
+        indices[:] = range(start, start + length)
+        return list(indices)
+
+    try:
+        clip, _ = read_clip(path, choose, backend)
+    except ClipError as error:
+        named = os.path.basename(path) in error.path or os.path.basename(path) in repr(error.path)
+        return Verdict('skipped' if named else 'wrong', error.reason, False)
+    numbers = [number_of(frame) for frame in clip]
+    damaged = length > 1 and None in numbers
+    detail = f'frames from {indices[0]} are numbers {numbers}; the reference has {[number_of(f) for f in expected]}'
+    shifts = sorted(range(-indices[0], len(expected) - indices[-1]), key=abs)
+    shift = next((shift for shift in shifts if _same(clip, expected, indices[0] + shift)), None)
+    if shift is not None:
+        return Verdict('shifted' if shift else 'right', detail, damaged)
+    start = {number - i for i, number in enumerate(numbers) if number is not None}
+    return Verdict('concealed' if damaged and len(start) < 2 else 'wrong', detail, damaged)
+
+
+def _same(clip: np.ndarray, expected: list[np.ndarray], start: int) -> bool:
+    return all(_distance(frame, expected[start + i]) <= TOLERANCE for i, frame in enumerate(clip))
+
+
+def _distance(frame: np.ndarray, expected: np.ndarray) -> float:
+    # Where the size changes within a video, decoders bring all frames to the first one's.
+    if frame.shape != expected.shape:
+        expected = cv2.resize(expected, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return difference(frame[None], expected[None])
