@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,8 +19,8 @@ from .errors import ClipError
 # 8192 x 8192. A header may promise thousands of megapixels, and decoders ask for the memory before they see a picture.
 MAX_FRAME_PIXELS = 1 << 26
 MAX_REMEMBERED = 1 << 14  # files, a few hundred bytes each
-# Only these have an index by which FFmpeg 4, inside decord, finds key frames; name, and where the mark stands.
-_SEEKABLE = {'mp4': (4, b'ftyp'), 'mov': (4, b'moov'), 'matroska': (0, b'\x1aE\xdf\xa3'), 'avi': (8, b'AVI ')}
+_MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # that a film may start with
+_AVI_VIDEO = [int.from_bytes(name, 'little') for name in (b'dc', b'db')]
 
 
 class VideoIndex(NamedTuple):
@@ -83,33 +83,74 @@ def open_capture(path: str, options: tuple[int, ...] = ()) -> cv2.VideoCapture:
 def _read_index(path: str, size: int, changed: int) -> VideoIndex:
     capture = open_capture(path, (cv2.CAP_PROP_FORMAT, -1))  # -1: packets as they are stored
     width, height = (int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    if not hasattr(cv2, 'CAP_PROP_PTS'):
-        return VideoIndex(0, width, height, 'OpenCV before 4.11 does not tell whether seeking can be trusted')
     packets = []
     while capture.grab():
-        packets.append((capture.get(cv2.CAP_PROP_PTS), capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME)))
+        packets.append((capture.get(cv2.CAP_PROP_POS_MSEC), capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME)))
     capture.release()
     times, is_key = np.array(packets).reshape(-1, 2).T
-    return VideoIndex(len(packets), width, height, _problem(path, times, is_key > 0))
+    return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
-def _problem(path: str, times: np.ndarray, is_key: np.ndarray) -> str | None:
-    """Why decord's counting would not find frames: ``times`` (N,) in the order of storage, in the stream's units."""
-    with open(path, 'rb') as file:
-        head = file.read(12)
-    container = next((name for name, (at, mark) in _SEEKABLE.items() if head[at:].startswith(mark)), None)
-    if container is None:
-        return 'its container has no index'
+def _problem(times: np.ndarray, is_key: np.ndarray) -> str | None:
+    """Why decord's counting would not find frames: ``times`` (N,) in the order of storage."""
     if not len(times) or not is_key[0]:
         return 'it does not start with a key frame'
-    if len(np.unique(times)) < len(times):
-        return 'frames carry the same time'
-    if container in ('mp4', 'mov') and times[0] != 0:
-        return 'it is fragmented or starts late'
     keys = np.flatnonzero(is_key)
     # At a key frame all that was stored before must be shown before, and all behind it behind.
     if (times[keys[1:]] < np.maximum.accumulate(times)[keys[1:] - 1]).any():
         return 'a key frame is stored behind frames that are shown after it'
     if (np.minimum.accumulate(times[::-1])[::-1][keys] < times[keys]).any():
         return 'frames stored behind a key frame are shown before it (an open group of pictures)'
+    return None
+
+
+def _container_problem(path: str, num_packets: int) -> str | None:
+    with open(path, 'rb') as file:
+        head, size = file.read(12), os.fstat(file.fileno()).st_size
+        file.seek(0)
+        if head.startswith(b'\x1aE\xdf\xa3'):  # Matroska, WebM
+            return None
+        if head.startswith(b'RIFF') and head.endswith(b'AVI '):
+            return _avi_problem(file, size, num_packets)
+        if head[4:8] in _MP4_BOXES:
+            return _mp4_problem(file, size)
+    return 'its container has no index'
+
+
+def _mp4_problem(file: BinaryIO, end: int) -> str | None:
+    """Whether a film is stored in fragments, of which FFmpeg knows only the first before it has read them all."""
+    position = 0
+    while position + 8 <= end:
+        file.seek(position)
+        head = file.read(16)
+        if head[4:8] == b'moof':
+            return 'it is stored in fragments'
+        size = int.from_bytes(head[:4], 'big')
+        size = int.from_bytes(head[8:], 'big') if size == 1 else size
+        if size < 8:  # 0: up to the end
+            return None
+        position += size
+    return None
+
+
+def _avi_problem(file: BinaryIO, end: int, num_packets: int) -> str | None:
+    """What is wrong with the index at an AVI's end, by which FFmpeg seeks; ``num_packets`` were found without it."""
+    head = file.read(12)
+    end = min(end, 8 + int.from_bytes(head[4:8], 'little'))
+    while file.tell() + 8 <= end:
+        name, size = file.read(4), int.from_bytes(file.read(4), 'little')
+        if name == b'idx1':
+            return _check_avi_entries(file.read(size), num_packets)
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return 'it has no index'
+
+
+def _check_avi_entries(content: bytes, num_packets: int) -> str | None:
+    entries = np.frombuffer(content[: len(content) // 16 * 16], '<u4').reshape(-1, 4)
+    is_video = np.isin(entries[:, 0] >> 16, _AVI_VIDEO)  # the name's last two letters
+    _, _, offsets, sizes = entries.astype(np.int64).T
+    if (offsets[1:] < offsets[:-1] + 8 + sizes[:-1]).any():
+        return 'its index is damaged'
+    if np.count_nonzero(sizes[is_video]) != num_packets:
+        return 'its index does not fit its frames'
     return None

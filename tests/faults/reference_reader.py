@@ -150,16 +150,25 @@ def _verdict(path: str, backend: str, position: float, length: int, expected: li
     numbers = [number_of(frame) for frame in clip]
     damaged = length > 1 and None in numbers
     detail = f'frames from {indices[0]} are numbers {numbers}; the reference has {[number_of(f) for f in expected]}'
-    shifts = sorted(range(-indices[0], len(expected) - indices[-1]), key=abs)
-    shift = next((shift for shift in shifts if _same(clip, expected, indices[0] + shift)), None)
-    if shift is not None:
-        return Verdict('shifted' if shift else 'right', detail, damaged)
-    start = {number - i for i, number in enumerate(numbers) if number is not None}
-    return Verdict('concealed' if damaged and len(start) < 2 else 'wrong', detail, damaged)
+    kind = 'wrong'
+    for shift in sorted(range(-indices[0], len(expected) - indices[-1]), key=abs):
+        others = _others(clip, expected, indices[0] + shift)
+        if not others:
+            return Verdict('shifted' if shift else 'right', detail, damaged)
+        if abs(shift) <= 2 and all(_is_damaged(expected, indices[0] + shift + i) for i in others):
+            kind = 'concealed'
+    return Verdict(kind, detail, True)
 
 
-def _same(clip: np.ndarray, expected: list[np.ndarray], start: int) -> bool:
-    return all(_distance(frame, expected[start + i]) <= TOLERANCE for i, frame in enumerate(clip))
+def _others(clip: np.ndarray, expected: list[np.ndarray], start: int) -> list[int]:
+    """Which frames of a clip are other than those of the reference from ``start`` on."""
+    return [i for i, frame in enumerate(clip) if _distance(frame, expected[start + i]) > TOLERANCE]
+
+
+def _is_damaged(expected: list[np.ndarray], index: int) -> bool:
+    """Whether the reference itself shows a damaged picture there, or an old one again."""
+    number = number_of(expected[index])
+    return number is None or number <= max((n for n in map(number_of, expected[:index]) if n is not None), default=-1)
 
 
 def _distance(frame: np.ndarray, expected: np.ndarray) -> float:
