@@ -18,6 +18,8 @@ class VideoDataSample(BaseDataElement):
         draw_key (int): Key of every random draw made for this clip, see :mod:`pvvae_plugin.functional.keyed_random`.
         substituted_path (str): Present where the requested file could not be read and another clip took its
             place: the file that failed. Metrics leave such samples out.
+        skipped_clips (list[tuple[str, str]]): Present then too: path and reason of each clip that failed, the one
+            asked for first, and then those tried in its place.
 
     Data fields (tensors, follow ``.to(device)``):
         latents (Tensor): Mode of the posterior, raw, ``(C, t, h, w)``.

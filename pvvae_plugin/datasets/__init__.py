@@ -6,6 +6,7 @@ from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
 from .readers import DecordReader, ImageReader, OpenCVReader, iterate_frames, open_video, read_clip
+from .reading_now import describe_reading, note_done, note_reading
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
 from .synthetic import SyntheticVideoDataset
 from .transforms import (
@@ -40,7 +41,10 @@ __all__ = [
     'SyntheticVideoDataset',
     'VideoArrayDataset',
     'VideoDataset',
+    'describe_reading',
     'iterate_frames',
+    'note_done',
+    'note_reading',
     'open_video',
     'read_clip',
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
 
 from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
+from .reading_now import note_done, note_reading
 
 TEST_CLIPS = ('middle', 'first', 'random')
 MAX_LISTED = 20
@@ -27,10 +29,13 @@ class ClipDataset(BaseDataset):
 
     Subclasses implement :meth:`load_data_list` and :meth:`load_clip`. The pipeline gets a dict with ``frames`` (uint8
     RGB ``(T, H, W, 3)``), ``rng`` (the generator that transforms draw from), ``draw_key``, ``label``, ``path``,
-    ``fps``, ``test_mode``, ``size`` (see :class:`ClipIndex`) and, where another clip was taken, ``substituted_path``.
+    ``fps``, ``test_mode``, ``size`` (see :class:`ClipIndex`) and, where another clip was taken, ``substituted_path``,
+    the file asked for, and ``skipped_clips``, path and reason of each that failed.
 
     Every draw made for a sample follows from its key: the sampler's (:class:`ClipIndex`), or in ``test_mode`` one
-    that never changes, or else a fresh one, so that samplers other than ours do not see the same crops each epoch.
+    that never changes, or else a fresh one, so that samplers other than ours do not see the same crops each epoch. With
+    the sampler's key, the global generators of ``random``, NumPy and torch (CPU) are seeded from it too, so that
+    transforms which draw from them, such as mmcv's, repeat themselves.
 
     Args:
         clip_len: Frames ``T`` of a clip.
@@ -121,10 +126,11 @@ class ClipDataset(BaseDataset):
         index = int(idx) % len(self)
         if isinstance(idx, ClipIndex):
             draw_key = idx.draw_key
+            _seed_global_generators(derive_key(draw_key, 'global'))
         else:
             draw_key = derive_key(self.seed, 'test', index) if self.test_mode else self._fresh_key(index)
 
-        info, frames, requested = self._load_or_substitute(index, draw_key)
+        info, frames, failures = self._load_or_substitute(index, draw_key)
         results = {
             'frames': frames,
             'rng': numpy_generator(draw_key, 'pipeline'),
@@ -135,8 +141,9 @@ class ClipDataset(BaseDataset):
             'test_mode': self.test_mode,
             'size': idx.size if isinstance(idx, ClipIndex) else None,
         }
-        if requested is not None:
-            results['substituted_path'] = requested
+        if failures:
+            results['substituted_path'] = failures[0].path
+            results['skipped_clips'] = [(error.path, error.reason) for error in failures]
         return self.pipeline(results)
 
     def _fresh_key(self, index: int) -> int:
@@ -149,13 +156,14 @@ class ClipDataset(BaseDataset):
         self._fresh_draws += 1
         return derive_key('fresh', worker.seed, self._fresh_draws, index)
 
-    def _load_or_substitute(self, index: int, draw_key: int) -> tuple[dict, np.ndarray, str | None]:
-        """Info and frames of the clip, or of the first readable other one; then also the path that failed."""
+    def _load_or_substitute(self, index: int, draw_key: int) -> tuple[dict, np.ndarray, list[ClipError]]:
+        """Info and frames of the clip, or of the first readable other one; then also what failed before it."""
         failures: dict[int, ClipError] = {}
         while len(failures) <= self.max_substitutes and len(failures) < len(self):
             if failures:
                 index = self._another(derive_key(draw_key, 'substitute', len(failures)), failures)
             info = self.get_data_info(index)
+            note_reading(info['path'])
             try:
                 frames = self.load_clip(info, numpy_generator(draw_key, 'clip'))
             except (ClipError, OSError) as error:
@@ -164,15 +172,18 @@ class ClipDataset(BaseDataset):
                 failures[index] = error
                 self._report(error)
                 continue
+            finally:
+                note_done()
             self._check_frames(frames, info['path'])
-            return info, frames, next((error.path for error in failures.values()), None)
+            return info, frames, list(failures.values())
         listing = '\n'.join(f'  {error}' for error in list(failures.values())[:MAX_LISTED])
         if len(failures) > MAX_LISTED:
             listing += f'\n  and {len(failures) - MAX_LISTED} more'
         raise NoReadableClipError(
             f'none of {len(failures)} clips in a row could be read (the requested one and its substitutes, '
             f'max_substitutes={self.max_substitutes}, {len(self)} clips in all):\n{listing}\n'
-            'Check that data_root is the right folder and the files are whole; leave broken ones out of the ann_file.'
+            'Check that data_root is the right folder and the files are whole; leave broken ones out of the ann_file '
+            '(tools/verify_dataset.py finds them and writes such a list).'
         )
 
     def _another(self, key: int, failures: dict[int, ClipError]) -> int:
@@ -198,3 +209,10 @@ class ClipDataset(BaseDataset):
                 f'{type(self).__name__}.load_clip must return uint8 frames of shape ({self.clip_len}, H, W, 3), got '
                 f'{frames.dtype} {frames.shape} for {path}'
             )
+
+
+def _seed_global_generators(key: int) -> None:
+    random.seed(key)
+    np.random.seed(key % 2**32)
+    # Not torch.manual_seed, which would seed GPUs too, and takes a hundred times as long where there is none.
+    torch.default_generator.manual_seed(key)

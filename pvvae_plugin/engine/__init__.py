@@ -7,6 +7,7 @@ from .hooks import (
     FrozenBackboneHook,
     LatentStatisticsHook,
     RunRecordHook,
+    SkippedClipsHook,
     StartCheckHook,
     TrainedWeightsEMAHook,
 )
@@ -23,6 +24,7 @@ __all__ = [
     'FrozenBackboneHook',
     'LatentStatisticsHook',
     'RunRecordHook',
+    'SkippedClipsHook',
     'StartCheckHook',
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',

@@ -6,6 +6,7 @@ from .finite_loss_hook import FiniteLossHook
 from .frozen_backbone_hook import FrozenBackboneHook
 from .latent_statistics_hook import LatentStatisticsHook
 from .run_record_hook import RunRecordHook
+from .skipped_clips_hook import SkippedClipsHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -14,6 +15,7 @@ __all__ = [
     'FrozenBackboneHook',
     'LatentStatisticsHook',
     'RunRecordHook',
+    'SkippedClipsHook',
     'StartCheckHook',
     'TrainedWeightsEMAHook',
 ]

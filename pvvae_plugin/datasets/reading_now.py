@@ -1,0 +1,105 @@
+"""Which file each data worker is reading: the main process can tell even if a worker hangs inside a decoder or is dead.
+
+Each worker keeps one small file, in a folder of the temporary folder that is named after the main process, and
+overwrites it at the start and at the end of each clip.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import shutil
+import tempfile
+import time
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+from torch.utils.data import get_worker_info
+
+NOTHING = b'\0'
+_LOADED = time.time()  # what was noted before is another process's of the same number
+_note: tuple[int, int] | None = None  # this process and the file it writes to
+
+
+def note_reading(path: str) -> None:
+    """Note that this data worker begins to read a file; in other processes nothing happens."""
+    worker = get_worker_info()
+    if worker is not None:
+        _write(f'{worker.id}\t{time.time()}\t{path}'.encode(errors='surrogateescape') + NOTHING)
+
+
+def note_done() -> None:
+    """Note that it has been read."""
+    if get_worker_info() is not None:
+        _write(NOTHING)
+
+
+def describe_reading() -> str:
+    """What the data workers of this process are reading, and for how long; also what dead ones were reading.
+
+    Returns:
+        ``'worker 0 (pid 123) has been reading /x/a.mp4 for 63 s; ...'``, the longest first, or ``''`` if nothing is
+        known.
+    """
+    alive = {process.pid for process in multiprocessing.active_children()}
+    now, found = time.time(), []
+    for note in _folder(os.getpid()).glob('*'):
+        try:
+            content = note.read_bytes()
+        except OSError:  # its worker has just ended
+            continue
+        worker, _, rest = content.partition(NOTHING)[0].decode(errors='surrogateescape').partition('\t')
+        since, _, path = rest.partition('\t')
+        if path and float(since) >= _LOADED:
+            found.append((now - float(since), int(worker), int(note.name), path))
+    return '; '.join(
+        f'worker {worker} (pid {pid}) has been reading {path} for {seconds:.0f} s'
+        if pid in alive
+        else f'worker {worker} (pid {pid}), which is dead, began to read {path} {seconds:.0f} s ago'
+        for seconds, worker, pid, path in sorted(found, reverse=True)
+    )
+
+
+def _write(content: bytes) -> None:
+    global _note
+    if _note is None or _note[0] != os.getpid():
+        _note = os.getpid(), _open()
+    _, file = _note
+    if file >= 0:
+        os.lseek(file, 0, os.SEEK_SET)
+        os.write(file, content)
+
+
+def _open() -> int:
+    """The file of this worker, or -1 where none can be made: a run does not end for want of it."""
+    folder = _folder(multiprocessing.parent_process().pid)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != _user():  # another user's, where several share a temporary folder
+            return -1
+        note = folder / str(os.getpid())
+        file = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError:
+        return -1
+    Finalize(None, _remove, args=(note, file), exitpriority=0)
+    return file
+
+
+def _remove(note: Path, file: int) -> None:
+    os.close(file)
+    note.unlink(missing_ok=True)
+
+
+def _folder(pid: int) -> Path:
+    return Path(tempfile.gettempdir()) / f'pvvae_reading_{_user()}_{pid}'
+
+
+def _user() -> int:
+    return os.getuid() if hasattr(os, 'getuid') else 0
+
+
+@atexit.register
+def _forget() -> None:
+    """Remove the notes of this process's workers. Workers do not come here."""
+    shutil.rmtree(_folder(os.getpid()), ignore_errors=True)
