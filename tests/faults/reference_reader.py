@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,10 +92,12 @@ class Verdict(NamedTuple):
     """What a reader made of one clip.
 
     Attributes:
-        kind: ``'right'``; ``'skipped'``, a ClipError that names the file; ``'concealed'``, other than the reference
-            only in frames that the reference shows damaged too; or ``'wrong'``.
-        detail: Reason or distance.
-        damaged: Whether a frame of the clip is damaged in the reference.
+        kind: ``'right'``, equal to the reference's frames at the indices asked for; ``'shifted'``, equal to others of
+            its frames in a row, where damaged frames are counted differently; ``'concealed'``, other than the
+            reference only where that shows a damaged picture or an old one again; ``'skipped'``, a ClipError that names
+            the file; or ``'wrong'``.
+        detail: In words.
+        damaged: Whether the clip shows a damaged picture, or one that the reference has not.
     """
 
     kind: str
@@ -105,23 +106,34 @@ class Verdict(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """Of one file: a verdict for each backend and position, and the most memory that the process took so far."""
+    """Of one file: a verdict for each backend and position, and the most memory that reading took, in bytes."""
 
     verdicts: dict[tuple[str, float], Verdict]
-    peak_bytes: int
+    memory: int
 
 
 def judge(item: tuple[str, str, Sequence[str]]) -> Judgement:
     """Read clips of a file in all ways: ``(kind, path, backends)``."""
     _, path, backends = item
+    length = 1 if Path(path).suffix.lower().lstrip('.') in IMAGES else CLIP_LEN
+    ways = [(backend, position) for backend in backends for position in POSITIONS]
+    before = _forget_peak()
+    found = {way: _read(path, *way, length) for way in ways}
+    memory = _memory('VmHWM') - before
     frames = reference(Path(path))[0] if os.path.isfile(path) else []
-    image = Path(path).suffix.lower().lstrip('.') in IMAGES
-    verdicts = {
-        (backend, position): _verdict(path, backend, position, 1 if image else CLIP_LEN, frames)
-        for backend in backends
-        for position in POSITIONS
-    }
-    return Judgement(verdicts, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    verdicts = {way: clip if isinstance(clip, Verdict) else _verdict(*clip, frames) for way, clip in found.items()}
+    return Judgement(verdicts, memory)
+
+
+def _forget_peak() -> int:
+    """Let the peak of memory begin anew; what is in use now."""
+    Path('/proc/self/clear_refs').write_text('5')
+    return _memory('VmRSS')
+
+
+def _memory(name: str) -> int:
+    line = next(line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def number_of(frame: np.ndarray) -> int | None:
@@ -132,7 +144,8 @@ def number_of(frame: np.ndarray) -> int | None:
     return number if difference(frame[None], numbered_frame(number, width, height)[None]) <= TOLERANCE else None
 
 
-def _verdict(path: str, backend: str, position: float, length: int, expected: list[np.ndarray]) -> Verdict:
+def _read(path: str, backend: str, position: float, length: int) -> Verdict | tuple[np.ndarray, list[int]]:
+    """A clip and the indices of its frames, or why there is none."""
     indices: list[int] = []
 
     def choose(num_frames: int) -> list[int]:
@@ -145,10 +158,14 @@ def _verdict(path: str, backend: str, position: float, length: int, expected: li
     try:
         clip, _ = read_clip(path, choose, backend)
     except ClipError as error:
-        named = os.path.basename(path) in error.path or os.path.basename(path) in repr(error.path)
-        return Verdict('skipped' if named else 'wrong', error.reason, False)
+        named = error.path in (path, repr(path))
+        return Verdict('skipped' if named else 'wrong', str(error), False)
+    return clip, indices
+
+
+def _verdict(clip: np.ndarray, indices: list[int], expected: list[np.ndarray]) -> Verdict:
     numbers = [number_of(frame) for frame in clip]
-    damaged = length > 1 and None in numbers
+    damaged = len(clip) > 1 and None in numbers
     detail = f'frames from {indices[0]} are numbers {numbers}; the reference has {[number_of(f) for f in expected]}'
     kind = 'wrong'
     for shift in sorted(range(-indices[0], len(expected) - indices[-1]), key=abs):

@@ -1,0 +1,128 @@
+"""Hundreds of damaged and odd files: each clip read from one is right, or the file is named and skipped."""
+
+import sys
+from collections import Counter
+
+import pytest
+
+pytest.importorskip('av', reason='PyAV, the reader to compare with, is missing: pip install av')
+
+from mutations import mutated_files, write_sources
+from reference_reader import judge
+
+from pvvae_plugin.datasets.guarded_pool import Lost, run_guarded
+from pvvae_plugin.datasets.readers import BACKENDS
+
+SECONDS = 60  # for all clips of a file of 30 small frames, several of which are read in milliseconds
+MEMORY = 6 << 30  # of address space; what readers really use is held to MOST_MEMORY
+MOST_MEMORY = 400 << 20
+MOST_CONCEALED = 0.03  # of the clips that are read
+STEP = 20  # of the quick subset
+
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='memory is measured by /proc')
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('mutations')
+    return list(mutated_files(write_sources(folder / 'sources'), folder))
+
+
+def read_all(files, backends):
+    """Verdicts by file, backend and position; asserts that nothing crashed, hung, or filled the memory."""
+    items = [(kind, str(path), backends) for kind, path in files]
+    lost, memory, verdicts = [], {}, {}
+    for index, found in run_guarded(judge, items, 2, SECONDS, MEMORY):
+        kind = items[index][0]
+        if isinstance(found, Lost):
+            lost.append((kind, *found))
+            continue
+        memory[kind] = found.memory
+        verdicts.update({(kind, *way): verdict for way, verdict in found.verdicts.items()})
+    counts = Counter(verdict.kind for verdict in verdicts.values())
+    counts.update(kind for _, kind, _ in lost)
+    summary = ', '.join(f'{name} {counts[name]}' for name in (*KINDS, 'crashed', 'hung', 'failed'))
+    print(f'\n{len(files)} files, {len(verdicts)} clips by {", ".join(backends)}: {summary}')
+    assert not lost
+    worst = max(memory, key=memory.get)
+    print(f'most memory: {memory[worst] / 2**20:.0f} MiB for {worst}')
+    assert memory[worst] < MOST_MEMORY
+    return verdicts
+
+
+KINDS = ('right', 'shifted', 'concealed', 'skipped', 'wrong')
+
+
+def check(verdicts):
+    wrong = {key: verdict.detail for key, verdict in verdicts.items() if verdict.kind == 'wrong'}
+    assert not wrong
+    read = [verdict for verdict in verdicts.values() if verdict.kind != 'skipped']
+    damaged = sum(verdict.damaged for verdict in read)
+    concealed = sum(verdict.kind == 'concealed' for verdict in read)
+    print(f'{damaged} of {len(read)} clips show a damaged picture, {concealed} of them unlike the reference')
+    assert concealed <= MOST_CONCEALED * len(read)
+    # A clip may be out of step only where something is damaged.
+    assert not [key for key, verdict in verdicts.items() if verdict.kind == 'shifted' and _is_whole(key[0])]
+
+
+def _is_whole(kind):
+    return kind.endswith(': whole') or kind.startswith('named ') or kind in WHOLE
+
+
+WHOLE = {
+    *(f'{name}.{suffix}' for name in ('vfr', 'late', 'gap') for suffix in ('mp4', 'mkv', 'webm', 'mov')),
+    *('size (66, 50)', 'size (2, 2)', 'size (16, 16)', 'size (130, 34)', 'odd size', 'odd size, mjpeg'),
+    *('faststart.mp4', 'fragments.mp4', 'edit list 1.mp4', 'edit list 5.mp4', 'edit list 12.mp4'),
+    *('avi.mp4', 'mkv.avi', 'a link', 'rawvideo.avi', 'mjpeg grows.avi'),
+    *('mpeg2video grows', 'mpeg2video shrinks', 'libx264 grows', 'libx264 shrinks'),
+}
+
+
+def test_there_are_many(files):
+    assert len(files) >= 300
+    assert len({path for _, path in files}) == len(files)
+
+
+def test_some_of_the_files(files):
+    check(read_all(files[::STEP], ('auto',)))
+
+
+def test_whole_files_are_read_and_not_skipped(files):
+    whole = [(kind, path) for kind, path in files if _is_whole(kind)]
+    assert len(whole) > len(WHOLE)
+    verdicts = read_all(whole, ('auto',))
+    assert {key: verdict.detail for key, verdict in verdicts.items() if verdict.kind != 'right'} == {}
+
+
+@pytest.mark.long
+def test_all_files(files):
+    check(read_all(files, BACKENDS))
+
+
+@pytest.mark.long
+def test_damaged_files_do_not_leak(files):
+    """The same files again and again in one process."""
+    some = [str(path) for kind, path in files[:: STEP // 2] if path.is_file()]
+    ((_, growth),) = run_guarded(_growth, [some], 1, 500)
+    assert not isinstance(growth, Lost), growth
+    print(f'\n{growth / 2**20:.1f} MiB more after {ROUNDS} more rounds of {len(some)} files')
+    assert growth < len(some) * ROUNDS * 10_000
+
+
+ROUNDS = 20
+
+
+def _growth(paths):
+    import reference_reader
+
+    def read_all():
+        for path in paths:
+            for position in (0.0, 1.0):
+                reference_reader._read(path, 'auto', position, 5)
+
+    for _ in range(5):
+        read_all()
+    before = reference_reader._memory('VmRSS')
+    for _ in range(ROUNDS):
+        read_all()
+    return reference_reader._memory('VmRSS') - before
