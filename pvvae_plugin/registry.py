@@ -49,6 +49,7 @@ HOOKS = PluginRegistry(root.HOOKS, ['pvvae_plugin.engine', 'pvvae_plugin.visuali
 LOOPS = PluginRegistry(root.LOOPS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPERS = PluginRegistry(root.OPTIM_WRAPPERS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = PluginRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, ['pvvae_plugin.engine'])
+STRATEGIES = PluginRegistry(root.STRATEGIES, ['pvvae_plugin.engine'])
 # MMEngine has none of this kind. Its names are looked up here alone: other projects have a C3D of their own.
 EXTRACTORS = Registry('extractor', scope=SCOPE, locations=['pvvae_plugin.evaluation.extractors'])
 VISBACKENDS = PluginRegistry(root.VISBACKENDS, ['pvvae_plugin.visualization'])
@@ -63,7 +64,6 @@ for _parent in (
     root.OPTIMIZERS,
     root.PARAM_SCHEDULERS,
     root.RUNNERS,
-    root.STRATEGIES,
     root.VISUALIZERS,
     root.WEIGHT_INITIALIZERS,
 ):

@@ -96,6 +96,7 @@ def main() -> None:
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open('a').close()  # what cannot be written fails now, and not after the evaluation
+    cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
     if args.out and is_main_process():

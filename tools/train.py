@@ -10,9 +10,9 @@ import argparse
 import os
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from pvvae_plugin.apis import add_launch_arguments, load_config
+from pvvae_plugin.engine import build_runner
 from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, resolve_checkpoint
 
 
@@ -105,7 +105,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def main() -> None:
-    Runner.from_cfg(configure(parse_args())).train()
+    build_runner(configure(parse_args())).train()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
+from .fsdp import GeneratorFSDPStrategy, build_runner
 from .generation_loop import GenerationLoop
 from .hooks import (
     AtomicCheckpointHook,
@@ -19,6 +20,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'ClipTrainLoop',
     'GenerationLoop',
+    'GeneratorFSDPStrategy',
     'CostEstimateHook',
     'FiniteLossHook',
     'FrozenBackboneHook',
@@ -29,5 +31,6 @@ __all__ = [
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',
     'TrainedWeightsEMAHook',
+    'build_runner',
     'init_cpu_process_group',
 ]

@@ -160,7 +160,7 @@ class LatentVideoGenerator(BaseModel):
         frame_times = torch.where(wanted, times[:, None], 1.0)  # (N, t)
         noisy = flow.interpolate(latents, noise, frame_times)
         head = self.parallel.get('head', self.head)
-        velocity = head(noisy, frame_times if self.condition_prob else times, labels).float()
+        velocity = _precise(head(noisy, frame_times if self.condition_prob else times, labels))
         squared = (velocity - flow.velocity_target(latents, noise)).square().mean(dim=(1, 3, 4))  # (N, t)
         return (squared * wanted).sum(1) / wanted.sum(1)
 
@@ -176,7 +176,7 @@ class LatentVideoGenerator(BaseModel):
                 posterior = DiagonalGaussian(*inputs.chunk(2, dim=1))
             else:
                 posterior = self.backbone.encode(inputs)
-            return self.backbone.normalize_latents(posterior.sample(generators)).float()
+            return _precise(self.backbone.normalize_latents(posterior.sample(generators)))
 
     def _labels(self, samples: list[VideoDataSample], device: torch.device, generators: Any) -> Tensor | None:
         if self.head.null_label is None:
@@ -301,7 +301,11 @@ class LatentVideoGenerator(BaseModel):
     def _clean_latents(self, video: Tensor) -> Tensor:
         """Of frames to continue, in the VAE's own precision as :meth:`_latents`."""
         with torch.autocast(video.device.type, enabled=False):
-            return self.backbone.normalize_latents(self.backbone.encode(video).mode()).float()
+            return _precise(self.backbone.normalize_latents(self.backbone.encode(video).mode()))
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))  # out of bfloat16, under autocast
 
 
 def _generators(inputs: Tensor, samples: list[VideoDataSample]) -> list[torch.Generator] | None:

@@ -15,6 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
 
+from pvvae_plugin.functional.sharded import is_sharded
 from pvvae_plugin.registry import HOOKS
 
 from .strips import draw_panels, draw_strip, to_uint8
@@ -31,7 +32,8 @@ class GenerationVisualizationHook(Hook):
     Classes come in turn; length and size are those of the clips that the run reads. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
     ``samples.gif``; ``vis/latest.png`` is the latest strip. TensorBoard gets them as from
-    :class:`PredictionVisualizationHook`. Only rank 0 draws, the others wait for it.
+    :class:`PredictionVisualizationHook`. Only rank 0 draws, the others wait for it;
+    under FSDP, where they share the weights, all make the same samples.
 
     Samples are made from the averages of a :class:`TrainedWeightsEMAHook` where there is one. Training goes on as if
     nothing had been drawn, bit for bit.
@@ -99,9 +101,9 @@ class GenerationVisualizationHook(Hook):
             self._draw(runner, data_batch, runner.test_dataloader.dataset, 'test', 0)
 
     def _draw(self, runner: Runner, data_batch: dict, dataset: Any, folder: str, step: int) -> None:
-        if not is_main_process():
-            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not is_main_process() and not is_sharded(model.head):
+            return
         frames, size = model.clip_geometry(data_batch['inputs'][0])
         num_classes = model.head.null_label
         labels = None if num_classes is None else [i % num_classes for i in range(self.num_clips)]
@@ -109,6 +111,8 @@ class GenerationVisualizationHook(Hook):
         videos = model.generate(self.num_clips, frames, size, labels=labels, steps=self.steps, guidance=self.guidance)
         clips = [to_uint8(video) for _, video in videos]
         model.train(training)
+        if not is_main_process():
+            return
 
         names = getattr(dataset, 'metainfo', {}).get('classes')
         if labels is None:

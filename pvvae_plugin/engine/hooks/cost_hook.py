@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pvvae_plugin.engine.cost import backbone_cost, convolution_rate, head_cost, matmul_rate
+from pvvae_plugin.functional.sharded import local_numel
 from pvvae_plugin.registry import HOOKS
 
 GIB = 2**30
@@ -79,8 +80,10 @@ class CostEstimateHook(Hook):
         step = (_generator_step if hasattr(model, 'head') else _vae_step)(runner, model, device)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
+        held = sum(local_numel(p) for p in model.parameters())  # less than all where processes share weights
+        held_trained = sum(local_numel(p) for p in model.parameters() if p.requires_grad)
         averaged = any(type(hook).__name__ == 'TrainedWeightsEMAHook' for hook in runner.hooks)
-        memory = 4 * (total + trained * (4 if averaged else 3)) + step.activations
+        memory = 4 * (held + held_trained * (4 if averaged else 3)) + step.activations
         steps = runner.max_iters - runner.iter
         seconds = steps * sum(work.flops / work.rate for work in step.work)
         compute = '\n              '.join(str(work) for work in step.work)

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 
+from pvvae_plugin.functional.sharded import gather_to_main, shard_like
 from pvvae_plugin.registry import HOOKS
 
 
@@ -20,7 +21,7 @@ class TrainedWeightsEMAHook(Hook):
 
     Validation, and a test after training, run on the averages. A checkpoint's ``state_dict`` holds them too, so that
     every later reader gets them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's
-    ``EMAHook`` copies the whole algorithm.)
+    ``EMAHook`` copies the whole algorithm.) Of weights that processes share out each averages its share.
 
     Args:
         module: Name of the submodule, e.g. ``'backbone'``.
@@ -46,7 +47,7 @@ class TrainedWeightsEMAHook(Hook):
     def before_train(self, runner: Runner) -> None:
         weights = self._trained(runner)
         resumed = self.averages
-        self.averages = {name: resumed.get(name, w).to(w.device).clone() for name, w in weights.items()}
+        self.averages = {name: shard_like(resumed.get(name, w), w).clone() for name, w in weights.items()}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -85,7 +86,7 @@ class TrainedWeightsEMAHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint['state_dict']
         checkpoint['raw_weights'] = {name: state[name] for name in self.averages}
-        state.update({name: average.cpu() for name, average in self.averages.items()})
+        state.update({name: gather_to_main(average) for name, average in self.averages.items()})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         raw = checkpoint.get('raw_weights')
