@@ -221,12 +221,16 @@ def train_in(world_size: int, cfg: Config, work_dir: Path, dtype: torch.dtype = 
 
 
 def largest_difference(a, b) -> float:
-    """Over all numbers of two equal trees, whose keys must be the same."""
+    """Over all numbers of two trees, whose keys and other values must be the same."""
     if isinstance(a, dict):
         assert a.keys() == b.keys(), (sorted(a), sorted(b))
         return max((largest_difference(a[key], b[key]) for key in a), default=0.0)
     if isinstance(a, (list, tuple)):
         assert len(a) == len(b)
         return max((largest_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
-    difference = (torch.as_tensor(a).double() - torch.as_tensor(b).double()).abs()
+    if a is None or isinstance(a, (str, bool)):
+        assert a == b
+        return 0.0
+    a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
+    difference = (a - b).abs()
     return difference.max().item() if difference.numel() else 0.0

@@ -1,4 +1,4 @@
-"""Metrics of 2 processes equal those of one, though the sampler pads 7 clips to 8."""
+"""Metrics of 2 and 3 processes equal those of one, though the sampler pads 7 clips to 8 or 9."""
 
 import socket
 
@@ -10,7 +10,17 @@ from drawn_samples import build_sample
 from mmengine.evaluator import Evaluator
 from tiny_extractors import Colours, Statistics
 
-from pvvae_plugin.evaluation import FVD, KVD, FuturePrediction, VideoInceptionScore, VideoReconstruction
+from pvvae_plugin.evaluation import (
+    FVD,
+    KVD,
+    FlowLoss,
+    FuturePrediction,
+    LatentTemporalDistance,
+    ProxyFVD,
+    VideoInceptionScore,
+    VideoReconstruction,
+)
+from pvvae_plugin.registry import EXTRACTORS
 from pvvae_plugin.structures import VideoDataSample
 
 NUM_CLIPS = 7
@@ -20,20 +30,25 @@ def samples_of(rank, world_size):
     per_rank = -(-NUM_CLIPS // world_size)
     indices = [i % NUM_CLIPS for i in range(rank, per_rank * world_size, world_size)]  # as mmengine's DefaultSampler
     extra = {2: {'substituted_path': 'broken.mp4'}}
-    return [build_sample(i, num_frames=1 if i == 4 else 5, **extra.get(i, {})) for i in indices]
+    samples = [build_sample(i, num_frames=1 if i == 4 else 5, **extra.get(i, {})) for i in indices]
+    for i, sample in zip(indices, samples, strict=True):
+        generator = torch.Generator().manual_seed(100 + i)
+        sample.flow_losses = torch.rand(4, generator=generator)
+        sample.latents = (1 + i) * torch.randn(2, 1 if i == 4 else 3, 2, 2, generator=generator)
+    return samples
 
 
 def evaluate(rank, world_size):
-    evaluator = Evaluator([VideoReconstruction(), FuturePrediction()])
+    evaluator = Evaluator([VideoReconstruction(), FuturePrediction(), FlowLoss(), LatentTemporalDistance()])
     for sample in samples_of(rank, world_size):
         evaluator.process([sample])
     return evaluator.evaluate(NUM_CLIPS)
 
 
-def worker(rank, port, out):
+def worker(rank, world_size, port, out):
     torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
-    torch.save({**evaluate(rank, 2), **evaluate_sets(rank, 2, f'{out}/cache')}, f'{out}/{rank}.pt')
+    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=world_size)
+    torch.save({**evaluate(rank, world_size), **evaluate_sets(rank, world_size, f'{out}/cache')}, f'{out}/{rank}.pt')
     dist.destroy_process_group()
 
 
@@ -49,18 +64,27 @@ def generated(rank, world_size):
         yield samples
 
 
+def proxy(protocol, reference):
+    """ProxyFVD with quick extractors in place of its networks."""
+    EXTRACTORS.get('C3D')  # fills the registry
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EXTRACTORS.module_dict, 'EfficientNetLite0', Statistics)
+        patch.setitem(EXTRACTORS.module_dict, 'TransNetV2', Colours)
+        return ProxyFVD(protocol, reference)
+
+
 def evaluate_sets(rank, world_size, cache_dir):
     protocol = {'base': 'paper', 'num_frames': 5, 'num_samples': 23, 'inception_splits': 2}
     data = {'type': 'SyntheticVideoDataset', 'length': 51, 'size': 12}
     reference = {'dataset': data, 'cache_dir': cache_dir, 'num_workers': 0, 'batch_size': 3}
     extractor = Statistics()
-    metrics = [FVD(extractor, protocol, reference), KVD(extractor, protocol, reference)]
+    metrics = [FVD(extractor, protocol, reference), KVD(extractor, protocol, reference), proxy(protocol, reference)]
     evaluator = Evaluator([*metrics, VideoInceptionScore(Colours(), protocol)])
     for samples in generated(rank, world_size):
         evaluator.process(samples)
     found = evaluator.evaluate(23)
     # clips of a sampler that pads 7 to 8, paired with their reconstructions
-    evaluator = Evaluator([FVD(Statistics(), protocol), KVD(Statistics(), protocol)])
+    evaluator = Evaluator([FVD(Statistics(), protocol), KVD(Statistics(), protocol), proxy(protocol, None)])
     for sample in samples_of(rank, world_size):
         if sample.video.shape[1] == 1:  # too short for these metrics
             sample.set_metainfo({'substituted_path': 'short.mp4'})
@@ -69,14 +93,16 @@ def evaluate_sets(rank, world_size, cache_dir):
 
 
 @pytest.mark.skipif(not dist.is_available(), reason='torch was built without distributed')
-def test_two_processes_equal_one(tmp_path):
+@pytest.mark.parametrize('world_size', [2, 3])
+def test_several_processes_equal_one(world_size, tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    mp.spawn(worker, args=(world_size, port, str(tmp_path)), nprocs=world_size)
     alone = {**evaluate(0, 1), **evaluate_sets(0, 1, None)}
-    assert {'gen/FVD5_23', 'gen/KVD5_23', 'gen/IS5_23', 'recon/rFVD5_5'} <= alone.keys()
-    for rank in range(2):
+    assert {'gen/FVD5_23', 'gen/KVD5_23', 'gen/IS5_23', 'recon/rFVD5_5', 'flow/loss', 'ltd/i2'} <= alone.keys()
+    assert {'gen/proxy_appearance5_23', 'recon/rproxy_time5_5'} <= alone.keys()
+    for rank in range(world_size):
         metrics = torch.load(tmp_path / f'{rank}.pt')
         assert metrics.keys() == alone.keys()
         for name, value in alone.items():
