@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 import pvvae_plugin  # noqa: F401
 from pvvae_plugin.engine import build_runner
@@ -148,10 +149,9 @@ class Recorder(Hook):
         self.metrics: list[dict[str, float]] = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        means = {name: torch.as_tensor(value).detach().double().clone() for name, value in sorted(outputs.items())}
-        for value in means.values():
-            dist.all_reduce(value, op='mean')
-        self.losses.append({name: value.item() for name, value in means.items()})
+        values = {name: float(value) for name, value in outputs.items()}
+        of_all = dist.all_gather_object(values)  # a process whose clips are all whole has no error of predictions
+        self.losses.append({name: sum(of_one.get(name, 0.0) for of_one in of_all) / len(of_all) for name in values})
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         self.metrics.append(metrics)
@@ -164,7 +164,7 @@ def wholes(tree):
     return whole(tree).detach().clone() if isinstance(tree, torch.Tensor) else tree
 
 
-def train(cfg: Config, work_dir: str, dtype: torch.dtype = torch.float64) -> dict:
+def train(cfg: Config, work_dir: str, dtype: torch.dtype = torch.float64, hooks: Sequence[Hook] = ()) -> dict:
     """Run a config in this process and return what it computed."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -172,7 +172,8 @@ def train(cfg: Config, work_dir: str, dtype: torch.dtype = torch.float64) -> dic
         cfg.work_dir, cfg.experiment_name = work_dir, Path(work_dir).name
         runner = build_runner(cfg)
         recorder = Recorder()
-        runner.register_hook(recorder)
+        for hook in (recorder, *hooks):
+            runner.register_hook(hook)
         runner.train()
     finally:
         torch.set_default_dtype(before)
@@ -212,12 +213,17 @@ def in_processes(world_size: int, function: Callable, *args, out: Path) -> list:
     return [torch.load(out / f'rank{rank}.pth', weights_only=False) for rank in range(world_size)]
 
 
-def train_in(world_size: int, cfg: Config, work_dir: Path, dtype: torch.dtype = torch.float64) -> list[dict]:
-    """What each of several processes computed, which share out each batch of a config."""
+def shared_out(cfg: Config, world_size: int) -> Config:
+    """The config of one process of several that share out its batches."""
     cfg = copy.deepcopy(cfg)
     cfg.launcher = 'pytorch'
     cfg.train_dataloader.batch_size //= world_size
-    return in_processes(world_size, train, cfg, str(work_dir), dtype, out=work_dir / 'ranks')
+    return cfg
+
+
+def train_in(world_size: int, cfg: Config, work_dir: Path, dtype: torch.dtype = torch.float64) -> list[dict]:
+    """What each of several processes computed, which share out each batch of a config."""
+    return in_processes(world_size, train, shared_out(cfg, world_size), str(work_dir), dtype, out=work_dir / 'ranks')
 
 
 def largest_difference(a, b) -> float:
@@ -234,3 +240,32 @@ def largest_difference(a, b) -> float:
     a, b = (torch.as_tensor(value, dtype=torch.float64) for value in (a, b))
     difference = (a - b).abs()
     return difference.max().item() if difference.numel() else 0.0
+
+
+def losses_of(found: dict) -> list[dict[str, float]]:
+    """Losses of each step. Other logged numbers are means over parts of clips that differ from process to process."""
+    return [{name: value for name, value in step.items() if name.startswith('loss')} for step in found['losses']]
+
+
+class ReductionCounter(Hook):
+    """Counts in each step how often each part's gradients were averaged over processes."""
+
+    def __init__(self) -> None:
+        self.counts: list[dict[str, int]] = []
+
+    def before_train(self, runner) -> None:
+        for name, wrapper in runner.model.module.parallel.items():
+            wrapper.register_comm_hook(name, self._reduce)
+
+    def _reduce(self, name, bucket):
+        self.counts[-1][name] = self.counts[-1].get(name, 0) + 1
+        return allreduce_hook(None, bucket)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        self.counts.append({})
+
+
+def train_and_count(cfg: Config, work_dir: str) -> tuple[dict, list[dict[str, int]]]:
+    """What a run computed, and the counts of a :class:`ReductionCounter`."""
+    counter = ReductionCounter()
+    return train(cfg, work_dir, hooks=[counter]), counter.counts
