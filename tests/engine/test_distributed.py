@@ -94,8 +94,9 @@ def test_two_processes_equal_one(tiny_vae_config, tmp_path):
 def test_a_whole_run_of_two_processes_equals_one(tmp_path):
     """By MMEngine's runner, hooks and samplers, with AdamW, accumulated gradients, averages, and a GAN that joins in.
 
-    In float64 gradients differ by 1e-17. AdamW's first step divides them by their own size plus ``eps`` (1e-8), which
-    makes 1e-11 of it where a gradient is next to nothing, as of the biases before a norm.
+    In float64 gradients differ by 1e-17. AdamW divides them by their own size plus ``eps`` (1e-8), which makes 1e-11 of
+    it where a gradient is 0 but for roundings: that of the discriminator's last bias, while all logits lie within the
+    margins of the hinge.
     """
     cfg = vae_config(6, 'AdamW', accumulate=2)
     alone = train_whole_run(copy.deepcopy(cfg), str(tmp_path / 'one'))

@@ -19,7 +19,7 @@ from pvvae_plugin.models.pretrained import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ('dit_pvvae', 'dit_pvvae_cached', 'dit_pvvae_re10k', 'dit_pvvae_b', 'dit_pvvae_i2v')
+NAMES = ('dit_pvvae', 'dit_pvvae_cached', 'dit_pvvae_re10k', 'dit_pvvae_b', 'dit_pvvae_i2v', 'dit_pvvae_fsdp')
 CLASSES = ('Archery', 'Bowling')
 
 
