@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from pvvae_plugin.apis import read_config
+from pvvae_plugin.apis import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import DATASETS
@@ -28,16 +27,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
     parser.add_argument('--num', type=int, default=8, help='number of clips, spread over the data set (default: 8)')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/browse'), help='where the pictures go')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the pictures and print a summary; returns the exit code."""
     args = parse_args(argv)
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:

@@ -15,10 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import clip_geometry, read_config
+from pvvae_plugin.apis import add_override_argument, clip_geometry, read_config
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.pretrained import check_checkpoint, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
@@ -29,15 +28,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='config of the run that trained the VAE')
     parser.add_argument('checkpoint', help='checkpoint file, or the work directory of the run (its last checkpoint)')
     parser.add_argument('out_dir', type=Path, help='folder to make')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     path = resolve_checkpoint(args.checkpoint)
     check_checkpoint(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import end_processes, read_config, start_processes
+from pvvae_plugin.apis import add_override_argument, end_processes, read_config, start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
@@ -61,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--shard-size', type=int, default=256, help='clips in a file (default: 256)')
     parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='float16 halves the files')
     parser.add_argument('--verify', action='store_true', help='encode nothing: check every file already in OUT_DIR')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: under torchrun')
     args = parser.parse_args(argv)
     for name in ('clips_per_video', 'batch_size', 'shard_size'):
@@ -72,9 +72,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}), distributed=args.launcher != 'none')
     start_processes(args.launcher)

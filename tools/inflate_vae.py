@@ -16,12 +16,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pvvae_plugin.apis import read_config
+from pvvae_plugin.apis import add_override_argument, read_config
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
 
@@ -32,7 +31,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('weights', type=Path, help='state dict of the image VAE, .safetensors or .pth')
     parser.add_argument('out_dir', type=Path, help='folder to make')
     parser.add_argument('--rename', nargs='+', default=[], metavar='OLD=NEW', help='parts of names to replace, in turn')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     args = parser.parse_args(argv)
     if wrong := [pair for pair in args.rename if pair.count('=') != 1 or pair.startswith('=')]:
         parser.error(f'--rename takes OLD=NEW, got {wrong[0]!r}')
@@ -55,9 +54,7 @@ def main(argv: list[str] | None = None) -> None:
     for pair in args.rename:
         old, new = pair.split('=')
         state = {name.replace(old, new): tensor for name, tensor in state.items()}
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     vae = MODELS.build(cfg.model.backbone)
     inflate_(vae, state)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
@@ -29,6 +29,7 @@ from mmengine.utils import ProgressBar
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import (
     SampleFolder,
+    add_override_argument,
     class_names,
     clip_geometry,
     default_num_given,
@@ -74,7 +75,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-given', type=int, metavar='F', help='frames of it to give (default: 1 of an image, else half)'
     )
     parser.add_argument('--raw-weights', action='store_true', help='not the averages, which look bad early in a run')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
     )
@@ -93,9 +94,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     start_processes(args.launcher)
     num_frames, size = clip_geometry(cfg, args.num_frames, args.size)

@@ -7,6 +7,7 @@ from .generation import load_generator, resolve_labels
 from .generator_inferencer import VideoGeneratorInferencer
 from .given_frames import default_num_given, find_sources, read_first_frames
 from .launch import add_launch_arguments, end_processes, load_config, start_processes
+from .overrides import add_override_argument, apply_overrides
 from .sample_folder import SampleFolder
 from .video_input import read_video, stream_frames
 from .video_output import write_clip
@@ -16,6 +17,8 @@ __all__ = [
     'VideoAutoencoderInferencer',
     'VideoGeneratorInferencer',
     'add_launch_arguments',
+    'add_override_argument',
+    'apply_overrides',
     'class_names',
     'clip_geometry',
     'default_num_given',

@@ -8,21 +8,20 @@ import os.path as osp
 from datetime import timedelta
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from pvvae_plugin.engine import init_cpu_process_group
 
 from .configs import read_config
+from .overrides import add_override_argument, check_numbers
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Add OpenMMLab's usual arguments: config, work directory, overrides and launcher."""
     parser.add_argument('config', help='config file, or the name of one of ours')
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/CONFIG_NAME)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override entries of the config'
-    )
+    add_override_argument(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
     )
@@ -31,10 +30,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config file with overrides, launcher and work directory applied, and a CPU process group where needed."""
-    cfg = read_config(args.config)
+    """The config file with overrides, launcher and work directory applied, and a CPU process group where needed.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If an override would change nothing, or a number of the config is none.
+    """
+    cfg = read_config(args.config, args.cfg_options)
+    check_numbers(cfg)
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
         cfg.command_line_overrides = {name: str(value) for name, value in args.cfg_options.items()}
     cfg.launcher = args.launcher
     default_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])

@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image
 from torch import nn
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import load_generator, read_config
+from pvvae_plugin.apis import add_override_argument, load_generator, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
     classifier_digest,
@@ -55,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classifier', type=Path, metavar='FILE.pth', help='its weights (default: beside FILE.json)')
     parser.add_argument('--classifier-steps', type=int, default=1200, help='its training steps (default: 1200)')
     parser.add_argument('--out', type=Path, default=Path('class_accuracy.json'), metavar='FILE.json')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     args = parser.parse_args()
     for name in ('num', 'steps', 'batch_size', 'classifier_steps'):
         if getattr(args, name) < 1:
@@ -125,9 +124,7 @@ def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accu
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     resolve_checkpoint(args.checkpoint)
     data = accuracy.build_labelled_data(cfg, args.num)

@@ -14,10 +14,9 @@ import argparse
 
 import torch
 from fvcore.nn import parameter_count_table
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import read_config
+from pvvae_plugin.apis import add_override_argument, read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
 
@@ -46,11 +45,9 @@ def main() -> None:
     parser.add_argument('config', help='config of a VAE or of a generator')
     parser.add_argument('--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), default=(17, 256, 256))
     parser.add_argument('--depth', type=int, default=1, help='how deep the tables of parameters go')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     args = parser.parse_args()
-    cfg = read_config(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     clip = ' x '.join(map(str, args.clip))
 

@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from pvvae_plugin.apis.configs import read_config
+from pvvae_plugin.apis import add_override_argument, read_config
 
 
 def resolved(config: str, overrides: dict | None = None) -> Config:
@@ -27,24 +27,22 @@ def resolved(config: str, overrides: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config, naming ours.
+        ValueError: If an override would change nothing.
     """
-    cfg = read_config(config)
-    if overrides:
-        cfg.merge_from_dict(overrides)
-    return cfg
+    return read_config(config, overrides)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of a config, or one of ours by name')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     parser.add_argument('--out', type=Path, metavar='FILE', help='write it to this .py file instead of printing it')
     args = parser.parse_args()
     if args.out and args.out.suffix != '.py':
         parser.error(f'--out takes the name of a .py file, got {args.out}')
     try:
         text = resolved(args.config, args.cfg_options).pretty_text
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
