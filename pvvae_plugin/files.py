@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -12,8 +13,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
-
 LOCK = '.lock'
+from typing import Any
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -34,7 +35,6 @@ def publish(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
     _sync(path.parent)
 
-
 def _sync(path: Path) -> None:
     if os.name == 'nt' and path.is_dir():
         return  # Windows opens no folders
@@ -43,16 +43,11 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
 def lock_folder(folder: str | Path) -> IO[str] | None:
     """Keep other processes from writing to a folder for as long as the returned file is open, or this process lives.
-
     The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it.
-
     Returns:
         The open lock file; None where the system, or the file system, has no such locks.
-
     Raises:
         BlockingIOError: If another process has the folder, naming it.
     """
@@ -60,7 +55,6 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
         return None
     path = Path(folder) / LOCK
     file = path.open('a+', encoding='utf-8')
-    try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
@@ -68,12 +62,26 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
         file.close()
         raise BlockingIOError(f'{folder} is in use by {holder}') from error
     except OSError:  # a network file system without locks
-        file.close()
-        return None
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
     file.flush()
     return file
+def read_json(path: str | Path, what: str) -> dict[str, Any]:
+    """A JSON object of a file.
+    Args:
+        path: The file.
+        what: What it should be, for the message.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no JSON object.
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no file {path}: it should be {what}')
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{path} is no JSON ({error}): it should be {what}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__} and no JSON object: it should be {what}')
+    return content
 
 
 def file_sha256(*paths: str | Path) -> str:

@@ -15,14 +15,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
 from mmengine.registry import init_default_scope
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from pvvae_plugin.apis import add_override_argument, read_config
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.safe_globals import load_safely
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,9 +44,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f'no file {path} with the weights of an image VAE')
     if path.suffix == '.safetensors':
-        return load_file(path)
-    content = torch.load(path, map_location='cpu', weights_only=True)
-    return content.get('state_dict', content)
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f'{path} is damaged, or not in the format safetensors: {error}') from error
+    content = load_safely(path)
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f'{path} is no state dict: it must hold tensors by name, as itself or as its state_dict')
+    return state
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -19,6 +17,7 @@ from pvvae_plugin.models.pretrained import (
     resolve_checkpoint,
 )
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.safe_globals import load_safely
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
@@ -45,7 +44,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
         raise ValueError(f'{cfg.filename} is no config of a generator: model.type is {cfg.model.type}, without a head')
     model = MODELS.build(cfg.model)
     # Mapped: of the optimiser's state, as large as all else, nothing is read.
-    record = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    record = load_safely(path)
     check_backbone_source(record.get('backbone_source'), model.backbone_source)
     check_generator_config(record.get('generator_config'), generator_config(cfg.model))
     trained = record.get('generator_config') or {'condition_prob': model.condition_prob}

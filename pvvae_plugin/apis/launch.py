@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from pvvae_plugin.engine import init_cpu_process_group
+from pvvae_plugin.models.pretrained import last_checkpoint
 
 from .configs import read_config
 from .overrides import add_override_argument, check_numbers
@@ -43,6 +44,10 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     default_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir
+    if cfg.get('resume') and not cfg.get('load_from'):
+        # MMEngine would take the path in the note of the last checkpoint, wherever that leads.
+        cfg.load_from = last_checkpoint(cfg.work_dir)
+        cfg.resume = cfg.load_from is not None
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher == 'pytorch':
         init_cpu_process_group()

@@ -60,9 +60,12 @@ def read_video(
 
 def _load_array(path: str) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise ClipError(path, f'not an array that can be loaded safely: {error}') from error
+    if not isinstance(array, np.ndarray):  # an .npz by another name
+        raise ClipError(path, 'not one array but an archive of several: save the frames alone, by numpy.save')
+    return array
 
 
 def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:

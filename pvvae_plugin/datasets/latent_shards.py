@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,9 +253,21 @@ def read_entries(path: Path, manifest: dict) -> list[dict]:
 def read_json(path: Path) -> dict:
     """A JSON object; errors name the file."""
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is no JSON ({error}): delete it and run tools/extract_latents.py again') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds no JSON object: delete it and run tools/extract_latents.py again')
+    _check_names([content, *(content.get('shards') or ())], path)
+    return content
+
+
+def _check_names(records: Sequence[dict], path: Path) -> None:
+    """A folder's own shards are read and no others: folders are passed on."""
+    for record in records:
+        name = record.get('name', shard_name(0))
+        if not re.fullmatch(r'shard-\d+\.safetensors', str(name)):
+            raise ValueError(f'{path} names {name!r}, which is no shard of this folder')
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -215,6 +215,9 @@ def _sample_rows(path: str) -> Iterator[_Row]:
         rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
         if any(type(row.label) not in (int, type(None)) for row in rows):
             raise TypeError('a label is not a whole number')
+        # It is found beside videos and not named by the user: it must not lead to what lies elsewhere.
+        if outside := [row.path for row in rows if os.path.basename(row.path) != row.path or row.path in ('', '..')]:
+            raise ValueError(f'{outside[0]!r} is no file name: samples lie beside it')
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'{path} does not list samples as tools/sample.py does: {error!r}') from error
     if not complete:

@@ -22,6 +22,7 @@ from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator, torch_generator
 from pvvae_plugin.models.pretrained import check_checkpoint
+from pvvae_plugin.safe_globals import load_safely
 
 WIDTHS = (16, 32, 48, 64)  # channels of the four levels
 LEARNING_RATE = 4e-3
@@ -228,7 +229,7 @@ def load_classifier(path: Path, num_classes: int, digest: str) -> MotionClassifi
         ValueError: If the file is damaged, or another's: other data, another VAE, number of steps or seed.
     """
     check_checkpoint(str(path))
-    record = torch.load(path, map_location='cpu', weights_only=True)
+    record = load_safely(path)
     if record.get('digest') != digest:
         raise ValueError(
             f'{path} holds no classifier of this data set, VAE, number of steps and seed: name another file, or '

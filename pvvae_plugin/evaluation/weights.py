@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pvvae_plugin.files import file_sha256
+from pvvae_plugin.safe_globals import load_safely
 
 # Names a folder that is searched where a file is not found as given.
 FOLDER_VARIABLE = 'PVVAE_WEIGHTS'
@@ -160,13 +159,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is damaged, could run code, or holds anything but tensors by name.
     """
-    try:
-        if path.suffix == '.safetensors':
+    if path.suffix == '.safetensors':
+        try:
             return load_file(path)
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f'{path} cannot be loaded safely ({reason}): it is damaged, or no state dict') from error
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f'{path} is damaged, or not in the format safetensors: {error}') from error
+    state = load_safely(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f'{path} is no state dict: it must hold tensors by name, and nothing else')
     return state

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os.path
-import pickle
 import re
-import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pvvae_plugin import config_path
 from pvvae_plugin.files import file_sha256
+from pvvae_plugin.safe_globals import load_safely
 
 # Entries of a part's config that make no other network of it.
 IRRELEVANT = (
@@ -127,26 +124,15 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 
 def open_checkpoint(path: str) -> dict:
-    """A checkpoint, its tensors mapped and not yet in memory, after a check of every byte.
-
-    ``torch.load`` takes a file with flipped bits for a good one; the checksums that are in it tell.
+    """A checkpoint, its tensors mapped and not yet in memory.
 
     Raises:
-        ValueError: If it is damaged, no checkpoint, or cannot be loaded without running code.
+        ValueError: If it is damaged, no checkpoint, or holds something that would be run.
     """
-    is_zip = zipfile.is_zipfile(path)
-    unreadable = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error)
-    try:
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                if (entry := archive.testzip()) is not None:
-                    raise ValueError(f'checksum of {entry}')
-        checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
-    except unreadable as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(f'{path} cannot be loaded safely ({reason}): it is damaged, or not a checkpoint') from error
+    checkpoint = load_safely(path)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+    check_runs_nothing(checkpoint, path)
     return checkpoint
 
 
@@ -158,7 +144,7 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
         optimizers: To resume: names of the run's optimisers.
 
     Raises:
-        ValueError: If it is damaged, no checkpoint, or holds not what is needed.
+        ValueError: If it is damaged, no checkpoint, holds not what is needed, or something that would be run.
     """
     checkpoint = open_checkpoint(path)
     if optimizers is None:
@@ -173,6 +159,23 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
         raise ValueError(
             f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '
             'to start from its weights use load_from'
+        )
+
+
+def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> None:
+    """Refuse a checkpoint with text in it that MMEngine would run as Python when it resumes.
+
+    Its ``Runner.resume`` reads ``meta['config']`` by ``Config.fromstring``, and reading a config runs it. Checkpoints
+    of this decade keep their config as ``meta['cfg']``, which nothing reads.
+
+    Raises:
+        ValueError: If it holds such text.
+    """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, Mapping) and 'config' in meta:
+        raise ValueError(
+            f"{path} is refused: it holds meta['config'], a text that MMEngine would run as Python when it resumes. No "
+            'checkpoint of ours has it. If you trust the file, remove that entry and save it again'
         )
 
 
@@ -215,7 +218,7 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     """
     path = resolve_checkpoint(path)
     check_checkpoint(path)
-    checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    checkpoint = load_safely(path)
     prefix = 'backbone.'
     state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}
     check_weights(backbone.state_dict(), state)

@@ -20,7 +20,13 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 def read_scalars(work_dir: Path) -> list[dict]:
     """Logged lines of all launches of a run, in order; each has ``step``."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines() if line]
+    lines = []
+    for file in files:
+        try:
+            lines += [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines() if line]
+        except (ValueError, RecursionError) as error:
+            sys.exit(f'error: {file} is no log of a run, one JSON object a line: {error}')
+    return lines
 
 
 def main() -> None:

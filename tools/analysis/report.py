@@ -9,11 +9,11 @@ with 1 if not.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from pvvae_plugin.evaluation import format_prediction_table, summary_line
+from pvvae_plugin.files import read_json
 
 
 def main() -> None:
@@ -21,8 +21,11 @@ def main() -> None:
     parser.add_argument('metrics', type=Path, help='file written by tools/test.py --out')
     parser.add_argument('--max-ratio', type=float, help='largest allowed MSE / MSE of repeating the last frame')
     args = parser.parse_args()
-    record = json.loads(args.metrics.read_text())
-    metrics = record['metrics']
+    try:
+        record = read_json(args.metrics, 'what tools/test.py --out writes')
+        metrics = record['metrics']
+    except (OSError, ValueError, KeyError) as error:
+        sys.exit(f'error: {args.metrics} has no metrics' if isinstance(error, KeyError) else f'error: {error}')
 
     print(f'checkpoint {record["checkpoint"]} (sha256 {str(record["checkpoint_sha256"])[:12]})')
     records = record.get('records', {})

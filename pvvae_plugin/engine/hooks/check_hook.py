@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pvvae_plugin.models.pretrained import check_weights
+from pvvae_plugin.models.pretrained import check_runs_nothing, check_weights
 from pvvae_plugin.registry import HOOKS
 
 
@@ -22,7 +22,7 @@ class StartCheckHook(Hook):
       validation.
     - A class-conditional head must have a class for each of the data, no more and no fewer, in one order everywhere.
     - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
-      ones, and the run goes on with random weights in their place.
+      ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -35,6 +35,7 @@ class StartCheckHook(Hook):
         _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        check_runs_nothing(checkpoint)  # before MMEngine would run it, whatever script resumes
         state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
         kept = {name: tensor for name, tensor in weights.items() if name.startswith(('backbone.', 'head.'))}

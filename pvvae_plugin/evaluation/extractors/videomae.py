@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pvvae_plugin.evaluation.weights import find_weights, identify_weights
@@ -92,7 +93,7 @@ def _load(folder: Path) -> torch.nn.Module:
         network, info = VideoMAEModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ValueError(f'{folder} cannot be loaded as a VideoMAE: {error}') from error
     missing = sorted(info['missing_keys'])
     if missing:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.safe_globals import load_safely
 
 # net: (its builder in torchvision, the file which that stores in torch's cache, smallest side its pooling survives)
 BACKBONES = {
@@ -120,7 +121,9 @@ def _build_network(net: str) -> nn.Module:
 
 def _load_backbone(backbone: nn.Module, path: Path) -> None:
     """Fill lpips' slices from torchvision's state dict: ``slice2.5.weight`` is its ``features.5.weight``."""
-    source = torch.load(path, map_location='cpu', weights_only=True)
+    source = load_safely(path)
+    if not isinstance(source, dict):
+        raise ValueError(f"{path} is not torchvision's state dict of this backbone: it holds a {type(source).__name__}")
     renamed = {key: 'features.' + key.split('.', 1)[1] for key in backbone.state_dict()}
     absent = sorted(set(renamed.values()) - set(source))
     if absent:
