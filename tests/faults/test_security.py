@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from strangers_files import PAYLOADS, load_carelessly
@@ -16,8 +17,12 @@ from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferenc
 from pvvae_plugin.apis.sample_folder import SampleFolder
 from pvvae_plugin.apis.video_evaluation import videos_config
 from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent_shards
-from pvvae_plugin.evaluation.extractors import C3D, I3D, I3DTorchScript, VideoMAE
+from pvvae_plugin.evaluation import resolve_protocol
+from pvvae_plugin.evaluation.extractors import C3D, I3D, FeatureExtractor, I3DTorchScript, VideoMAE
+from pvvae_plugin.evaluation.extractors.c3d import _load_mean
 from pvvae_plugin.evaluation.motion_classifier import load_classifier
+from pvvae_plugin.evaluation.reference import Reference
+from pvvae_plugin.evaluation.video_features import VideoFeatures
 from pvvae_plugin.evaluation.weights import load_tensors
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import VideoVAE
@@ -90,6 +95,16 @@ def samples(file: Path) -> SampleFolder:
     folder.mkdir()
     shutil.copy(file, folder / 'samples.json')
     return SampleFolder(folder, {}, {}, [], [])
+
+
+class MeanColour(FeatureExtractor):
+    name, feature_dim = 'mean_colour', 3
+
+    def features(self, video: torch.Tensor) -> torch.Tensor:
+        return video.mean((2, 3, 4))
+
+    def preprocessing(self) -> dict:
+        return {}
 
 
 def with_list(file: Path, name: str, **option: str) -> VideoDataset:
@@ -185,6 +200,7 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
     'I3DTorchScript': (CHECKPOINTS, lambda r, f: I3DTorchScript(f)),
     'I3DTorchScript, trusted': (ANY, lambda r, f: I3DTorchScript(f, sha256=file_sha256(f))),
     'C3D, weights': (ARRAYS, lambda r, f: C3D(f, f)),
+    'C3D, mean': (ARRAYS, lambda r, f: _load_mean(f)),
     'VideoMAE .bin': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'pytorch_model.bin'))),
     'VideoMAE .safetensors': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'model.safetensors'))),
     'LPIPS': (CHECKPOINTS, lambda r, f: _load_backbone(torch.nn.Linear(1, 1), f)),
@@ -223,3 +239,21 @@ def test_a_strangers_file_is_refused_and_not_run(place, kind, run, tmp_path, mon
     assert not marker.exists()
     assert str(tmp_path) in message or tmp_path.name in message, message  # it says which file
     assert not [text for text in BAD_ADVICE if text in message], message
+
+
+@pytest.mark.parametrize('kind', ANY)
+def test_a_strangers_cache_of_features_is_computed_anew(kind, tmp_path):
+    """A cache is nothing that a user gave: it is no error, but a warning."""
+    np.save(tmp_path / 'real.npy', np.random.default_rng(0).integers(0, 256, (4, 5, 6, 6, 3), dtype=np.uint8))
+    data = {'type': 'VideoArrayDataset', 'data_root': str(tmp_path / 'real.npy')}
+    protocol = resolve_protocol({'base': 'paper', 'num_frames': 5, 'num_samples': 4, 'real_clip': 'first'})
+    features = VideoFeatures(MeanColour(), protocol)
+    options = {'dataset': data, 'num_workers': 0, 'cache_dir': str(tmp_path / 'cache')}
+    first = Reference(features, **options).get()
+    (cached,) = (tmp_path / 'cache').glob('*.safetensors')
+    marker = tmp_path / 'marker'
+    cached.write_bytes(PAYLOADS[kind](marker))
+    again = Reference(features, **options).get()
+    assert torch.equal(first.reference, again.reference)
+    assert not marker.exists()
+    load_tensors(cached)  # a whole one is there again
