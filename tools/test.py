@@ -24,7 +24,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import add_launch_arguments, load_config
+from pvvae_plugin.apis import add_launch_arguments, load_config, missing_together
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
@@ -65,7 +65,7 @@ def configure(args: argparse.Namespace) -> Config:
         check_checkpoint(cfg.load_from)
     if args.show_dir:
         drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
-        hooks = [h for h in cfg.get('custom_hooks', []) if h['type'] in drawing]
+        hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] in drawing]
         if not hooks:
             raise ValueError(f'--show-dir needs a {" or ".join(drawing)} in custom_hooks of the config')
         hooks[0]['out_dir'] = args.show_dir
@@ -98,7 +98,8 @@ def main() -> None:
         out.open('a').close()  # what cannot be written fails now, and not after the evaluation
     cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
     runner = Runner.from_cfg(cfg)
-    metrics = runner.test()
+    with missing_together(cfg.test_evaluator):
+        metrics = runner.test()
     if args.out and is_main_process():
         # JSON knows no NaN
         metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}

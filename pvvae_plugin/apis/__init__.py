@@ -6,7 +6,7 @@ from .configs import read_config
 from .generation import load_generator, resolve_labels
 from .generator_inferencer import VideoGeneratorInferencer
 from .given_frames import default_num_given, find_sources, read_first_frames
-from .launch import add_launch_arguments, end_processes, load_config, start_processes
+from .launch import add_launch_arguments, end_processes, load_config, missing_together, start_processes
 from .overrides import add_override_argument, apply_overrides
 from .sample_folder import SampleFolder
 from .video_input import read_video, stream_frames
@@ -26,6 +26,7 @@ __all__ = [
     'find_sources',
     'load_config',
     'load_generator',
+    'missing_together',
     'read_config',
     'read_first_frames',
     'read_video',

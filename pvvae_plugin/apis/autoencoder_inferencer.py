@@ -11,7 +11,6 @@ from threading import Lock
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -24,6 +23,7 @@ from pvvae_plugin.visualization import to_uint8
 
 from .clip_facts import clip_geometry
 from .configs import read_config
+from .devices import usable_device
 from .video_input import Source, read_video
 from .video_output import check_output, write_clip
 
@@ -50,7 +50,7 @@ class VideoAutoencoderInferencer:
 
     Raises:
         FileNotFoundError: If there is no such folder, config or checkpoint.
-        ValueError: If they do not fit.
+        ValueError: If they do not fit, or there is no such device.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class VideoAutoencoderInferencer:
         checkpoint: str | Path | None = None,
         device: str | torch.device | None = None,
     ) -> None:
-        self.vae = _load(model, checkpoint).to(device or get_device()).eval()
+        device = usable_device(device)  # before the weights are read
+        self.vae = _load(model, checkpoint).to(device).eval()
         self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
 
     @property

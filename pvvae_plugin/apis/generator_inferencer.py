@@ -17,6 +17,7 @@ from pvvae_plugin.visualization import to_uint8
 
 from .clip_facts import class_names, clip_geometry
 from .configs import read_config
+from .devices import usable_device
 from .generation import load_generator, resolve_labels
 from .given_frames import default_num_given, find_sources, read_first_frames
 from .video_output import check_output, write_clip
@@ -38,7 +39,7 @@ class VideoGeneratorInferencer:
 
     Raises:
         FileNotFoundError: If there is no such config or checkpoint.
-        ValueError: If they do not fit.
+        ValueError: If they do not fit, or there is no such device.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class VideoGeneratorInferencer:
         device: str | torch.device | None = None,
         raw_weights: bool = False,
     ) -> None:
+        device = usable_device(device)  # before the weights are read
         self.cfg = read_config(config)
         init_default_scope(self.cfg.get('default_scope', 'pvvae_plugin'))
         model = load_generator(self.cfg, str(checkpoint), raw_weights)
-        self.model = model if device is None else model.to(device)
+        self.model = model.to(device)
         self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
         self.num_classes = model.head.null_label
         self.classes = class_names(self.cfg, self.num_classes)

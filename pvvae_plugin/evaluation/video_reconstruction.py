@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from pvvae_plugin.functional.image_quality import psnr, ssim
+from pvvae_plugin.functional.image_quality import WINDOW_SIZE, psnr, ssim
 from pvvae_plugin.registry import METRICS, MODELS
 
 from .left_out import SUBSTITUTED
@@ -48,6 +48,18 @@ class VideoReconstruction(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.lpips = None if lpips is None else MODELS.build(lpips)
         self.per_frame: dict[str, list[float]] = {}
+
+    def check_clip(self, shape: Sequence[int]) -> None:
+        """Refuse clips ``(3, T, H, W)`` that cannot be compared, before long work.
+
+        Raises:
+            ValueError: If frames are smaller than SSIM's window.
+        """
+        if min(shape[2:]) < WINDOW_SIZE:
+            raise ValueError(
+                f'VideoReconstruction measures SSIM, whose window needs frames of at least {WINDOW_SIZE} x '
+                f'{WINDOW_SIZE} pixels, got {shape[2]} x {shape[3]}: use larger frames'
+            )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Append one entry a sample: its curves, or :data:`SUBSTITUTED`."""

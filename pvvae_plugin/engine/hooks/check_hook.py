@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -20,6 +20,7 @@ class StartCheckHook(Hook):
     - Clips must have a length and size the backbone accepts, and be cut into its groups; cached latents must have its
       channels and come from its checkpoint. A wrong validation set is found before training, not at the first
       validation.
+    - Clips must be such as the metrics can measure, of those that say so by a method ``check_clip``.
     - A class-conditional head must have a class for each of the data, no more and no fewer, in one order everywhere.
     - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
       ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run.
@@ -29,9 +30,11 @@ class StartCheckHook(Hook):
         datasets = {'train': runner.train_dataloader.dataset}
         if runner.val_loop is not None:
             datasets['val'] = runner.val_dataloader.dataset
+            _check_metrics('val', datasets['val'], runner.val_loop)
         _check_datasets(_unwrapped(runner), datasets)
 
     def before_test(self, runner: Runner) -> None:
+        _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop)
         _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -40,6 +43,16 @@ class StartCheckHook(Hook):
         weights = _unwrapped(runner).state_dict()
         kept = {name: tensor for name, tensor in weights.items() if name.startswith(('backbone.', 'head.'))}
         check_weights(kept, state)
+
+
+def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
+    """Metrics that know what clips they can measure have a ``check_clip``."""
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        if hasattr(metric, 'check_clip'):
+            try:
+                metric.check_clip(dataset[0]['inputs'].shape)
+            except ValueError as error:
+                raise ValueError(f'{name}_evaluator cannot measure the clips of {name}_dataloader: {error}') from error
 
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
