@@ -17,7 +17,8 @@ from .overrides import apply_overrides, warn_of_misspelt_keys
 def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """A config from its path, or from the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
 
-    A config is Python, and reading it runs it: read none of a stranger's that you have not looked through.
+    A config is code: one in Python or YAML runs when it is read, one in JSON may name any class. Read none of a
+    stranger's that you have not looked through.
 
     Args:
         config: Path or name; a :class:`Config` is changed in place.

@@ -25,12 +25,14 @@ class Mistake(NamedTuple):
         do: Does it; is given the things of :func:`things`.
         error: What is raised; ``SystemExit`` where a script prints the message and ends.
         words: Patterns that the message must hold.
+        faq: Where docs/faq.md quotes the message: a part of it that stands in both, word for word.
     """
 
     what: str
     do: Callable[[SimpleNamespace], object]
     error: type[BaseException]
     words: tuple[str, ...]
+    faq: str = ''
 
 
 def train(t: SimpleNamespace, *options: object, config: object = None, flags: tuple = ()) -> None:
@@ -75,12 +77,14 @@ OVERRIDES = [
         options('train_dataloadr.batch_size=2'),
         ValueError,
         ("nothing reads 'train_dataloadr'", 'did you mean train_dataloader', 'valid are .*val_dataloader'),
+        faq="nothing reads 'train_dataloadr' in the top of a config: did you mean train_dataloader",
     ),
     Mistake(
         'a helper of the file: data_root',
         lambda t: train(t, 'data_root=VIDEOS', config='pvvae_ucf101'),
         ValueError,
         ('data_root changes nothing', 'a helper', r'places.*train_dataloader\.dataset\.data_root'),
+        faq="data_root changes nothing: 'data_root' is a helper of the config file, used when that was read.",
     ),
     Mistake(
         'a helper of the file: a pipeline',
@@ -93,6 +97,7 @@ OVERRIDES = [
         options('train_cfg.max_iter=10'),
         ValueError,
         (r"nothing reads 'max_iter' in train_cfg \(ClipTrainLoop\)", 'did you mean max_iters'),
+        faq="nothing reads 'max_iter' in train_cfg (ClipTrainLoop): did you mean max_iters? valid are",
     ),
     Mistake(
         'a misspelt argument of the VAE',
@@ -130,7 +135,13 @@ OVERRIDES = [
         ValueError,
         (r'param_scheduler\.7', 'list of 2', 'from 0 to 1'),
     ),
-    Mistake('a word for a number', options('train_cfg.max_iters=ten'), ValueError, ('max_iters=ten is no number',)),
+    Mistake(
+        'a word for a number',
+        options('train_cfg.max_iters=ten'),
+        ValueError,
+        ('max_iters=ten is no number',),
+        faq='train_cfg.max_iters=ten is no number: there it is',
+    ),
     Mistake(
         'no iterations', options('train_cfg.max_iters=0'), ValueError, (r'train_cfg\.max_iters.*at least 1, got 0',)
     ),
@@ -148,12 +159,14 @@ OVERRIDES = [
         options('train_cfg.max_iters', '=', '10'),
         SystemExit,
         ('KEY=VALUE without spaces', "got 'train_cfg.max_iters'"),
+        faq='--cfg-options takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, got',
     ),
     Mistake(
         'a loader that the config has not',
         lambda t: test(t, 'test_dataloader.batch_size=2'),
         ValueError,
         ('has no test_dataloader', 'override that'),
+        faq='has no test_dataloader; a test then takes val_dataloader, so override that, or',
     ),
     Mistake(
         "a validation set's entry, where a test has its own",
@@ -166,9 +179,14 @@ OVERRIDES = [
         options('train_cfg.max_iters=50'),
         ValueError,
         (r'param_scheduler\.1\.begin=100', 'shorten the warm-up', r'param_scheduler\.0\.end=25'),
+        faq='param_scheduler.1.begin=100 lies past the end of the run, train_cfg.max_iters=50. For a short run,',
     ),
     Mistake(
-        'a misspelt config', lambda t: train(t, config='pvvae_dmeo'), FileNotFoundError, ('pvvae_dmeo', 'pvvae_demo.py')
+        'a misspelt config',
+        lambda t: train(t, config='pvvae_dmeo'),
+        FileNotFoundError,
+        ('pvvae_dmeo', 'pvvae_demo.py'),
+        faq="no config 'pvvae_dmeo.py' in pvvae_plugin; there are _base_/cogvideox_vae.py,",
     ),
 ]
 
@@ -178,6 +196,7 @@ DATA = [
         lambda t: with_videos(t, data_root='/no/such/folder'),
         FileNotFoundError,
         ("data_root '/no/such/folder' is not a folder", 'docs/data.md'),
+        faq='is not a folder (seen from',
     ),
     Mistake(
         'an empty folder',
@@ -220,12 +239,14 @@ DATA = [
         options('train_dataloader.dataset.clip_len=16'),
         ValueError,
         ('16 frames does not split', '13 or 17'),
+        faq='a clip of 16 frames does not split into groups: with a temporal ratio of 4 the length must be 1 + k',
     ),
     Mistake(
         'sides that do not divide',
         options('train_dataloader.dataset.size=30'),
         ValueError,
         ('clips of train_dataloader', '30 does not divide by the spatial ratio', '28 or 32|24 or 32'),
+        faq='clips of train_dataloader do not fit the backbone: height',
     ),
     Mistake(
         'groups of another VAE',
@@ -244,12 +265,14 @@ DATA = [
         lambda t: with_videos(t, 'train_dataloader.dataset.clip_len=33', 'val_dataloader.dataset.clip_len=33'),
         NoReadableClipError,
         ('20 frames, but 33', 'Check that data_root'),
+        faq='clips in a row could be read (the requested one and its substitutes, max_substitutes=20,',
     ),
     Mistake(
         'frames too small for SSIM',
         lambda t: train(t, 'val_dataloader.dataset.size=8', config=t.vae),
         ValueError,
         ('val_evaluator cannot measure', '8 x 8', 'SSIM', 'at least 11 x 11'),
+        faq='val_evaluator cannot measure the clips of val_dataloader: VideoReconstruction measures SSIM, whose',
     ),
 ]
 
@@ -265,12 +288,14 @@ CHECKPOINTS = [
         lambda t: train(t, flags=('--resume', t.half)),
         ValueError,
         ('half.pth cannot be loaded safely', 'damaged'),
+        faq='cannot be loaded safely: it is damaged, or no file of torch.save (',
     ),
     Mistake(
         'a checkpoint of another network',
         lambda t: test(t, 'model.backbone.latent_channels=8'),
         ValueError,
         ('does not fit the model', 'of another shape', 'another backbone'),
+        faq='the checkpoint does not fit the model of this config: 0 weights missing (),',
     ),
     Mistake(
         'the checkpoint of a VAE for a generator',
@@ -289,6 +314,7 @@ CHECKPOINTS = [
         lambda t: test(t, checkpoint=t.exported),
         FileNotFoundError,
         ('folder of a VAE and no checkpoint', 'PretrainedVAE', "'pretrained'"),
+        faq='is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict(_delete_=True,',
     ),
     Mistake(
         'weights alone, to go on from',
@@ -301,24 +327,28 @@ CHECKPOINTS = [
         lambda t: train(t, flags=('--resume', t.run_of('head'))),
         ValueError,
         (r"training \['head'\], this config trains \['generator'\]", 'use load_from'),
+        faq='was written while training [',
     ),
     Mistake(
         'a generator whose VAE is not there',
         lambda t: train(t, 'model.backbone_checkpoint=work_dirs/nothing', config=t.generator),
         FileNotFoundError,
         ("no checkpoint at 'work_dirs/nothing'", r'model\.backbone_checkpoint=PATH'),
+        faq='It must be a .pth file, or the work directory of a finished run; train it first',
     ),
     Mistake(
         'a generator on another VAE',
         lambda t: sample(t, '--cfg-options', f'model.backbone_checkpoint={t.other_vae}'),
         ValueError,
         ('trained on the VAE .*vae.pth', 'other.pth', 'name the former'),
+        faq='this generator was trained on the VAE',
     ),
     Mistake(
         'an address for a checkpoint',
         options('load_from=https://server/vae.pth'),
         ValueError,
         ('is a URL', 'download the file first'),
+        faq='https://server/vae.pth is a URL: download the file first, so that it can be loaded safely, and give',
     ),
     Mistake(
         'a file for the folder to export to',
@@ -331,6 +361,7 @@ CHECKPOINTS = [
         lambda t: test(t, checkpoint='pretrained'),
         ValueError,
         ('PredictiveVAE has none', 'give a checkpoint'),
+        faq="'pretrained' stands for the weights that model.backbone reads by itself, as a DiffusersVAE does;",
     ),
 ]
 
@@ -340,6 +371,7 @@ GENERATORS = [
         lambda t: train(t, 'model.head.num_classes=5', config=t.generator),
         ValueError,
         ('have 7 classes, the head 5', r'set model\.head\.num_classes=7'),
+        faq='the clips of train_dataloader have 7 classes, the head 5: set model.head.num_classes=7',
     ),
     Mistake(
         'videos without labels for a class-conditional generator',
@@ -354,9 +386,14 @@ GENERATORS = [
         ),
         ValueError,
         ('have no labels', r'model\.head\.num_classes=None'),
+        faq='clips of train_dataloader have no labels, but the head is class-conditional: use labelled data, or',
     ),
     Mistake(
-        'a class that there is not', lambda t: sample(t, '--labels', 'fly'), ValueError, ("'fly'", r'0\.\.6, linear')
+        'a class that there is not',
+        lambda t: sample(t, '--labels', 'fly'),
+        ValueError,
+        ("'fly'", r'0\.\.6, linear'),
+        faq="no class 'fly': valid are 0..6, linear,",
     ),
     Mistake('samples of 16 frames', lambda t: sample(t, '--num-frames', 16), ValueError, ('16 frames', '13 or 17')),
     Mistake('no steps', lambda t: sample(t, '--steps', 0), SystemExit, ('--steps must be a positive integer, got 0',)),
@@ -413,6 +450,7 @@ EVALUATION = [
         lambda t: evaluate(t, t.videos, t.one, '--metrics', 'proxy'),
         SystemExit,
         ('1 video', 'sets of at least 2'),
+        faq='has 1 video: sets of at least 2 are compared',
     ),
     Mistake(
         'a file for a folder',
@@ -425,6 +463,7 @@ EVALUATION = [
         lambda t: evaluate(t, t.videos, t.videos, '--metrics', 'fvd'),
         SystemExit,
         ('there is no file i3d_torchscript.pt', 'who publishes it', 'Fetch it'),
+        faq='extractor.weights: there is no file i3d_torchscript.pt, looked at',
     ),
     Mistake(
         'an unknown metric',
@@ -437,6 +476,7 @@ EVALUATION = [
         lambda t: test(t, config=t.with_weights),
         FileNotFoundError,
         ('alexnet', 'i3d_torchscript.pt', 'conv3d_deepnetA_ucf.npz'),
+        faq="needs torchvision's weights of",
     ),
     Mistake(
         'pictures without a hook that draws',
@@ -464,6 +504,7 @@ RUNNING = [
         lambda t: train(t, flags=('--launcher', 'pytorch')),
         ValueError,
         ('--launcher pytorch', 'torchrun', '--launcher none'),
+        faq='--launcher pytorch is for processes that torchrun started, which sets RANK, WORLD_SIZE,',
     ),
     Mistake(
         '--amp with an optimiser wrapper of MMEngine',
@@ -482,12 +523,14 @@ RUNNING = [
         lambda t: script('train.py', t.vae, '--work-dir', t.half / 'work'),
         ValueError,
         ('half.pth', 'work directory', '--work-dir'),
+        faq='the work directory',
     ),
     Mistake(
         'a GPU that is not there',
         lambda t: VideoAutoencoderInferencer(t.vae, t.checkpoint, device='cuda'),
         ValueError,
         ("device='cuda'", 'no GPU'),
+        faq="device='cuda' cannot be used, torch sees no GPU (",
     ),
 ]
 

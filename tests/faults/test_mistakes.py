@@ -103,7 +103,38 @@ def test_a_mistake_is_told_at_the_start(mistake, t, capsys):
     message = f'{caught.value}\n{capsys.readouterr().err if mistake.error is SystemExit else ""}'
     missing = [words for words in mistake.words if not re.search(words, message, re.DOTALL)]
     assert not missing, f'{mistake.what}: {missing} not in: {message}'
+    assert mistake.faq in ' '.join(message.split()), message
     assert not list(t.tmp.rglob('iter_*.pth'))  # before any work
+
+
+# Messages that docs/faq.md quotes and that are made elsewhere: packages that are missing, other VAEs, a run's end.
+MADE_ELSEWHERE = (
+    'pvvae_plugin needs mmcv',
+    'DiffusersVAE needs diffusers',
+    'LPIPS needs the packages',
+    'Please run "pip install wandb"',
+    '`_get_package_and_cfg_path` is used',
+    'AutoencoderKLCogVideoX of diffusers does not make',
+    'conv3d_deepnetA_ucf.npz, looked at',
+    'train_dataloader and val_dataloader differ in their classes',
+    "no folder 'Wan-AI",
+    'holds no config.json of a VAE',
+    'iteration 1: loss=nan',
+    'it asks for posix.system',  # test_security.py
+    "it holds meta['config']",  # test_security_of_names.py
+)
+
+
+def test_the_questions_quote_what_is_said():
+    text = (ROOT / 'docs' / 'faq.md').read_text()
+    spaced = ' '.join(text.split())
+    absent = [mistake.faq for mistake in MISTAKES if mistake.faq and mistake.faq not in spaced]
+    assert not absent
+    known = (*(mistake.faq for mistake in MISTAKES if mistake.faq), *MADE_ELSEWHERE)
+    blocks = re.findall(r'^```\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    quoted = [line for block in blocks for line in block.split('\n') if re.search(r'^(\S+: )?\w*[Ee]rror: ', line)]
+    assert len(quoted) > 40
+    assert not [line for line in quoted if not any(phrase in line for phrase in known)]
 
 
 def test_the_table_covers_forty_and_names_none_twice():
