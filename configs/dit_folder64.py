@@ -51,7 +51,9 @@ optim_wrapper = dict(
 )
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
+    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),

@@ -7,14 +7,14 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
+
 LOCK = '.lock'
-from typing import Any
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -35,6 +35,7 @@ def publish(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
     _sync(path.parent)
 
+
 def _sync(path: Path) -> None:
     if os.name == 'nt' and path.is_dir():
         return  # Windows opens no folders
@@ -43,11 +44,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
 def lock_folder(folder: str | Path) -> IO[str] | None:
     """Keep other processes from writing to a folder for as long as the returned file is open, or this process lives.
+
     The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it.
+
     Returns:
         The open lock file; None where the system, or the file system, has no such locks.
+
     Raises:
         BlockingIOError: If another process has the folder, naming it.
     """
@@ -55,6 +61,7 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
         return None
     path = Path(folder) / LOCK
     file = path.open('a+', encoding='utf-8')
+    try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
         file.seek(0)
@@ -62,20 +69,29 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
         file.close()
         raise BlockingIOError(f'{folder} is in use by {holder}') from error
     except OSError:  # a network file system without locks
+        file.close()
+        return None
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
     file.flush()
     return file
+
+
 def read_json(path: str | Path, what: str) -> dict[str, Any]:
     """A JSON object of a file.
+
     Args:
         path: The file.
         what: What it should be, for the message.
+
+    Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no JSON object.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: it should be {what}')
+    try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is no JSON ({error}): it should be {what}') from error

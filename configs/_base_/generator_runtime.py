@@ -8,6 +8,7 @@ custom_hooks = [
     dict(type='StartCheckHook'),
     dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
+    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from pvvae_plugin.functional.sharded import gather_to_main, shard_like, whole
+from pvvae_plugin.models.pretrained import open_checkpoint
 from pvvae_plugin.registry import STRATEGIES
 
 
@@ -146,12 +146,10 @@ class GeneratorFSDPStrategy(DDPStrategy):
         """Load a checkpoint of a run with or without FSDP, whose tensors are mapped: processes share the memory.
 
         Raises:
-            ValueError: If it holds ``meta.config``, which MMEngine would run as a program.
+            ValueError: If it is damaged, no checkpoint, or holds something that would be run.
         """
         self.logger.info(f'Load checkpoint from {filename}')
-        checkpoint = torch.load(filename, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(filename))
-        if 'config' in checkpoint.get('meta', {}):
-            raise ValueError(f'{filename} holds meta.config, a text that MMEngine would run as Python: refused')
+        checkpoint = open_checkpoint(filename)
         if callback is not None:
             callback(checkpoint)
         self.load_model_state_dict(checkpoint.pop('state_dict'), strict=strict)

@@ -13,6 +13,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
 from torch.utils.data import DataLoader
 
+from pvvae_plugin.datasets.reading_now import describe_reading
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import LOOPS
 
@@ -152,6 +153,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
     def _leave(self, agreed: int, failure: Exception | None) -> None:
         """Save the state and end the run, in all processes."""
         runner = self.runner
+        reading = describe_reading() or 'No worker has noted what it was reading'  # while they live
         saved = self._save()
         kill_workers()
         runner.visualizer.close()
@@ -164,8 +166,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
             runner.logger.error(f'no batch for iteration {self._iter}. {saved}')
             raise failure
         raise DataWorkerError(
-            f'{failure}. {saved} Leave bad files out and go on with --resume; slow ones need a larger timeout of the '
-            'data loader'
+            f'{failure}. {reading}. {saved} Look at such files with tools/verify_dataset.py, leave them out, and go on '
+            'with --resume. Files that are only slow need a larger timeout of the data loader'
         ) from failure
 
     def _save(self) -> str:

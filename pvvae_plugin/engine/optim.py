@@ -14,6 +14,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWr
 from mmengine.runner import Runner, autocast
 from torch import nn
 
+from pvvae_plugin.functional.sharded import local
 from pvvae_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
 
 
@@ -55,7 +56,7 @@ class AutocastOptimWrapper(OptimWrapper):
     def step(self, **kwargs) -> None:
         """Clip gradients and update, if the gradients are finite."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
-        finite = torch.stack([torch.isfinite(p.grad).all() for p in parameters] or [torch.tensor(True)])
+        finite = torch.stack([torch.isfinite(local(p.grad)).all() for p in parameters] or [torch.tensor(True)])
         # One number to the CPU. A process that holds a part of the weights sees a part of the gradients.
         is_bad = torch.logical_not(finite.all()).int()
         dist.all_reduce(is_bad, op='max')

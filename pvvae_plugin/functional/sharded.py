@@ -12,9 +12,14 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(p, DTensor) for p in module.parameters())
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def local_numel(tensor: Tensor) -> int:
     """Numbers of a tensor that this process holds."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).numel()
+    return local(tensor).numel()
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ from mmengine.runner import Runner
 
 from pvvae_plugin.engine.optim import left_out_steps, optim_wrappers
 from pvvae_plugin.files import lock_folder, publish, write_atomically
+from pvvae_plugin.functional.sharded import local
 from pvvae_plugin.registry import HOOKS
+
+from .skipped_clips_hook import SkippedClipsHook
 
 TEMPORARY = '.writing'
 RETRIES, SECONDS_BETWEEN = 120, 30  # of the last checkpoint of a run: an hour in which somebody can make room
@@ -127,6 +130,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.saved_iter == step:
             return
         check_finite_weights(runner)
+        for hook in runner.hooks:
+            if isinstance(hook, SkippedClipsHook):
+                hook.gather(runner)  # counts of all processes, of which one writes
         for attempt in range(RETRIES if final else 1):
             if attempt:
                 time.sleep(SECONDS_BETWEEN)
@@ -220,7 +226,7 @@ def check_finite_weights(runner: Runner) -> None:
         FloatingPointError: Naming some.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: local(p.detach()) for name, p in model.named_parameters() if p.requires_grad}
     finite = torch.stack([torch.isfinite(p).all() for p in trained.values()])
     bad = torch.logical_not(finite).int()
     dist.all_reduce(bad, op='max')  # a process may hold a part of the weights

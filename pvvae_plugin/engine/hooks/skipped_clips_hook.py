@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pvvae_plugin.datasets import NoReadableClipError
@@ -30,7 +30,7 @@ class SkippedClipsHook(Hook):
 
     Args:
         interval: Iterations between two log lines, which come only where something new was skipped. Processes add up
-            their counts then and before checkpoints.
+            their counts then, and before each checkpoint of :class:`AtomicCheckpointHook`.
         min_clips: Clips that this process must have asked for before it judges.
         max_share: The run ends when more than this share of them was skipped.
     """
@@ -60,8 +60,8 @@ class SkippedClipsHook(Hook):
             for counts in (self._mine, self._new):
                 _count(counts, failures)
         due = self.every_n_train_iters(runner, self.interval)
-        if due or get_world_size() == 1 or self.is_last_train_iter(runner) or self._before_checkpoint(runner):
-            self._gather(runner)
+        if due or get_world_size() == 1:
+            self.gather(runner)
         if due:
             self._log(runner)
         mine = self._mine
@@ -77,7 +77,7 @@ class SkippedClipsHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Log and write what was skipped in the whole run."""
-        self._gather(runner)
+        self.gather(runner)
         self._write(runner)
         total = self._total(runner)
         if total['skipped']:
@@ -86,7 +86,8 @@ class SkippedClipsHook(Hook):
                 f'All are in {Path(runner.work_dir) / REPORT}'
             )
 
-    def _gather(self, runner: Runner) -> None:
+    def gather(self, runner: Runner) -> None:
+        """Add what all processes have counted to the total. They call this together, before each checkpoint as well."""
         total = self._total(runner)
         for counts in all_gather_object(self._new):
             _add(total, counts)
@@ -95,10 +96,6 @@ class SkippedClipsHook(Hook):
 
     def _total(self, runner: Runner) -> dict:
         return runner.message_hub.get_info(KEY, None) or _nothing()
-
-    def _before_checkpoint(self, runner: Runner) -> bool:
-        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch]
-        return any(self.every_n_train_iters(runner, hook.interval, getattr(hook, 'save_begin', 0)) for hook in hooks)
 
     def _log(self, runner: Runner) -> None:
         total = self._total(runner)
