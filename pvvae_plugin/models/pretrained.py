@@ -165,8 +165,8 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
 def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> None:
     """Refuse a checkpoint with text in it that MMEngine would run as Python when it resumes.
 
-    Its ``Runner.resume`` reads ``meta['config']`` by ``Config.fromstring``, and reading a config runs it. Checkpoints
-    of this decade keep their config as ``meta['cfg']``, which nothing reads.
+    Its ``Runner.resume`` reads ``meta['config']`` by ``Config.fromstring``, and reading a config runs it. MMEngine
+    writes the config as ``meta['cfg']``, which nothing reads.
 
     Raises:
         ValueError: If it holds such text.

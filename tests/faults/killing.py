@@ -11,8 +11,9 @@ from pathlib import Path
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
 
+from pvvae_plugin.datasets import SyntheticVideoDataset
 from pvvae_plugin.engine.hooks import checkpoint_hook
-from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.registry import DATASETS, HOOKS
 
 
 def die(*_: object, **__: object) -> None:
@@ -83,3 +84,22 @@ class FullDiskHook(Hook):
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, self.limits[1]))
         if runner.iter == self.end:
             resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
+
+
+@DATASETS.register_module()
+class StuckDataset(SyntheticVideoDataset):
+    """Hangs, or dies, in the data worker at the clips whose number ends in ``at``."""
+
+    def __init__(self, at: int, deadly: bool = False, **kwargs) -> None:
+        self.at, self.deadly = at, deadly
+        super().__init__(**kwargs)
+
+    def load_clip(self, info, rng):
+        number = int(''.join(filter(str.isdigit, info['path'])))
+        if number % 10 == self.at:
+            if self.deadly:
+                die()
+            # As a decoder that does not come back from C code: no signal but SIGKILL is heard.
+            signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
+            time.sleep(3600)
+        return super().load_clip(info, rng)

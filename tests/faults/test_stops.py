@@ -1,0 +1,232 @@
+"""Signals, full disks, torn files, stuck data: the state is kept, and the exit says what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from runs import (
+    ITERATIONS,
+    ROOT,
+    VAE,
+    assert_same_state,
+    environment,
+    last,
+    run,
+    train_command,
+    write_config,
+)
+
+from pvvae_plugin.engine.stop_request import EXIT_CODE
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope='module')
+def vae(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('vae')
+    config = write_config(folder / 'config.py', VAE)
+    run(train_command(config, folder / 'whole'))
+    return config, folder / 'whole'
+
+
+def stop(command: list[str], marker, number: int, to_group: bool = False) -> str:
+    """Start a run, signal it once ``marker`` is there, and return what it printed. It must leave as preempted."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while not marker.exists():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (os.killpg if to_group else os.kill)(process.pid, number)
+    log = process.communicate(timeout=200)[0]
+    assert process.returncode == EXIT_CODE, log[-3000:]
+    return log
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize('to_group', [False, True], ids=['process', 'group'])
+@pytest.mark.parametrize('where', ['step', 'validation'])
+def test_a_signal_saves_and_leaves(vae, tmp_path, number, to_group, where):
+    """To the process alone, or to its data workers as well, as schedulers send it."""
+    marker = tmp_path / 'started'
+    slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
+    config = write_config(tmp_path / 'config.py', VAE, extra=slow)
+    waited_for = marker if where == 'step' else tmp_path / 'started.validation'
+    log = stop(train_command(config, tmp_path / 'run'), waited_for, number, to_group)
+    assert f'Exit code {EXIT_CODE}' in log
+    assert '--resume' in log
+    stopped_at = int((tmp_path / 'run' / 'last_checkpoint').read_text().split('iter_')[1].split('.')[0])
+    assert 0 < stopped_at < ITERATIONS
+    assert stopped_at % 2 == 0  # between two updates, of two iterations each
+    run(train_command(vae[0], tmp_path / 'run', '--resume'))
+    assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_of_two_processes(tmp_path, number):
+    marker = tmp_path / 'started'
+    slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
+    command = ['bash', 'tools/dist_train.sh', str(write_config(tmp_path / 'slow.py', VAE, extra=slow)), '2']
+    stop([*command, '--work-dir', str(tmp_path / 'run')], marker, number)
+    quick = ['bash', 'tools/dist_train.sh', str(write_config(tmp_path / 'quick.py', VAE)), '2']
+    run([*quick, '--work-dir', str(tmp_path / 'run'), '--resume'])
+    run([*quick, '--work-dir', str(tmp_path / 'whole')])
+    assert_same_state(last(tmp_path / 'run'), last(tmp_path / 'whole'))
+
+
+def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
+    """One process with batches of 2, then two with batches of 1: the same global batch all along."""
+    config = write_config(tmp_path / 'config.py', VAE)
+    run(train_command(config, tmp_path, '--cfg-options', 'train_cfg.max_iters=8'))
+    both = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(tmp_path), '--resume']
+    log = run([*both, '--cfg-options', 'train_dataloader.batch_size=1'])
+    assert 'resumed otherwise than before (there -> here): processes=1 -> 2' in log
+    assert 'train_dataloader.batch_size=2 -> 1' in log
+    assert last(tmp_path)['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
+
+
+def damage(path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == 'cut':
+        content = content[: len(content) // 3]
+    elif how == 'empty':
+        content = b''
+    else:
+        content[len(content) // 2] ^= 1  # one bit of a weight
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('how', ['cut', 'empty', 'bit'])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(vae, tmp_path, how):
+    options = ('--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=3', 'train_cfg.max_iters=8')
+    run(train_command(vae[0], tmp_path, *options))
+    damage(tmp_path / 'iter_8.pth', how)
+    log = run(train_command(vae[0], tmp_path, '--resume'))
+    assert 'iter_8.pth cannot be loaded safely' in log
+    assert 'resumed epoch: 0, iter: 6' in log
+    shutil.copy(tmp_path / f'iter_{ITERATIONS}.pth', tmp_path / 'last.pth')
+    found, expected = torch.load(tmp_path / 'last.pth', weights_only=True), last(vae[1])
+    assert all(torch.equal(found['state_dict'][name], t) for name, t in expected['state_dict'].items())
+
+
+def test_all_damaged_is_an_error_and_no_fresh_start(vae, tmp_path):
+    run(train_command(vae[0], tmp_path, '--cfg-options', 'train_cfg.max_iters=8'))
+    damage(tmp_path / 'iter_8.pth', 'cut')
+    log = run(train_command(vae[0], tmp_path, '--resume'), code=1)
+    assert f'every checkpoint in {tmp_path} is damaged' in log
+    assert 'Iter(train)' not in log
+
+
+def test_a_full_disk_costs_nothing_but_the_checkpoints(vae, tmp_path):
+    config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=3, end=9)")
+    log = run(train_command(config, tmp_path / 'run'))
+    assert 'the checkpoint of iteration 4 could not be written (File too large)' in log
+    assert 'the last whole one is' in log
+    assert 'iter_2.pth. Training goes on' in log
+    assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+
+
+def test_two_runs_in_one_work_dir(vae, tmp_path):
+    marker = tmp_path / 'started'
+    slow = f"dict(type='SlowHook', seconds=1.0, started=r'{marker}')"
+    config = write_config(tmp_path / 'config.py', VAE, extra=slow)
+    first = subprocess.Popen(train_command(config, tmp_path / 'run'), cwd=ROOT, env=environment())
+    try:
+        while not marker.exists():
+            time.sleep(0.1)
+        log = run(train_command(vae[0], tmp_path / 'run'), code=1)
+        assert f'{tmp_path / "run"} is in use by process {first.pid} on ' in log
+    finally:
+        first.kill()
+        first.wait()
+    run(train_command(vae[0], tmp_path / 'run', '--resume'))  # the lock went with its process
+
+
+@pytest.mark.parametrize('deadly', [False, True], ids=['stuck', 'dead'])
+def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(vae, tmp_path, deadly):
+    dataset = dict(type='StuckDataset', at=7, deadly=deadly)
+    config = write_config(
+        tmp_path / 'config.py',
+        VAE,
+        more=f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n',
+    )
+    start = time.monotonic()
+    log = run(train_command(config, tmp_path / 'run'), code=1)
+    assert time.monotonic() - start < 120
+    assert 'DataWorkerError: DataLoader ' in log
+    assert ('timed out after 10 seconds' if not deadly else 'exited unexpectedly') in log
+    reading = 'has been reading' if not deadly else 'which is dead, began to read'
+    assert any(reading in line and '7' in line.split(reading)[1][:60] for line in log.splitlines()), log[-2000:]
+    assert 'The state after ' in log
+    run(train_command(vae[0], tmp_path / 'run', '--resume'))  # the same clips, which can be read now
+    assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+
+
+def test_a_finished_run_says_so(vae, tmp_path):
+    shutil.copytree(vae[1], tmp_path / 'run')
+    log = run(train_command(vae[0], tmp_path / 'run', '--resume'))
+    assert f'nothing to train: the checkpoint has {ITERATIONS} iterations behind it' in log
+
+
+def test_settings_without_effect_are_named(vae, tmp_path):
+    shutil.copytree(vae[1], tmp_path / 'run')
+    options = ('train_cfg.max_iters=14', 'optim_wrapper.generator.optimizer.lr=1e-5')
+    log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--cfg-options', *options))
+    assert 'optim_wrapper.generator.optimizer.lr=0.003 -> 1e-05 (there -> here) has no effect' in log
+    log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--seed', '5'), code=1)
+    assert 'started with seed 0 and cannot go on with 5' in log
+
+
+def test_extraction_killed_at_random_moments(vae, tmp_path):
+    command = [sys.executable, 'tools/extract_latents.py', str(vae[0]), str(vae[1])]
+    options = (
+        '--shard-size',
+        '4',
+        '--batch-size',
+        '2',
+        '--flip',
+        '--cfg-options',
+        'train_dataloader.dataset.length=40',
+    )
+    start = time.monotonic()
+    run([*command, str(tmp_path / 'whole'), *options])
+    duration = time.monotonic() - start
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / 'killed'), *options],
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait = duration * (0.5 + 0.1 * attempt) if kills < 6 else 300
+            assert process.wait(timeout=wait) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills > 0
+    names = sorted(path.name for path in (tmp_path / 'whole').iterdir())
+    assert sorted(path.name for path in (tmp_path / 'killed').iterdir() if not path.name.endswith('.tmp')) == names
+    for name in names:
+        a, b = ((tmp_path / folder / name).read_bytes() for folder in ('whole', 'killed'))
+        assert a == b or json.loads(a) == json.loads(b), name
