@@ -160,12 +160,9 @@ def test_two_runs_in_one_work_dir(vae, tmp_path):
 
 @pytest.mark.parametrize('deadly', [False, True], ids=['stuck', 'dead'])
 def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(vae, tmp_path, deadly):
-    dataset = dict(type='StuckDataset', at=7, deadly=deadly)
-    config = write_config(
-        tmp_path / 'config.py',
-        VAE,
-        more=f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n',
-    )
+    dataset = {'type': 'StuckDataset', 'at': 7, 'deadly': deadly}
+    more = f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n'
+    config = write_config(tmp_path / 'config.py', VAE, more=more)
     start = time.monotonic()
     log = run(train_command(config, tmp_path / 'run'), code=1)
     assert time.monotonic() - start < 120
