@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.engine.data_workers import naming_files, prepare_workers
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
@@ -98,7 +99,8 @@ def main() -> None:
         out.open('a').close()  # what cannot be written fails now, and not after the evaluation
     cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
     runner = Runner.from_cfg(cfg)
-    with missing_together(cfg.test_evaluator):
+    prepare_workers(runner.test_dataloader)
+    with missing_together(cfg.test_evaluator), naming_files():
         metrics = runner.test()
     if args.out and is_main_process():
         # JSON knows no NaN

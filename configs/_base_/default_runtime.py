@@ -11,6 +11,7 @@ custom_hooks = [
     dict(type='StartCheckHook'),
     dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
+    dict(type='TrainingHealthHook'),
     dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),

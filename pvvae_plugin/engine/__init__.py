@@ -11,6 +11,7 @@ from .hooks import (
     SkippedClipsHook,
     StartCheckHook,
     TrainedWeightsEMAHook,
+    TrainingHealthHook,
 )
 from .loops import ClipTrainLoop
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
@@ -31,6 +32,7 @@ __all__ = [
     'SubmoduleDistributedDataParallel',
     'SubmoduleOptimWrapperConstructor',
     'TrainedWeightsEMAHook',
+    'TrainingHealthHook',
     'build_runner',
     'init_cpu_process_group',
 ]

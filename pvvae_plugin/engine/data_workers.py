@@ -5,15 +5,20 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from torch.utils.data import DataLoader
 
+from pvvae_plugin.datasets.reading_now import describe_reading
+
 from .stop_request import ignore_signals
+
+READ_TIMEOUT = 600  # seconds without any batch, after which a worker counts as stuck
 
 
 class DataWorkerError(RuntimeError):
-    """A data worker hangs or has died. The state of the run was saved before this was raised."""
+    """A data worker hangs or has died."""
 
 
 class ReadyWorker:
@@ -33,10 +38,54 @@ class ReadyWorker:
 
 
 def prepare_workers(loader: DataLoader) -> DataLoader:
-    """Let a loader's workers, which have not started yet, leave signals to the main process."""
+    """Let a loader's workers, which have not started yet, leave signals to the main process, and not hang for ever.
+
+    Where the loader has no ``timeout`` of its own it is :data:`READ_TIMEOUT`.
+    """
     if not isinstance(loader.worker_init_fn, ReadyWorker):
         loader.worker_init_fn = ReadyWorker(loader.worker_init_fn)
+    if loader.num_workers and not loader.timeout:
+        loader.timeout = READ_TIMEOUT
     return loader
+
+
+def is_of_workers(error: Exception) -> bool:
+    """Whether PyTorch says by this error that a worker is stuck or dead."""
+    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader')
+
+
+def describe_stuck(error: Exception, kept: str = '') -> str:
+    """A message that names the files. To be called while the workers live.
+
+    Args:
+        error: PyTorch's.
+        kept: What has become of the work so far.
+    """
+    reading = describe_reading() or 'No worker has noted what it was reading'
+    return (
+        f'{error}. {reading}. {kept}Find such files with tools/verify_dataset.py and leave them out. Those that are '
+        'only slow need a larger timeout of the data loader'
+    )
+
+
+@contextmanager
+def naming_files(kept: str = '') -> Iterator[None]:
+    """Around the use of a data loader: files are named where a worker is stuck or dead, and no worker is waited for.
+
+    Args:
+        kept: What has become of the work so far.
+
+    Raises:
+        DataWorkerError: In the place of PyTorch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_of_workers(error):
+            raise
+        message = describe_stuck(error, kept)
+        kill_workers()
+        raise DataWorkerError(message) from error
 
 
 def kill_workers_at_exit() -> None:

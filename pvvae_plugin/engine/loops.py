@@ -13,12 +13,13 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pvvae_plugin.datasets.reading_now import describe_reading
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import LOOPS
 
 from .data_workers import (
     DataWorkerError,
+    describe_stuck,
+    is_of_workers,
     kill_workers,
     kill_workers_at_exit,
     leave_worker_failures_to_the_loader,
@@ -27,7 +28,7 @@ from .data_workers import (
 from .hooks.checkpoint_hook import AtomicCheckpointHook
 from .hooks.ema_hook import TrainedWeightsEMAHook
 from .optim import optim_wrappers
-from .stop_request import EXIT_CODE, FAILED, GO_ON, STOP, StopRequest
+from .stop_request import EXIT_CODE, FAILED, STOP, StopRequest
 
 # In the message hub, and so in checkpoints.
 SAMPLES_SEEN = 'samples_seen'  # by all processes together
@@ -120,7 +121,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
         run_iter = val_loop.run_iter
 
         def run_unless_stopped(index: int, batch: Any) -> None:
-            if (agreed := request.agree()) > GO_ON:
+            agreed = request.agree()
+            if agreed == FAILED or (agreed == STOP and not self._is_accumulating()):
                 raise _Interrupted(agreed)
             run_iter(index, batch)
 
@@ -133,7 +135,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
             self._end_validation()
             self._leave(interruption.agreed, None)
         except RuntimeError as error:
-            if not _is_of_workers(error):
+            if not is_of_workers(error):
                 raise
             self._end_validation()
             self._leave(request.agree(failed=True), error)
@@ -153,8 +155,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
     def _leave(self, agreed: int, failure: Exception | None) -> None:
         """Save the state and end the run, in all processes."""
         runner = self.runner
-        reading = describe_reading() or 'No worker has noted what it was reading'  # while they live
         saved = self._save()
+        message = '' if failure is None else describe_stuck(failure, f'{saved} --resume goes on from there. ')
         kill_workers()
         runner.visualizer.close()
         if agreed != FAILED:
@@ -162,13 +164,10 @@ class ClipTrainLoop(IterBasedTrainLoop):
             raise SystemExit(EXIT_CODE)
         if failure is None:
             raise DataWorkerError(f'another process has no data to go on with, its message says why. {saved}')
-        if not _is_of_workers(failure):
+        if not is_of_workers(failure):
             runner.logger.error(f'no batch for iteration {self._iter}. {saved}')
             raise failure
-        raise DataWorkerError(
-            f'{failure}. {reading}. {saved} Look at such files with tools/verify_dataset.py, leave them out, and go on '
-            'with --resume. Files that are only slow need a larger timeout of the data loader'
-        ) from failure
+        raise DataWorkerError(message) from failure
 
     def _save(self) -> str:
         """Write a checkpoint, and say where it is."""
@@ -216,7 +215,3 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 def batch_length(batch: Any) -> int:
     """Clips of a batch, a dict of lists or a list."""
     return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)
-
-
-def _is_of_workers(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader')

@@ -7,6 +7,7 @@ from .frozen_backbone_hook import FrozenBackboneHook
 from .latent_statistics_hook import LatentStatisticsHook
 from .run_record_hook import RunRecordHook
 from .skipped_clips_hook import SkippedClipsHook
+from .training_health_hook import TrainingHealthHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -18,4 +19,5 @@ __all__ = [
     'SkippedClipsHook',
     'StartCheckHook',
     'TrainedWeightsEMAHook',
+    'TrainingHealthHook',
 ]

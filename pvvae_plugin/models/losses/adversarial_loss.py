@@ -43,10 +43,17 @@ class AdversarialLoss(nn.Module):
 
     @staticmethod
     def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """Hinge loss of the discriminator, and its mean verdicts for the log."""
+        """Hinge loss of the discriminator, and for the log its mean verdicts and how often they are right."""
         real, fake = _precise(real_logits), _precise(fake_logits)
         loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
-        return {'loss_disc': loss, 'logits_real': real.detach().mean(), 'logits_fake': fake.detach().mean()}
+        with torch.no_grad():
+            accuracy = 0.5 * ((real > 0).to(loss.dtype).mean() + (fake < 0).to(loss.dtype).mean())
+        return {
+            'loss_disc': loss,
+            'logits_real': real.detach().mean(),
+            'logits_fake': fake.detach().mean(),
+            'disc_accuracy': accuracy,
+        }
 
 
 def _precise(logits: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""Warns of a VAE's training that goes wrong with every loss finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
+from mmengine.runner import Runner
+
+from pvvae_plugin.registry import HOOKS
+
+LOWEST_KL = 'lowest_kl'  # in the message hub, and so in checkpoints
+
+
+@HOOKS.register_module()
+class TrainingHealthHook(Hook):
+    """Looks at means over the last ``window`` iterations, once every so many.
+
+    - The KL term explodes: the mean is ``kl_factor`` times the lowest one so far. The ratio is in the log as
+      ``kl_growth``. Latents then leave the scale that the decoder, and later a generator, knows; their weight of 1e-6
+      hides that in the loss.
+    - The discriminator has won: it tells real clips from reconstructions nearly always (``disc_accuracy`` in the log),
+      and its gradient teaches the VAE little or nothing.
+
+    Args:
+        window: Iterations.
+        kl_factor: Growth of the KL term that is reported.
+        max_accuracy: Accuracy of the discriminator that is reported.
+    """
+
+    def __init__(self, window: int = 200, kl_factor: float = 10.0, max_accuracy: float = 0.98) -> None:
+        if window < 1 or kl_factor <= 1 or not 0.5 < max_accuracy <= 1:
+            raise ValueError(
+                'window must be at least 1, kl_factor above 1 and max_accuracy in (0.5, 1], got '
+                f'{window}, {kl_factor} and {max_accuracy}'
+            )
+        self.window = window
+        self.kl_factor = kl_factor
+        self.max_accuracy = max_accuracy
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if not self.every_n_train_iters(runner, self.window):
+            return
+        hub = runner.message_hub
+        kl = self._mean(hub, 'kl')
+        if kl is not None:
+            lowest = min(kl, hub.runtime_info.get(LOWEST_KL, kl))
+            hub.update_info(LOWEST_KL, lowest)
+            growth = kl / max(lowest, 1e-12)
+            hub.update_scalar('train/kl_growth', growth)
+            if growth >= self.kl_factor:
+                runner.logger.warning(
+                    f'the KL term has grown to {kl:.3g}, {growth:.0f} times its lowest mean over {self.window} '
+                    'iterations: latents leave their scale. Lower the learning rate, or raise model.loss.kl_weight'
+                )
+        accuracy = self._mean(hub, 'disc_accuracy')
+        if accuracy is not None and accuracy >= self.max_accuracy:
+            runner.logger.warning(
+                f'the discriminator is right about {accuracy:.1%} of clips over {self.window} iterations: the '
+                'adversarial term teaches little. Lower optim_wrapper.discriminator.optimizer.lr, or start it later '
+                '(model.adversarial.start_iter)'
+            )
+
+    def _mean(self, hub: MessageHub, name: str) -> float | None:
+        """Mean over the window; None where there are not so many values yet."""
+        buffer = hub.log_scalars.get(f'train/{name}')
+        if buffer is None or len(buffer.data[0]) < self.window:
+            return None
+        return float(buffer.mean(self.window))
