@@ -14,7 +14,7 @@ from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import BaseOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import Runner, set_random_seed
 from mmengine.runner._flexible_runner import FlexibleRunner
 from mmengine.runner.checkpoint import save_checkpoint
 from torch import Tensor, nn
@@ -56,7 +56,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         # This runner makes the data loaders first, which draw numbers. With the seed set again, weights start as those
         # of a run without FSDP.
-        self._set_randomness(**self._randomness)
+        set_random_seed(self.seed, deterministic=self._randomness.get('deterministic', False))
         return super().build_model(model)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
 from pvvae_plugin.evaluation.set_metric import check_distinct
+from pvvae_plugin.functional.sharded import is_sharded
 from pvvae_plugin.registry import LOOPS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -68,6 +69,10 @@ class GenerationLoop(TestLoop):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'generate'):
             raise TypeError(f'GenerationLoop tests generators, {type(model).__name__} cannot generate: use TestLoop')
+        if is_sharded(model.head):  # processes make different numbers of videos, and would wait for one another
+            raise ValueError(
+                'GenerationLoop needs the whole head in each process: use tools/test.py, which sees to that'
+            )
         model.eval()
 
         first = self.dataloader.dataset[0]

@@ -38,11 +38,11 @@ def with_fsdp(cfg: Config) -> Config:
 @pytest.mark.parametrize('optimizer', ['SGD', 'AdamW'])
 @pytest.mark.parametrize('kind', ['vae', 'generator', 'generator_fsdp'])
 def test_runs_in_float64_are_equal(kind, optimizer, tmp_path):
-    """To 1e-9, of which 1e-11 are there: see tests/engine/test_distributed.py for why AdamW's are the larger."""
+    """To 1e-9; 1e-15 was measured, and 1e-11 where AdamW divides by next to nothing, see :data:`BANDS`."""
     cfg = run_config(kind, 6, optimizer, tmp_path, accumulate=2)
     alone = train(copy.deepcopy(cfg), str(tmp_path / 'one'))
     cfg = with_fsdp(cfg) if kind == 'generator_fsdp' else cfg
-    for world_size in (2, 4):
+    for world_size in (1, 2, 4) if kind == 'generator_fsdp' else (2, 4):
         ranks = train_in(world_size, cfg, tmp_path / f'of_{world_size}')
         for found in ranks:
             for key in ('weights', 'averages', 'optimizers', 'metrics'):
@@ -51,17 +51,26 @@ def test_runs_in_float64_are_equal(kind, optimizer, tmp_path):
             assert largest_difference(losses_of(found), losses_of(alone)) < 1e-9
 
 
+# Of weights, of averages, and of the loss relative to it. AdamW divides a gradient that is 0 but for roundings by itself:
+# that of the discriminator's last bias, while all logits lie within the margins of the hinge. The bias differs by 3e-3
+# after 20 steps, and through it the discriminator and the loss, but hardly what is averaged, the VAE.
+BANDS = {'SGD': (2e-6, 2e-6, 5e-6), 'AdamW': (2e-2, 5e-5, 2e-2)}
+
+
+@pytest.mark.parametrize('optimizer', ['SGD', 'AdamW'])
 @pytest.mark.parametrize('kind', ['vae', 'generator', 'generator_fsdp'])
-def test_runs_in_float32_stay_together(kind, tmp_path):
-    """20 steps of AdamW: bands are ten times what we measured, or more."""
-    cfg = run_config(kind, 20, 'AdamW', tmp_path)
+def test_runs_in_float32_stay_together(kind, optimizer, tmp_path):
+    """For 20 steps within bands of about ten times what was measured."""
+    cfg = run_config(kind, 20, optimizer, tmp_path)
     alone = train(copy.deepcopy(cfg), str(tmp_path / 'one'), torch.float32)
     ranks = train_in(2, with_fsdp(cfg) if kind == 'generator_fsdp' else cfg, tmp_path / 'two', torch.float32)
+    of_weights, of_averages, of_losses = BANDS[optimizer] if kind == 'vae' else BANDS['SGD']
     for found in ranks:
         assert largest_difference(found['weights'], ranks[0]['weights']) == 0
-        assert largest_difference(found['weights'], alone['weights']) < BANDS[kind][0]
+        assert largest_difference(found['weights'], alone['weights']) < of_weights
+        assert largest_difference(found['averages'], alone['averages']) < of_averages
         for one, two in zip(losses_of(alone), losses_of(found), strict=True):
-            assert two['loss'] == pytest.approx(one['loss'], rel=BANDS[kind][1])
+            assert two['loss'] == pytest.approx(one['loss'], rel=of_losses)
 
 
 @pytest.mark.parametrize('kind', ['vae', 'generator', 'generator_fsdp'])
@@ -191,10 +200,10 @@ def test_scripts_train_resume_test_and_sample_with_fsdp(tmp_path):
     python = (sys.executable, 'tools/sample.py', str(plain), str(run), '--num', '2', '--steps', '2')
     finish(shell(*python, '--out-dir', str(tmp_path / 'samples')))
     assert (tmp_path / 'samples' / 'sheet.png').is_file()
-    # The same run without FSDP, on processes of its own: equal but for roundings.
+    # The same run without FSDP, in as many processes: sums of two do not depend on who adds them up.
     finish(start('dist_train.sh', plain, 2, '--work-dir', tmp_path / 'plain'))
     whole = load(tmp_path / 'plain' / 'iter_6.pth')
-    assert largest_difference(straight['state_dict'], whole['state_dict']) < 1e-3
+    assert largest_difference(straight['state_dict'], whole['state_dict']) < 1e-5
     refused = shell(sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'refused'))
     output = refused.communicate(timeout=300)[0]
     assert refused.returncode != 0 and 'no launcher started any' in output
