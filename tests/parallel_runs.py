@@ -39,7 +39,7 @@ VAE = {
 
 def config(steps: int, **parts) -> Config:
     """What the configs of both kinds of run share."""
-    sgd = {'type': 'LinearLR', 'start_factor': 0.5, 'by_epoch': False, 'begin': 0, 'end': 3}
+    warm_up = {'type': 'LinearLR', 'start_factor': 0.5, 'by_epoch': False, 'begin': 0, 'end': 3}
     loader = {'batch_size': 8, 'num_workers': 0}
     return Config(
         {
@@ -52,8 +52,8 @@ def config(steps: int, **parts) -> Config:
             'log_processor': {'by_epoch': False},
             'train_cfg': {'type': 'ClipTrainLoop', 'max_iters': steps, 'val_interval': steps},
             'train_dataloader': {**loader, 'sampler': {'type': 'InfiniteClipSampler'}},
-            'param_scheduler': [sgd],
-            'default_hooks': {'checkpoint': {'type': 'CheckpointHook', 'by_epoch': False, 'interval': 1}},
+            'param_scheduler': [warm_up],
+            'default_hooks': {'checkpoint': {'type': 'AtomicCheckpointHook', 'interval': 2}},
             **copy.deepcopy(parts),
         }
     )
@@ -121,7 +121,9 @@ def generator_config(steps: int, optimizer: str, backbone: str, accumulate: int 
         optim_wrapper=optimizers(('head',), optimizer, accumulate),
         custom_hooks=[
             {'type': 'StartCheckHook'},
+            {'type': 'RunRecordHook'},
             {'type': 'FiniteLossHook'},
+            {'type': 'SkippedClipsHook'},
             {'type': 'CostEstimateHook'},
             {'type': 'FrozenBackboneHook'},
             {'type': 'LatentStatisticsHook', 'num_clips': 7},

@@ -72,7 +72,7 @@ def test_two_processes_equal_one_without(finished):
         for key in ('weights', 'averages', 'optimizers', 'losses', 'metrics'):
             assert largest_difference(rank['straight'][key], alone[key]) < 1e-9, key
             assert largest_difference(rank['straight'][key], ranks[0]['straight'][key]) == 0, key
-    start = load(finished[2] / 'alone' / 'iter_1.pth')['raw_weights']
+    start = load(finished[2] / 'alone' / 'iter_2.pth')['raw_weights']
     moved = [name for name, tensor in start.items() if not torch.equal(tensor, alone['weights'][name])]
     assert 'head.final.out.weight' in moved and 'head.blocks.1.modulation.bias' in moved
 
@@ -110,7 +110,7 @@ def test_runs_with_and_without_resume_from_one_another(finished, tmp_path):
 def test_a_checkpoint_with_a_program_in_it_is_refused(finished):
     """MMEngine would run ``meta.config`` as Python on resuming."""
     _, ranks, work_dir, _ = finished
-    assert all("meta['config']" in rank['refusal'] and 'refused' in rank['refusal'] for rank in ranks)
+    assert all("refused: it holds meta['config']" in rank['refusal'] for rank in ranks)
     assert not (work_dir / 'broken_in').exists()
 
 

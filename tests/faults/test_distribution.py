@@ -158,6 +158,9 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin
 default_hooks = dict(checkpoint=dict(interval=3, max_keep_ckpts=-1))
 custom_hooks = [
     dict(type='StartCheckHook'),
+    dict(type='RunRecordHook'),
+    dict(type='FiniteLossHook'),
+    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook', num_clips=8),
@@ -201,7 +204,7 @@ def test_scripts_train_resume_test_and_sample_with_fsdp(tmp_path):
     finish(shell(*python, '--out-dir', str(tmp_path / 'samples')))
     assert (tmp_path / 'samples' / 'sheet.png').is_file()
     # The same run without FSDP, in as many processes: sums of two do not depend on who adds them up.
-    finish(start('dist_train.sh', plain, 2, '--work-dir', tmp_path / 'plain'))
+    finish(start('dist_train.sh', config, 2, '--work-dir', tmp_path / 'plain', '--cfg-options', 'strategy=None'))
     whole = load(tmp_path / 'plain' / 'iter_6.pth')
     assert largest_difference(straight['state_dict'], whole['state_dict']) < 1e-5
     refused = shell(sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'refused'))
