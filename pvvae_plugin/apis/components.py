@@ -128,11 +128,18 @@ def find_components(kind: Any, scope: str) -> list[Callable]:
     found = []
     for registry in REGISTRIES:
         for candidate in (registry.children.get(scope), registry):
-            component = candidate.get(kind) if candidate is not None else None
+            component = _look_up(candidate, kind) if candidate is not None else None
             if component is not None:
                 found.append(component)
                 break
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _look_up(registry: Registry, kind: str) -> Callable | None:
+    try:
+        return registry.get(kind)
+    except (RuntimeError, TypeError, ValueError, ImportError):  # of what is no name at all, such as an empty one
+        return None
 
 
 def component_names() -> set[str]:

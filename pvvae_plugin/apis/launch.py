@@ -20,7 +20,7 @@ from pvvae_plugin.models.pretrained import last_checkpoint
 from pvvae_plugin.registry import METRICS
 
 from .configs import read_config
-from .overrides import add_override_argument, check_numbers
+from .overrides import add_override_argument, check_numbers, settle_workers
 
 # What the process that starts others sets for them, by launcher.
 STARTERS = {'none': 'nobody', 'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
@@ -53,6 +53,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     cfg = read_config(args.config, args.cfg_options)
     check_numbers(cfg)
+    settle_workers(cfg)
     if args.cfg_options:
         cfg.command_line_overrides = {name: str(value) for name, value in args.cfg_options.items()}
     cfg.launcher = args.launcher

@@ -23,6 +23,7 @@ from .components import (
 DELETE = '_delete_'
 # Sizes and counts that MMEngine would trip over only when it uses them, or take in silence: the least they may be.
 LEAST = {'batch_size': 1, 'num_workers': 0}
+NAMED_PARTS = ('default_hooks', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -87,6 +88,15 @@ def check_numbers(cfg: Config) -> None:
             raise ValueError(f'{path} must be a whole number of at least {number}, got {node!r}')
 
 
+def settle_workers(cfg: Config) -> None:
+    """Take away what asks for worker processes where there are none: torch would refuse ``num_workers=0`` with it."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and loader.get('num_workers') == 0:
+            loader.pop('prefetch_factor', None)
+            loader.pop('persistent_workers', None)
+
+
 def warn_of_misspelt_keys(cfg: Config) -> None:
     """Say which entries of a config file look like ones that MMEngine reads, and are not."""
     for key in cfg:
@@ -115,7 +125,12 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
             # What stands beside it on the command line may decide what it is.
             given = {k.rpartition('.')[2]: v for k, v in overrides.items() if k.rpartition('.')[0] == path}
             node = {**node, **given} if path else node
-            _check_new(cfg, path, part, node, key, scope)
+            # Entries of these are parts by names of the user's choice: whole ones, with a type, may be added.
+            whole = path in NAMED_PARTS and any(
+                k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides
+            )
+            if not whole:
+                _check_new(cfg, path, part, node, key, scope)
             if not path:
                 _check_loader(cfg, key, part, overrides)
             node = {} if depth + 1 < len(parts) else None

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 
 from pvvae_plugin.apis import add_override_argument, read_config
 from pvvae_plugin.apis.components import RUNNER_KEYS
-from pvvae_plugin.apis.overrides import apply_overrides, check_numbers
+from pvvae_plugin.apis.overrides import apply_overrides, check_numbers, settle_workers
 from pvvae_plugin.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +74,12 @@ def test_there_are_documented_ones():
         {'model.discriminator.type': 'PatchDiscriminator3D', 'model.discriminator.base_width': 8},
         {'model.backbone._delete_': True, 'model.backbone.type': 'PretrainedVAE', 'model.backbone.pretrained': 'x'},
         {'model.loss': None, 'param_scheduler': None, 'model.backbone.encoder_widths': (8, 8, 8)},
+        {'default_hooks.mine.type': 'IterTimerHook'},
+        {
+            'optim_wrapper.discriminator.type': 'AutocastOptimWrapper',
+            'optim_wrapper.discriminator.optimizer.type': 'AdamW',
+            'optim_wrapper.discriminator.optimizer.lr': 1e-4,
+        },
         {'val_evaluator.0.lpips.type': 'LPIPS', 'val_evaluator.0.lpips.net': 'alex'},
         {'train_dataloader.dataset.pipeline.0.max_drop_ratio': 0.5, 'param_scheduler.0.end': 20},
         {'optim_wrapper.generator.optimizer.type': 'SGD', 'optim_wrapper.generator.optimizer.momentum': 0.9},
@@ -100,6 +106,7 @@ def test_what_something_reads_is_taken(overrides):
         ('pvvae_images', 'model.discriminator.base_width', 'is None, which has no entries'),
         ('pvvae_demo', 'train_cfg.max_iters.x', 'is 2400, which has no entries'),
         ('pvvae_demo', 'custom_hooks.3.decy', r'TrainedWeightsEMAHook.*did you mean decay'),
+        ('pvvae_demo', 'optim_wrapper.discriminator.optimizer.lr', 'valid are constructor, generator'),
         ('dit_demo', 'model.head.dept', 'did you mean depth'),
         ('dit_demo', 'test_evaluator.0.protocl', 'did you mean protocol'),
         ('pvvae_ucf101', 'ann_dir', r'train_dataloader\.dataset\.ann_file \(data/ucf101/ucfTrainTestlist/trainlist01'),
@@ -135,7 +142,8 @@ def test_classes_of_others_are_judged_by_what_they_take():
     with pytest.raises(ValueError, match=r'Closed.*did you mean speed'):
         apply_overrides(of_hook('Closed'), {'custom_hooks.0.sped': 3})
     apply_overrides(of_hook('Open'), {'custom_hooks.0.anything': 3})
-    apply_overrides(of_hook('OfNoRegistry'), {'custom_hooks.0.anything': 3})
+    for name in ('OfNoRegistry', '', '.', 'no.such.module', 'two words'):  # the registry will say so
+        apply_overrides(of_hook(name), {'custom_hooks.0.anything': 3})
     apply_overrides(of_hook('Closed'), {'custom_hooks.0.type': 'OfNoRegistry', 'custom_hooks.0.anything': 3})
 
 
@@ -161,6 +169,13 @@ def test_no_config_of_ours_has_a_name_that_mmengine_reads_by_accident():
     """Names of helpers are no names of entries: what is overridden at the top is always read."""
     assert {'train_dataloader', 'model_wrapper_cfg', 'randomness', 'custom_imports'} <= RUNNER_KEYS
     assert not {'data_root', 'train_pipeline', 'self', 'cfg'} & RUNNER_KEYS
+
+
+def test_no_workers_need_no_further_options():
+    cfg = read_config('pvvae_demo', {'train_dataloader.num_workers': 0, 'train_dataloader.prefetch_factor': 2})
+    settle_workers(cfg)
+    assert not {'persistent_workers', 'prefetch_factor'} & set(cfg.train_dataloader)
+    assert cfg.val_dataloader.persistent_workers is True
 
 
 @pytest.mark.parametrize('value', [2.5, '8', True, None])
