@@ -158,7 +158,7 @@ def _check_new(cfg: Config, path: str, part: str, node: Any, key: str, scope: st
         _check_helper(cfg, key, part)
         return
     accepted, known = is_read(part, path, node, scope)
-    if accepted:
+    if accepted or part == DELETE:
         return
     offered = ', '.join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))
     kind = node.get('type') if path else None

@@ -75,6 +75,7 @@ def test_there_are_documented_ones():
         {'model.backbone._delete_': True, 'model.backbone.type': 'PretrainedVAE', 'model.backbone.pretrained': 'x'},
         {'model.loss': None, 'param_scheduler': None, 'model.backbone.encoder_widths': (8, 8, 8)},
         {'default_hooks.mine.type': 'IterTimerHook'},
+        {'optim_wrapper._delete_': True, 'optim_wrapper.type': 'OptimWrapper', 'optim_wrapper.optimizer.type': 'SGD'},
         {
             'optim_wrapper.discriminator.type': 'AutocastOptimWrapper',
             'optim_wrapper.discriminator.optimizer.type': 'AdamW',

@@ -47,7 +47,7 @@ def model(tiny_vae_config):
 
 def runner_of(model, **datasets):
     loaders = {f'{name}_dataloader': SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
-    return SimpleNamespace(model=model, val_loop=datasets.get('val'), **loaders)
+    return SimpleNamespace(model=model, val_loop=datasets.get('val'), test_loop=None, **loaders)
 
 
 def check(model, train, val=None):
