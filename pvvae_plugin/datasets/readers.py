@@ -354,9 +354,12 @@ def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
     raise ClipError(path, '; '.join(dict.fromkeys(reasons)))
 
 
-def _reader_types(path: str, backend: str) -> list[type]:
-    if backend not in BACKENDS:
-        raise ValueError(f'backend must be one of {", ".join(BACKENDS)}, got {backend!r}')
+def check_readable(path: str) -> None:
+    """Refuse what decoders must not even open, without decoding anything.
+
+    Raises:
+        ClipError: If there is no such file, it is none but a pipe, device or folder, or it is empty or a playlist.
+    """
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -367,9 +370,16 @@ def _reader_types(path: str, backend: str) -> list[type]:
         raise ClipError(path, 'not a file: a folder, pipe or device' if os.path.exists(path) else 'no such file')
     if os.path.getsize(path) == 0:
         raise ClipError(path, 'the file is empty (0 bytes)')
+    if not is_image(path):
+        _refuse_playlists(path)
+
+
+def _reader_types(path: str, backend: str) -> list[type]:
+    if backend not in BACKENDS:
+        raise ValueError(f'backend must be one of {", ".join(BACKENDS)}, got {backend!r}')
+    check_readable(path)
     if is_image(path):
         return [ImageReader]
-    _refuse_playlists(path)
     return {'auto': [DecordReader, OpenCVReader], 'decord': [DecordReader], 'opencv': [OpenCVReader]}[backend]
 
 
