@@ -176,7 +176,7 @@ def _check_video(path: str, facts: dict[str, Any]) -> Finding:
     problem = read_index(path).problem
     decord = _decord(path) if problem is None else None
     if decord is None:
-        facts['notes'].append(f'slow, read from its first frame on: {problem or "decord cannot open it"}')
+        facts['notes'].append(f'slow, read from its first frame on: {problem or "decord cannot read it"}')
         frames: Iterable = ((None, frame) for frame in reader)
     else:
         frames = zip_longest(decord, reader)
@@ -220,6 +220,7 @@ def _check_length(finding: Finding, entry: Entry, times: np.ndarray) -> Finding:
 def _decord(path: str) -> DecordReader | None:
     try:
         reader = DecordReader(path)
+        reader.read([0])  # of pictures less than 32 pixels wide it cannot read any
     except (ClipError, ImportError):
         return None
     import decord

@@ -7,11 +7,12 @@ import pytest
 
 pytest.importorskip('av', reason='PyAV, the reader to compare with, is missing: pip install av')
 
-from mutations import mutated_files, write_sources
-from reference_reader import judge
+from mutations import IMAGES, mutated_files, write_sources
+from reference_reader import CLIP_LEN, judge
 
 from pvvae_plugin.datasets.guarded_pool import Lost, run_guarded
 from pvvae_plugin.datasets.readers import BACKENDS
+from pvvae_plugin.datasets.verification import Entry, check_file
 
 SECONDS = 60  # for all clips of a file of 30 small frames, several of which are read in milliseconds
 MEMORY = 6 << 30  # of address space; what readers really use is held to MOST_MEMORY
@@ -97,6 +98,29 @@ def test_whole_files_are_read_and_not_skipped(files):
 @pytest.mark.long
 def test_all_files(files):
     check(read_all(files, BACKENDS))
+
+
+@pytest.mark.long
+def test_verification_finds_beforehand_what_is_bad(files):
+    length = {str(path): 1 if path.suffix.lstrip('.') in IMAGES else CLIP_LEN for _, path in files}
+    items = [(path, [Entry(path, None, span)]) for path, span in length.items()]
+    found = {}
+    for index, result in run_guarded(check_file, items, 2, SECONDS, MEMORY):
+        assert not isinstance(result, Lost), (files[index][0], result)
+        found[files[index][0]] = result[0]
+    assert not {kind: finding for kind, finding in found.items() if _is_whole(kind) and finding.kind != 'good'}
+
+    verdicts = read_all(files, ('auto',))
+    skipped = {kind for kind, *_ in verdicts} - {
+        key[0] for key, verdict in verdicts.items() if verdict.kind != 'skipped'
+    }
+    assert not [kind for kind in skipped if found[kind].kind == 'good']
+    damaged = {key[0] for key, verdict in verdicts.items() if verdict.damaged and not _is_whole(key[0])}
+    caught = [kind for kind in damaged if found[kind].kind != 'good']
+    print(
+        f'found: {len(skipped)} of {len(skipped)} that cannot be read, {len(caught)} of {len(damaged)} that show damage'
+    )
+    assert len(caught) > 0.7 * len(damaged)
 
 
 @pytest.mark.long
