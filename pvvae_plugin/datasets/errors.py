@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class NoReadableClipError(RuntimeError):
     """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set."""
@@ -22,3 +24,10 @@ class ClipError(Exception):
 
     def __str__(self) -> str:
         return f'{self.path}: {self.reason}'
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message, without decord's "[time] source:line: " in front."""
+    lines = str(error).strip().splitlines()
+    text = re.sub(r'^(\[[\d:]+\] \S+:\d+: )+', '', lines[0]) if lines else ''
+    return text[:200] or type(error).__name__

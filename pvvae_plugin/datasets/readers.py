@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from .errors import ClipError
+from .errors import ClipError, first_line
+from .image_reader import ImageReader
 from .segments import find_segment, seconds_from_first
-from .video_index import check_frame_size, open_capture, read_index
+from .video_index import open_capture, read_index
 
 VIDEO_EXTENSIONS = (
     '.3gp',
@@ -82,7 +80,7 @@ class DecordReader:
             self.fps = float(self._reader.get_avg_fps())
             times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         except Exception as error:
-            raise ClipError(path, f'decord: {_first_line(error)}') from error
+            raise ClipError(path, f'decord: {first_line(error)}') from error
         if len(times) != index.num_packets or times[0] < 0 or not (np.diff(times) > 0).all():
             raise ClipError(path, 'decord would seek to other frames: the times of its frames do not increase from 0')
         self._times = times
@@ -103,7 +101,7 @@ class DecordReader:
         try:
             return self._reader.get_batch(list(indices)).asnumpy()
         except Exception as error:
-            raise ClipError(self.path, f'decord: {_first_line(error)}') from error
+            raise ClipError(self.path, f'decord: {first_line(error)}') from error
 
     def __iter__(self) -> Iterator[np.ndarray]:
         start, at_once = 0, 1
@@ -179,50 +177,6 @@ class OpenCVReader:
                 raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         capture.release()
-
-
-class ImageReader:
-    """An image as a video of one frame.
-
-    Args:
-        path: Image file.
-
-    Raises:
-        ClipError: If it cannot be decoded.
-    """
-
-    fps = 0.0
-    times = np.zeros(1)
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        # Not cv2.imread, which does not find names outside the code page on Windows.
-        damaged = _inspect_image(path)
-        if damaged:
-            raise ClipError(path, f'not a readable image: {damaged}')
-        try:
-            image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-        except (cv2.error, OSError) as error:
-            raise ClipError(path, f'not a readable image: {_first_line(error)}') from error
-        if image is None:
-            raise ClipError(path, 'not an image that OpenCV can decode')
-        self._frame = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-    def __len__(self) -> int:
-        return 1
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The image, once for each index: uint8 RGB ``(T, H, W, 3)``.
-
-        Raises:
-            ClipError: If an index is not 0.
-        """
-        if any(index != 0 for index in indices):
-            raise ClipError(self.path, f'an image has only frame 0, asked for {list(indices)}')
-        return np.stack([self._frame] * len(indices))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        yield self._frame
 
 
 def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader | ImageReader:
@@ -305,36 +259,12 @@ def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'aut
         except ClipError as error:
             reasons.append(error.reason)
         except (cv2.error, MemoryError) as error:
-            reasons.append(f'{type(error).__name__}: {_first_line(error)}')
+            reasons.append(f'{type(error).__name__}: {first_line(error)}')
         except ImportError as error:
             if backend == 'decord':
                 raise
             reasons.append(str(error))
     raise ClipError(path, '; '.join(dict.fromkeys(reasons)))
-
-
-def _inspect_image(path: str) -> str | None:
-    """What is wrong with an image, as far as OpenCV would not tell; None if nothing is, or Pillow does not know.
-
-    Raises:
-        ClipError: If it is too large.
-    """
-    try:
-        with warnings.catch_warnings():  # about sizes, which are checked here
-            warnings.simplefilter('ignore')
-            image = Image.open(path)
-    except Image.DecompressionBombError as error:
-        raise ClipError(path, f'too large: {_first_line(error)}') from error
-    except Exception:  # Pillow raises of all kinds; what it does not know OpenCV may
-        return None
-    with image:
-        check_frame_size(path, *image.size)
-        if image.format == 'TIFF':  # OpenCV returns rubbish for damaged ones
-            try:
-                image.load()
-            except Exception as error:
-                return _first_line(error)
-    return None
 
 
 def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
@@ -346,7 +276,7 @@ def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
         except ClipError as error:
             reasons.append(error.reason)
         except (cv2.error, MemoryError) as error:
-            reasons.append(f'{type(error).__name__}: {_first_line(error)}')
+            reasons.append(f'{type(error).__name__}: {first_line(error)}')
         except ImportError as error:
             if backend == 'decord':
                 raise
@@ -399,10 +329,3 @@ def _refuse_playlists(path: str) -> None:
         raise ClipError(path, f'cannot be read: {error.strerror}') from error
     if head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head):
         raise ClipError(path, 'starts like text: a playlist, which could open other files, or no video at all')
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of a message, without decord's "[time] source:line: " in front."""
-    lines = str(error).strip().splitlines()
-    text = re.sub(r'^(\[[\d:]+\] \S+:\d+: )+', '', lines[0]) if lines else ''
-    return text[:200] or type(error).__name__

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pvvae_plugin.datasets import ClipError, open_video, read_clip
+from pvvae_plugin.datasets import ClipError, open_video, read_clip, video_index
 
 REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
 
@@ -153,6 +153,67 @@ def test_images(tmp_path):
     grey.write_bytes(b'no image')
     with pytest.raises(ClipError, match='not an image'):
         open_video(str(grey))
+
+
+@pytest.mark.parametrize('kind', ['.jpg', '.png', '.tif', '.webp', '.bmp'])
+def test_images_that_are_cut_off(tmp_path, kind):
+    path = tmp_path / f'a{kind}'
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    whole = cv2.imencode(kind, image)[1].tobytes()
+    path.write_bytes(whole + b'what cameras leave behind')
+    assert open_video(str(path)).read([0]).shape == (1, 64, 64, 3)
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(ClipError, match='not a'):
+        open_video(str(path))
+
+
+def test_frames_that_would_fill_the_memory(tmp_path, write_video, monkeypatch):
+    assert video_index.MAX_FRAME_PIXELS * 3 < 2**28  # bytes
+    monkeypatch.setattr(video_index, 'MAX_FRAME_PIXELS', 64 * 48)
+    for size in ((64, 48), (66, 48)):
+        paths = [write_video(tmp_path / f'{size[0]}.avi', size=size, fourcc='MJPG')]
+        for kind in ('.jpg', '.png', '.bmp'):
+            paths.append(str(tmp_path / f'{size[0]}{kind}'))
+            cv2.imwrite(paths[-1], np.zeros((*size[::-1], 3), np.uint8))
+        for path in paths:
+            if size == (64, 48):
+                assert len(open_video(path)) > 0
+            else:
+                with pytest.raises(ClipError, match='66 x 48 pixels a frame, more than 3072'):
+                    open_video(path)
+
+
+@pytest.mark.parametrize('kind', ['.mp4', '.png'])
+def test_pipes_devices_and_folders_are_not_opened(tmp_path, kind):
+    os.mkfifo(tmp_path / f'pipe{kind}')
+    (tmp_path / f'device{kind}').symlink_to('/dev/zero')
+    (tmp_path / f'folder{kind}').mkdir()
+    for path in tmp_path.iterdir():
+        with pytest.raises(ClipError, match='not a file: a folder, pipe or device'):
+            open_video(str(path))
+
+
+def test_an_index_is_read_once_for_a_file(tmp_path, write_video):
+    path = write_video(tmp_path / 'a.mp4', num_frames=12)
+    assert video_index.read_index(path) == (12, 64, 48, None)
+    assert video_index.read_index(path) is video_index.read_index(path)
+    write_video(tmp_path / 'a.mp4', num_frames=7)
+    assert video_index.read_index(path).num_packets == 7
+    assert len(open_video(path, 'decord')) == 7
+
+
+def test_seeking_is_not_trusted_in_an_avi_with_a_damaged_index(tmp_path, write_video):
+    path = tmp_path / 'a.avi'
+    write_video(path, num_frames=30, fourcc='XVID')
+    expected = decoded(path)
+    assert open_video(str(path), 'decord')
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b'idx1') + 8 + 20 * 16 + 9] ^= 1 << 2  # where frame 20 lies
+    path.write_bytes(data)
+    with pytest.raises(ClipError, match='decord would seek to other frames: its index is damaged'):
+        open_video(str(path), 'decord')
+    frames, _ = read_clip(str(path), lambda n: [n - 8, n - 1])
+    assert np.abs(frames.astype(int) - expected[[22, 29]]).mean() < 2
 
 
 @pytest.mark.skipif(not (REAL_DATA / 'odd_videos').is_dir(), reason=f'no real footage in {REAL_DATA} (PVVAE_TEST_DATA)')
