@@ -22,6 +22,6 @@ def test_bf16_stays_within_the_band_of_float32(tmp_path):
     for key, exact in curves['float32'].items():
         means = [curve.reshape(-1, WINDOW).mean(1) for curve in (exact, curves['bfloat16'][key])]
         deviation = np.abs(means[1] / means[0] - 1)
-        print(f'{key}: from {means[0][0]:.4g} to {means[0][-1]:.4g}, bfloat16 deviates by {deviation.max():.2%} at most')
+        print(f'{key}: {means[0][0]:.4g} to {means[0][-1]:.4g}, bfloat16 deviates by {deviation.max():.2%} at most')
         assert means[0][-1] < 0.9 * means[0][0] or key == 'kl', 'it learns nothing, so the comparison says nothing'
         assert 0 < deviation.max() < BAND, key

@@ -51,7 +51,7 @@ def test_runs_in_float64_are_equal(kind, optimizer, tmp_path):
             assert largest_difference(losses_of(found), losses_of(alone)) < 1e-9
 
 
-# Of weights, of averages, and of the loss relative to it. AdamW divides a gradient that is 0 but for roundings by itself:
+# Of weights, averages and the loss, relative to it. AdamW divides a gradient that is 0 but for rounding by itself:
 # that of the discriminator's last bias, while all logits lie within the margins of the hinge. The bias differs by 3e-3
 # after 20 steps, and through it the discriminator and the loss, but hardly what is averaged, the VAE.
 BANDS = {'SGD': (2e-6, 2e-6, 5e-6), 'AdamW': (2e-2, 5e-5, 2e-2)}
