@@ -42,7 +42,7 @@ def generator(vae, tmp_path_factory):
     return config, folder / 'whole'
 
 
-@pytest.mark.parametrize('where', ['step:7', 'write:5', 'publish:5', 'note:5', 'write:1', 'validation:8', 'step:0'])
+@pytest.mark.parametrize('where', ['step:7', 'write:5', 'publish:5', 'note:5', 'write:1', 'validation:8'])
 @pytest.mark.parametrize('kind', ['vae', 'generator'])
 def test_killed_once(kind, where, request, tmp_path):
     config, whole = request.getfixturevalue(kind)

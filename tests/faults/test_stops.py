@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-import torch
 from runs import (
     ITERATIONS,
     ROOT,
@@ -101,7 +101,11 @@ def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
     assert last(tmp_path)['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
 
 
-def damage(path, how: str) -> None:
+def last_path(work_dir: Path) -> Path:
+    return work_dir / f'iter_{ITERATIONS}.pth'
+
+
+def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
     if how == 'cut':
         content = content[: len(content) // 3]
@@ -114,20 +118,17 @@ def damage(path, how: str) -> None:
 
 @pytest.mark.parametrize('how', ['cut', 'empty', 'bit'])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(vae, tmp_path, how):
-    options = ('--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=3', 'train_cfg.max_iters=8')
-    run(train_command(vae[0], tmp_path, *options))
-    damage(tmp_path / 'iter_8.pth', how)
+    run(train_command(vae[0], tmp_path, '--cfg-options', 'default_hooks.checkpoint.max_keep_ckpts=3'))
+    damage(last_path(tmp_path), how)
     log = run(train_command(vae[0], tmp_path, '--resume'))
-    assert 'iter_8.pth cannot be loaded safely' in log
-    assert 'resumed epoch: 0, iter: 6' in log
-    shutil.copy(tmp_path / f'iter_{ITERATIONS}.pth', tmp_path / 'last.pth')
-    found, expected = torch.load(tmp_path / 'last.pth', weights_only=True), last(vae[1])
-    assert all(torch.equal(found['state_dict'][name], t) for name, t in expected['state_dict'].items())
+    assert f'iter_{ITERATIONS}.pth cannot be loaded safely' in log
+    assert f'resumed epoch: 0, iter: {ITERATIONS - 2}' in log
+    assert_same_state(last(tmp_path), last(vae[1]))
 
 
 def test_all_damaged_is_an_error_and_no_fresh_start(vae, tmp_path):
-    run(train_command(vae[0], tmp_path, '--cfg-options', 'train_cfg.max_iters=8'))
-    damage(tmp_path / 'iter_8.pth', 'cut')
+    run(train_command(vae[0], tmp_path))
+    damage(last_path(tmp_path), 'cut')
     log = run(train_command(vae[0], tmp_path, '--resume'), code=1)
     assert f'every checkpoint in {tmp_path} is damaged' in log
     assert 'Iter(train)' not in log
