@@ -93,12 +93,12 @@ def test_a_signal_to_the_launcher_of_two_processes(tmp_path, number):
 def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
     """One process with batches of 2, then two with batches of 1: the same global batch all along."""
     config = write_config(tmp_path / 'config.py', VAE)
-    run(train_command(config, tmp_path, '--cfg-options', 'train_cfg.max_iters=8'))
-    both = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(tmp_path), '--resume']
+    run(train_command(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_iters=8'))
+    both = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), '--resume']
     log = run([*both, '--cfg-options', 'train_dataloader.batch_size=1'])
     assert 'resumed otherwise than before (there -> here): processes=1 -> 2' in log
     assert 'train_dataloader.batch_size=2 -> 1' in log
-    assert last(tmp_path)['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
+    assert last(tmp_path / 'run')['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
 
 
 def last_path(work_dir: Path) -> Path:
