@@ -258,7 +258,7 @@ def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'aut
             reasons.append(f'{reader_type.__name__}: no frame {done}')
         except ClipError as error:
             reasons.append(error.reason)
-        except (cv2.error, MemoryError) as error:
+        except (cv2.error, MemoryError, OSError) as error:
             reasons.append(f'{type(error).__name__}: {first_line(error)}')
         except ImportError as error:
             if backend == 'decord':
@@ -275,7 +275,7 @@ def _by_first_reader(path: str, backend: str, use: Callable[[Any], Any]) -> Any:
             return use(reader_type(path))
         except ClipError as error:
             reasons.append(error.reason)
-        except (cv2.error, MemoryError) as error:
+        except (cv2.error, MemoryError, OSError) as error:
             reasons.append(f'{type(error).__name__}: {first_line(error)}')
         except ImportError as error:
             if backend == 'decord':
