@@ -64,15 +64,13 @@ class GenerationLoop(TestLoop):
     def run(self) -> dict[str, float]:
         """Make the videos and measure them."""
         runner = self.runner
-        runner.call_hook('before_test')
-        runner.call_hook('before_test_epoch')
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'generate'):
             raise TypeError(f'GenerationLoop tests generators, {type(model).__name__} cannot generate: use TestLoop')
-        if is_sharded(model.head):  # processes make different numbers of videos, and would wait for one another
-            raise ValueError(
-                'GenerationLoop needs the whole head in each process: use tools/test.py, which sees to that'
-            )
+        if is_sharded(model):  # processes make different numbers of videos, and would wait for one another
+            raise ValueError('GenerationLoop needs the whole head in each process: test by tools/test.py')
+        runner.call_hook('before_test')
+        runner.call_hook('before_test_epoch')
         model.eval()
 
         first = self.dataloader.dataset[0]

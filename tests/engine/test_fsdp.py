@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from parallel_runs import generator_config, in_processes, largest_difference, save_vae, train
 
-from pvvae_plugin.engine import build_runner
+from pvvae_plugin.engine import GenerationLoop, build_runner
 from pvvae_plugin.functional.sharded import is_sharded, local_numel
 from pvvae_plugin.visualization.generation_hook import GenerationVisualizationHook
 
@@ -41,6 +41,9 @@ def runs(cfg: Config, work_dir: Path, whole: Path) -> dict:
         head = runner.model.head
         held['shared'] = is_sharded(head)
         held['share'] = sum(map(local_numel, head.parameters())) / sum(p.numel() for p in head.parameters())
+        with pytest.raises(ValueError) as caught:
+            GenerationLoop(runner, runner.val_dataloader, []).run()
+        held['no_test'] = str(caught.value)
         draw(self, runner, *args)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -69,6 +72,7 @@ def test_two_processes_equal_one_without(finished):
     alone, ranks, _, _ = finished
     for rank in ranks:
         assert rank['held']['shared'] and 0.4 < rank['held']['share'] < 0.6
+        assert 'whole head in each process' in rank['held']['no_test']
         for key in ('weights', 'averages', 'optimizers', 'losses', 'metrics'):
             assert largest_difference(rank['straight'][key], alone[key]) < 1e-9, key
             assert largest_difference(rank['straight'][key], ranks[0]['straight'][key]) == 0, key

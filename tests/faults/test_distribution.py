@@ -51,9 +51,19 @@ def test_runs_in_float64_are_equal(kind, optimizer, tmp_path):
             assert largest_difference(losses_of(found), losses_of(alone)) < 1e-9
 
 
-# Of weights, averages and the loss, relative to it. AdamW divides a gradient that is 0 but for rounding by itself:
-# that of the discriminator's last bias, while all logits lie within the margins of the hinge. The bias differs by 3e-3
-# after 20 steps, and through it the discriminator and the loss, but hardly what is averaged, the VAE.
+def test_a_shared_run_starts_from_weights(tmp_path):
+    cfg = run_config('generator', 4, 'AdamW', tmp_path)
+    train(copy.deepcopy(cfg), str(tmp_path / 'first'))
+    cfg.load_from = str(tmp_path / 'first' / 'iter_4.pth')
+    alone = train(copy.deepcopy(cfg), str(tmp_path / 'one'))
+    found = train_in(2, with_fsdp(cfg), tmp_path / 'two')[0]
+    for key in ('weights', 'averages', 'optimizers', 'metrics'):
+        assert largest_difference(found[key], alone[key]) < 1e-9, key
+
+
+# Of weights, of averages, and of the loss relative to it. AdamW divides a gradient that is 0 but for roundings by
+# itself: that of the discriminator's last bias, while all logits lie within the margins of the hinge. The bias differs
+# by 3e-3 after 20 steps, and through it the discriminator and the loss, but hardly what is averaged, the VAE.
 BANDS = {'SGD': (2e-6, 2e-6, 5e-6), 'AdamW': (2e-2, 5e-5, 2e-2)}
 
 
