@@ -99,8 +99,8 @@ def main() -> None:
         out.open('a').close()  # what cannot be written fails now, and not after the evaluation
     cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
     runner = Runner.from_cfg(cfg)
-    prepare_workers(runner.test_dataloader)
     with missing_together(cfg.test_evaluator), naming_files():
+        prepare_workers(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
     if args.out and is_main_process():
         # JSON knows no NaN

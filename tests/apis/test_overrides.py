@@ -106,7 +106,7 @@ def test_what_something_reads_is_taken(overrides):
         ('pvvae_demo', 'model.backbone.strides.0.1', 'is the tuple'),
         ('pvvae_images', 'model.discriminator.base_width', 'is None, which has no entries'),
         ('pvvae_demo', 'train_cfg.max_iters.x', 'is 2400, which has no entries'),
-        ('pvvae_demo', 'custom_hooks.3.decy', r'TrainedWeightsEMAHook.*did you mean decay'),
+        ('pvvae_demo', 'val_evaluator.0.lpip', r'VideoReconstruction.*did you mean lpips'),
         ('pvvae_demo', 'optim_wrapper.discriminator.optimizer.lr', 'valid are constructor, generator'),
         ('dit_demo', 'model.head.dept', 'did you mean depth'),
         ('dit_demo', 'test_evaluator.0.protocl', 'did you mean protocol'),
