@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner, autocast
 from torch import nn
+from torch.nn.utils import get_total_norm
 
 from pvvae_plugin.functional.sharded import local
 from pvvae_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
@@ -56,14 +58,16 @@ class AutocastOptimWrapper(OptimWrapper):
     def step(self, **kwargs) -> None:
         """Clip gradients and update, if the gradients are finite."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
-        finite = torch.stack([torch.isfinite(local(p.grad)).all() for p in parameters] or [torch.tensor(True)])
-        # One number to the CPU. A process that holds a part of the weights sees a part of the gradients.
-        is_bad = torch.logical_not(finite.all()).int()
+        # One pass over the gradients, and one number to the CPU. A process that holds a part of the weights sees a part
+        # of the gradients.
+        gradients = [gradient for p in parameters if (gradient := local(p.grad)).numel()]
+        largest = get_total_norm(gradients, norm_type=math.inf)
+        is_bad = torch.logical_not(torch.isfinite(largest)).int()
         dist.all_reduce(is_bad, op='max')
         counts = SkippedSteps(self.message_hub, self.part)
         if is_bad.item():
-            names = [self.parameter_names.get(id(p), 'a parameter') for p in parameters]
-            counts.add([name for name, is_fine in zip(names, finite.tolist(), strict=False) if not is_fine])
+            bad = [p for p in parameters if not torch.isfinite(local(p.grad)).all()]
+            counts.add([self.parameter_names.get(id(p), 'a parameter') for p in bad])
         else:
             counts.end_row()
             super().step(**kwargs)
