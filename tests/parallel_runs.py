@@ -70,7 +70,7 @@ def optimizers(names: tuple[str, ...], kind: str, accumulate: int = 1) -> dict:
     return {'constructor': 'SubmoduleOptimWrapperConstructor', **{name: copy.deepcopy(entry) for name in names}}
 
 
-def vae_config(steps: int, optimizer: str, accumulate: int = 1, adaptive: bool = True, start_iter: int = 2) -> Config:
+def vae_config(steps: int, optimizer: str, accumulate: int = 1, start_iter: int = 2) -> Config:
     """A VAE with dropped groups and a GAN that joins in later."""
     cfg = config(
         steps,
@@ -79,7 +79,7 @@ def vae_config(steps: int, optimizer: str, accumulate: int = 1, adaptive: bool =
             'backbone': VAE,
             'loss': {'type': 'PredictiveReconLoss', 'kl_weight': 1e-3},
             'discriminator': {'type': 'PatchDiscriminator3D', 'base_width': 4, 'num_stages': 2},
-            'adversarial': {'type': 'AdversarialLoss', 'start_iter': start_iter, 'adaptive': adaptive},
+            'adversarial': {'type': 'AdversarialLoss', 'start_iter': start_iter},
         },
         optim_wrapper=optimizers(('generator', 'discriminator'), optimizer, accumulate),
         custom_hooks=[{'type': 'TrainedWeightsEMAHook', 'module': 'backbone', 'decay': 0.9}],
