@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_override_argument, end_processes, read_config, start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
-from pvvae_plugin.engine.data_workers import naming_files, prepare_workers
+from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
@@ -223,7 +223,7 @@ def write_shards(
     }
     indices = [[_clip_index(entry) for entry in batch] for shard in batches.values() for batch in shard]
     loader = DataLoader(dataset, batch_sampler=indices, num_workers=num_workers, collate_fn=pseudo_collate)
-    batches_read = iter(prepare_workers(loader))
+    batches_read = iter(limit_reading(loader))
     # Of process 0 alone: the others' shares are as large.
     progress = ProgressBar(sum(len(shards[number]) for number in pending)) if rank == 0 and pending else None
     for number, shard in batches.items():

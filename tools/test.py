@@ -25,7 +25,7 @@ from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config, missing_together
-from pvvae_plugin.engine.data_workers import kill_workers_at_exit, naming_files, prepare_workers
+from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
@@ -100,9 +100,8 @@ def main() -> None:
     cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
     runner = Runner.from_cfg(cfg)
     with missing_together(cfg.test_evaluator), naming_files():
-        prepare_workers(runner.test_dataloader)  # builds the metrics as well
+        limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
-    kill_workers_at_exit()  # they ignore the signal by which Python would end them
     if args.out and is_main_process():
         # JSON knows no NaN
         metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}

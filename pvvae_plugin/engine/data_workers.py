@@ -37,16 +37,21 @@ class ReadyWorker:
             self.own(worker_id)
 
 
-def prepare_workers(loader: DataLoader) -> DataLoader:
-    """Let a loader's workers, which have not started yet, leave signals to the main process, and not hang for ever.
+def limit_reading(loader: DataLoader) -> DataLoader:
+    """Let nobody wait for ever for a loader's workers, which have not started yet.
 
     Where the loader has no ``timeout`` of its own it is :data:`READ_TIMEOUT`.
     """
-    if not isinstance(loader.worker_init_fn, ReadyWorker):
-        loader.worker_init_fn = ReadyWorker(loader.worker_init_fn)
     if loader.num_workers and not loader.timeout:
         loader.timeout = READ_TIMEOUT
     return loader
+
+
+def prepare_workers(loader: DataLoader) -> DataLoader:
+    """The same, and let them leave signals to the main process, which must end with :func:`kill_workers_at_exit`."""
+    if not isinstance(loader.worker_init_fn, ReadyWorker):
+        loader.worker_init_fn = ReadyWorker(loader.worker_init_fn)
+    return limit_reading(loader)
 
 
 def is_of_workers(error: Exception) -> bool:

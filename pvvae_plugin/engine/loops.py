@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import LOOPS
@@ -54,7 +55,9 @@ class ClipTrainLoop(IterBasedTrainLoop):
         if isinstance(dataloader, dict):
             diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
-        super().__init__(runner, prepare_workers(dataloader), *args, **kwargs)
+        # MMEngine's loop would start to read here, before a checkpoint has said where, and before anything is checked.
+        super().__init__(runner, _Unopened(dataloader.dataset), *args, **kwargs)
+        self.dataloader = prepare_workers(dataloader)
 
     def run(self) -> nn.Module:
         try:
@@ -73,6 +76,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
             )
         elif self._iter > 0:
             self._skip_past_samples()
+        self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
         leave_worker_failures_to_the_loader()
         with StopRequest() as request:
             if self._iter > 0:
@@ -193,7 +197,16 @@ class ClipTrainLoop(IterBasedTrainLoop):
                 f'{type(loader.sampler).__name__} cannot resume in the middle: it has no advance(num_samples). '
                 "Use InfiniteClipSampler, or MMEngine's IterBasedTrainLoop, which reads all past data again"
             )
-        self.dataloader_iterator = _InfiniteDataloaderIterator(loader)
+
+
+class _Unopened:
+    """Stands for a data loader of which nothing is to be read yet."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Iterator:
+        return iter(())
 
 
 class _Interrupted(Exception):
