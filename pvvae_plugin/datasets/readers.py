@@ -12,8 +12,9 @@ import numpy as np
 
 from .errors import ClipError, first_line
 from .image_reader import ImageReader
+from .opencv_reader import OpenCVReader
 from .segments import find_segment, seconds_from_first
-from .video_index import open_capture, read_index
+from .video_index import read_index
 
 VIDEO_EXTENSIONS = (
     '.3gp',
@@ -34,9 +35,6 @@ IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 BACKENDS = ('auto', 'decord', 'opencv')
 LEAST_TOLERANCE = 1e-9  # share of a video's frames that decord may replace by copies; 0 would mean all
 FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end to end
-
-# FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
 def is_video(path: str) -> bool:
@@ -110,73 +108,6 @@ class DecordReader:
             yield from frames
             start += len(frames)
             at_once = max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // frames[0].nbytes))
-
-
-class OpenCVReader:
-    """Reads by OpenCV, from the first frame on.
-
-    Nothing is believed that the header says: frames are counted by decoding them, and never sought, because seeking
-    in files of variable frame rate returns other frames.
-
-    Args:
-        path: Video file.
-
-    Attributes:
-        fps (float): Frames a second, 0 where unknown.
-        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
-
-    Raises:
-        ClipError: If the file cannot be opened or holds no frame.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        capture = open_capture(self.path)
-        self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
-        self._milliseconds = []
-        while capture.grab():
-            self._milliseconds.append(capture.get(cv2.CAP_PROP_POS_MSEC))
-        capture.release()
-        if not self._milliseconds:
-            raise ClipError(path, 'OpenCV: no frame can be decoded')
-
-    def __len__(self) -> int:
-        return len(self._milliseconds)
-
-    @property
-    def times(self) -> np.ndarray:
-        return seconds_from_first(self.path, np.array(self._milliseconds) / 1000)
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
-
-        Raises:
-            ClipError: If one of them lies past the end, or frames differ in size.
-        """
-        wanted = set(indices)
-        frames: dict[int, np.ndarray] = {}
-        capture = open_capture(self.path)
-        for position in range(max(wanted) + 1):
-            if not capture.grab():
-                raise ClipError(self.path, f'OpenCV: no frame {max(wanted)}, the file ends after {position} frames')
-            if position in wanted:
-                ok, frame = capture.retrieve()
-                if not ok:
-                    raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
-                frames[position] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        capture.release()
-        if len({frame.shape for frame in frames.values()}) > 1:
-            raise ClipError(self.path, 'OpenCV: the frame size changes within the clip')
-        return np.stack([frames[index] for index in indices])
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        capture = open_capture(self.path)
-        for position in range(len(self)):
-            ok, frame = capture.read()
-            if not ok:
-                raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
-            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-        capture.release()
 
 
 def open_video(path: str, backend: str = 'auto') -> DecordReader | OpenCVReader | ImageReader:

@@ -169,7 +169,7 @@ def _check_video(path: str, facts: dict[str, Any]) -> Finding:
         facts.update(zip(('height', 'width'), reader.read([0]).shape[1:3], strict=True))
     except ClipError as error:
         return Finding(path, 'unreadable', error.reason)
-    times = facts['times'] = np.array(reader._milliseconds) / 1000
+    times = facts['times'] = reader.read_times()
     gaps = np.diff(times)
     if len(gaps) and gaps.max() > UNEVEN * max(gaps.min(), 1e-9):
         facts['notes'].append('uneven frame times')

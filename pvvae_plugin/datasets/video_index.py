@@ -8,8 +8,9 @@ frames than those asked for, without an error.
 from __future__ import annotations
 
 import os
-from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,11 @@ MAX_FRAME_PIXELS = 1 << 26
 MAX_REMEMBERED = 1 << 14  # files, a few hundred bytes each
 _MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # that a film may start with
 _AVI_VIDEO = [int.from_bytes(name, 'little') for name in (b'dc', b'db')]
+
+T = TypeVar('T')
+
+# FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
 class VideoIndex(NamedTuple):
@@ -39,14 +45,36 @@ class VideoIndex(NamedTuple):
     problem: str | None
 
 
+def once_for_each_file(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Let a function of a file's path work once a process for each file, as long as that does not change."""
+
+    @lru_cache(MAX_REMEMBERED)
+    def remembered(path: str, size: int, changed: int) -> T:
+        return function(path)
+
+    @wraps(function)
+    def call(path: str) -> T:
+        stat = os.stat(path)
+        return remembered(path, stat.st_size, stat.st_mtime_ns)
+
+    return call
+
+
+@once_for_each_file
 def read_index(path: str) -> VideoIndex:
-    """The index of a video; once a process for each file as long as it does not change.
+    """The index of a video; once a process for each file.
 
     Raises:
         ClipError: If FFmpeg inside OpenCV cannot open it, or its frames would be larger than ``MAX_FRAME_PIXELS``.
     """
-    stat = os.stat(path)
-    return _read_index(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)
+    capture = open_capture(path, (cv2.CAP_PROP_FORMAT, -1))  # -1: packets as they are stored
+    width, height = (int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    packets = []
+    while capture.grab():
+        packets.append((capture.get(cv2.CAP_PROP_POS_MSEC), capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME)))
+    capture.release()
+    times, is_key = np.array(packets).reshape(-1, 2).T
+    return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
 def check_frame_size(path: str, width: int, height: int) -> None:
@@ -77,18 +105,6 @@ def open_capture(path: str, options: tuple[int, ...] = ()) -> cv2.VideoCapture:
         raise ClipError(path, 'OpenCV: not a video that FFmpeg can open')
     check_frame_size(path, int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     return capture
-
-
-@lru_cache(MAX_REMEMBERED)
-def _read_index(path: str, size: int, changed: int) -> VideoIndex:
-    capture = open_capture(path, (cv2.CAP_PROP_FORMAT, -1))  # -1: packets as they are stored
-    width, height = (int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-    packets = []
-    while capture.grab():
-        packets.append((capture.get(cv2.CAP_PROP_POS_MSEC), capture.get(cv2.CAP_PROP_LRF_HAS_KEY_FRAME)))
-    capture.release()
-    times, is_key = np.array(packets).reshape(-1, 2).T
-    return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
 def _problem(times: np.ndarray, is_key: np.ndarray) -> str | None:
