@@ -60,7 +60,7 @@ def run_guarded(
         items: Its arguments.
         num_workers: How many processes.
         timeout: Seconds for one item, then the worker is killed.
-        memory: Bytes that a worker may take beyond what it starts with (POSIX only); None for no limit.
+        memory: Bytes that a worker may take beyond what it starts with (Linux only); None for no limit.
 
     Yields:
         Index of an item, and its result or :class:`Lost`, as they come.
@@ -134,12 +134,14 @@ def _work(function: Callable[[Any], Any], connection: Connection, memory: int | 
 def _limit_memory(memory: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows
+
+        with open('/proc/self/statm') as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # not Linux
         return
-    with open('/proc/self/statm') as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (now + memory, hard))
+    wanted = now + memory
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _context(function: Callable) -> Any:

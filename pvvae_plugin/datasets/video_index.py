@@ -20,6 +20,7 @@ from .errors import ClipError
 # 8192 x 8192. A header may promise thousands of megapixels, and decoders ask for the memory before they see a picture.
 MAX_FRAME_PIXELS = 1 << 26
 MAX_REMEMBERED = 1 << 14  # files, a few hundred bytes each
+MAX_BOXES, MAX_INDEX = 10_000, 1 << 26  # parts of a container, and bytes of an index, that are looked at
 _MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # that a film may start with
 _AVI_VIDEO = [int.from_bytes(name, 'little') for name in (b'dc', b'db')]
 
@@ -136,7 +137,9 @@ def _container_problem(path: str, num_packets: int) -> str | None:
 def _mp4_problem(file: BinaryIO, end: int) -> str | None:
     """Whether a film is stored in fragments, of which FFmpeg knows only the first before it has read them all."""
     position = 0
-    while position + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if position + 8 > end:
+            return None
         file.seek(position)
         head = file.read(16)
         if head[4:8] == b'moof':
@@ -146,17 +149,19 @@ def _mp4_problem(file: BinaryIO, end: int) -> str | None:
         if size < 8:  # 0: up to the end
             return None
         position += size
-    return None
+    return 'it is cut into too many pieces'
 
 
 def _avi_problem(file: BinaryIO, end: int, num_packets: int) -> str | None:
     """What is wrong with the index at an AVI's end, by which FFmpeg seeks; ``num_packets`` were found without it."""
     head = file.read(12)
     end = min(end, 8 + int.from_bytes(head[4:8], 'little'))
-    while file.tell() + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if file.tell() + 8 > end:
+            break
         name, size = file.read(4), int.from_bytes(file.read(4), 'little')
         if name == b'idx1':
-            return _check_avi_entries(file.read(size), num_packets)
+            return _check_avi_entries(file.read(min(size, MAX_INDEX)), num_packets)
         file.seek(size + size % 2, os.SEEK_CUR)
     return 'it has no index'
 
