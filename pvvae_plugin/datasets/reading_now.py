@@ -6,12 +6,12 @@ overwrites it at the start and at the end of each clip.
 
 from __future__ import annotations
 
-import atexit
 import multiprocessing
 import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -74,21 +74,25 @@ def _write(content: bytes) -> None:
 def _open() -> int:
     """The file of this worker, or -1 where none can be made: a run does not end for want of it."""
     folder = _folder(multiprocessing.parent_process().pid)
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != _user():  # another user's, where several share a temporary folder
-            return -1
-        note = folder / str(os.getpid())
-        file = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    except OSError:
-        return -1
-    Finalize(None, _remove, args=(note, file), exitpriority=0)
-    return file
+    for _ in range(3):  # a worker that ends may remove the folder in between
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_uid != _user():  # another user's, where several share a temporary folder
+                return -1
+            note = folder / str(os.getpid())
+            file = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        except OSError:
+            continue
+        Finalize(None, _remove, args=(note, file), exitpriority=0)
+        return file
+    return -1
 
 
 def _remove(note: Path, file: int) -> None:
     os.close(file)
     note.unlink(missing_ok=True)
+    with suppress(OSError):  # others are still there, or the main process was faster
+        note.parent.rmdir()
 
 
 def _folder(pid: int) -> Path:
@@ -99,7 +103,10 @@ def _user() -> int:
     return os.getuid() if hasattr(os, 'getuid') else 0
 
 
-@atexit.register
 def _forget() -> None:
-    """Remove the notes of this process's workers. Workers do not come here."""
+    """Remove the notes of this process's workers."""
     shutil.rmtree(_folder(os.getpid()), ignore_errors=True)
+
+
+# Not atexit: that would come before multiprocessing ends the workers, one of which may just begin to read.
+Finalize(None, _forget, exitpriority=-100)
