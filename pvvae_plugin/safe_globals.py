@@ -1,4 +1,4 @@
-"""Files of ``torch.save``, read without running what is in them."""
+"""Files of ``torch.save`` and ``numpy.save``, read without running what is in them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,33 @@ def load_safely(path: str | Path) -> Any:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except Exception as error:  # there is no telling what bytes from a stranger make of a parser
         raise ValueError(f'{path} cannot be loaded safely: {_why(error)}') from error
+
+
+def load_array_safely(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
+    """The array of a ``.npy`` file.
+
+    Args:
+        path: The file.
+        mmap_mode: See ``numpy.load``.
+
+    Raises:
+        ValueError: If it is damaged, is no such file, or holds objects, which run code when they are loaded.
+    """
+    try:
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f'{path} is no array that can be loaded safely: {why_no_array(error)}') from error
+    if not isinstance(array, np.ndarray):  # an .npz by another name
+        raise ValueError(f'{path} is not one array but an archive of several: save the frames alone, by numpy.save')
+    return array
+
+
+def why_no_array(error: Exception) -> str:
+    """In our words: NumPy's, too, advise to load the file without safety."""
+    text = str(error)
+    if 'pickle' in text:
+        return 'it is damaged, no file of numpy.save, or holds objects, which could run code'
+    return f'it is damaged, or no file of numpy.save ({text[:200] or type(error).__name__})'
 
 
 def _why(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.safe_globals import load_array_safely
 from pvvae_plugin.visualization import write_video
 from pvvae_plugin.visualization.video_files import TEMPORARY
 
@@ -101,6 +102,7 @@ class SampleFolder:
 
         Raises:
             RuntimeError: If videos of other processes are not here.
+            ValueError: If one of the clips is damaged.
         """
         missing = [entry['file'] for i, entry in enumerate(self.entries) if not self.is_done(i)]
         if missing:
@@ -108,7 +110,7 @@ class SampleFolder:
                 f'{len(missing)} videos are not in {self.root}, e.g. {missing[0]}: all processes must see one folder '
                 'under this name'
             )
-        return {index: np.load(self._exact(index)) for index in sorted(self.shown)}
+        return {index: load_array_safely(self._exact(index)) for index in sorted(self.shown)}
 
     def finish(self) -> None:
         """Say that everything is here, with the digest of every video."""

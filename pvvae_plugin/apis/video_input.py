@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
+from pvvae_plugin.safe_globals import load_array_safely
 
 Source = str | Path | np.ndarray | Tensor
 
@@ -60,12 +61,9 @@ def read_video(
 
 def _load_array(path: str) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise ClipError(path, f'not an array that can be loaded safely: {error}') from error
-    if not isinstance(array, np.ndarray):  # an .npz by another name
-        raise ClipError(path, 'not one array but an archive of several: save the frames alone, by numpy.save')
-    return array
+        return load_array_safely(path)
+    except ValueError as error:
+        raise ClipError(path, str(error).removeprefix(f'{path} ')) from error
 
 
 def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:

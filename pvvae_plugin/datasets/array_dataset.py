@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pvvae_plugin.registry import DATASETS
+from pvvae_plugin.safe_globals import load_array_safely
 
 from .clip_dataset import ClipDataset
 
@@ -30,11 +31,8 @@ class VideoArrayDataset(ClipDataset):
         path = os.fspath(data_root)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'no array of videos {path!r} (seen from {os.getcwd()})')
-        try:
-            array = np.load(path, mmap_mode='r', allow_pickle=False)
-            shape, dtype = array.shape, array.dtype
-        except (ValueError, EOFError, OSError, AttributeError) as error:
-            raise ValueError(f'{path} is not a whole .npy file of numbers: {error}') from error
+        array = load_array_safely(path, mmap_mode='r')
+        shape, dtype = array.shape, array.dtype
         if dtype != np.uint8 or len(shape) != 5 or shape[4] != 3 or not min(shape):
             raise ValueError(
                 f'{path} holds {dtype} {shape}; videos must be uint8 RGB (N, T, H, W, 3): scale values to 0..255, '

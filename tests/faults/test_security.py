@@ -20,6 +20,7 @@ from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent
 from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.extractors import C3D, I3D, FeatureExtractor, I3DTorchScript, VideoMAE
 from pvvae_plugin.evaluation.extractors.c3d import _load_mean
+from pvvae_plugin.evaluation.extractors.videomae import _normalisation
 from pvvae_plugin.evaluation.motion_classifier import load_classifier
 from pvvae_plugin.evaluation.reference import Reference
 from pvvae_plugin.evaluation.video_features import VideoFeatures
@@ -30,7 +31,7 @@ from pvvae_plugin.models.losses.lpips import _load_backbone
 from pvvae_plugin.registry import DATASETS, MODELS
 
 # What torch says, and what we must not: it tells the reader to load the file without safety.
-BAD_ADVICE = ('weights_only', 'add_safe_globals', 'allow_pickle=True')
+BAD_ADVICE = ('weights_only', 'add_safe_globals', 'allow_pickle', 'pickle.load', 'unsafely')
 
 
 @pytest.fixture(scope='module')
@@ -82,6 +83,7 @@ def videomae_folder(file: Path, name: str) -> Path:
     folder = file.parent / 'mae'
     folder.mkdir()
     (folder / 'config.json').write_text(json.dumps({'model_type': 'videomae', 'hidden_size': 12}))
+    (folder / 'model.safetensors').touch()
     shutil.copy(file, folder / name)
     return folder
 
@@ -194,6 +196,10 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
             {'type': 'DiffusersVAE', 'pretrained': diffusers_folder(r, f, 'diffusion_pytorch_model.safetensors')}
         ),
     ),
+    'DiffusersVAE config.json': (
+        ANY,
+        lambda r, f: MODELS.build({'type': 'DiffusersVAE', 'pretrained': diffusers_folder(r, f, 'config.json')}),
+    ),
     'LatentDataset, shard': (ANY, lambda r, f: LatentDataset(copy_latents(r, f, 'shard-*.safetensors'))),
     'LatentDataset, manifest': (ANY, lambda r, f: LatentDataset(copy_latents(r, f, latent_shards.MANIFEST))),
     'I3D': (CHECKPOINTS, lambda r, f: I3D(f)),
@@ -203,6 +209,8 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
     'C3D, mean': (ARRAYS, lambda r, f: _load_mean(f)),
     'VideoMAE .bin': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'pytorch_model.bin'))),
     'VideoMAE .safetensors': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'model.safetensors'))),
+    'VideoMAE config.json': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'config.json'))),
+    'VideoMAE preprocessor_config.json': (ANY, lambda r, f: _normalisation(f)),
     'LPIPS': (CHECKPOINTS, lambda r, f: _load_backbone(torch.nn.Linear(1, 1), f)),
     'weights of the proxies': (CHECKPOINTS, lambda r, f: load_tensors(f)),
     'weights in .safetensors': (ANY, lambda r, f: load_tensors(renamed(f, 'a.safetensors'))),
@@ -215,6 +223,15 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
     'a video .mp4': (ANY, lambda r, f: read_video(renamed(f, 'a.mp4'))),
     'an image': (ANY, lambda r, f: read_video(renamed(f, 'a.png'))),
     'samples.json of a folder to write to': (ANY, lambda r, f: samples(f).check()),
+    'clips to draw of a folder to write to': (
+        ARRAYS,
+        lambda r, f: (
+            (f.parent / 'samples' / '.shown').mkdir(parents=True),
+            shutil.copy(f, f.parent / 'samples' / '.shown' / '0.npy'),
+            (f.parent / 'samples' / '00000.webm').touch(),
+            SampleFolder(f.parent / 'samples', {}, {}, [{'index': 0, 'label': None, 'class': None}], [0]).shown_clips(),
+        ),
+    ),
     'samples.json of a folder to judge': (ANY, lambda r, f: with_list(f, 'samples.json', ann_file='')),
     'ann_file .txt': (ANY, lambda r, f: with_list(f, 'a.txt', ann_file='')),
     'ann_file .csv': (ANY, lambda r, f: with_list(f, 'a.csv', ann_file='')),

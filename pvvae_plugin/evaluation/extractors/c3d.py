@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pvvae_plugin.evaluation.weights import check_shapes, find_weights, identify_weights
 from pvvae_plugin.functional.clip_resize import resize_frames
 from pvvae_plugin.registry import EXTRACTORS
+from pvvae_plugin.safe_globals import why_no_array
 
 from .base import FeatureExtractor
 
@@ -147,7 +148,7 @@ def _load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} cannot be read as arrays by name ({error}): it is damaged, or no .npz') from error
+        raise ValueError(f'{path} cannot be read as arrays by name, an .npz: {why_no_array(error)}') from error
 
 
 def _load_mean(path: Path) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pvvae_plugin.evaluation.weights import find_weights, identify_weights
+from pvvae_plugin.files import read_json
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
@@ -103,5 +103,5 @@ def _load(folder: Path) -> torch.nn.Module:
 
 def _normalisation(path: Path) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of RGB in [0, 1]."""
-    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = read_json(path, 'what transformers saves with a VideoMAE') if path.is_file() else {}
     return config.get('image_mean', list(MEAN)), config.get('image_std', list(STD))
