@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from mmengine.logging import print_log
 
 try:
     import fcntl
@@ -15,6 +22,9 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = '.lock'
+FULL = tuple(number for name in ('ENOSPC', 'EDQUOT', 'EFBIG') if (number := getattr(errno, name, None)) is not None)
+SECONDS_BETWEEN_WARNINGS = 60
+_warned: dict[str, float] = {}
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -44,6 +54,28 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def without_space(what: str) -> Iterator[None]:
+    """Around the writing of what can be done without: a full disk is reported, now and then, and raises nothing.
+
+    Args:
+        what: What is written, for the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        now = time.monotonic()
+        if now - _warned.get(what, -SECONDS_BETWEEN_WARNINGS) >= SECONDS_BETWEEN_WARNINGS:
+            _warned[what] = now
+            print_log(
+                f'no {what} written ({error.strerror}): the run goes on without, make room',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 def lock_folder(folder: str | Path) -> IO[str] | None:

@@ -20,7 +20,7 @@ custom_hooks = [
 
 visualizer = dict(
     type='Visualizer',
-    vis_backends=[dict(type='LocalVisBackend'), dict(type='VideoTensorboardVisBackend')],
+    vis_backends=[dict(type='CurvesVisBackend'), dict(type='VideoTensorboardVisBackend')],
 )
 log_processor = dict(by_epoch=False, window_size=50)
 log_level = 'INFO'

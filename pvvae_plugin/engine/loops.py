@@ -33,7 +33,7 @@ from .stop_request import EXIT_CODE, FAILED, STOP, StopRequest
 
 # In the message hub, and so in checkpoints.
 SAMPLES_SEEN = 'samples_seen'  # by all processes together
-VALIDATED = 'validated_iter'
+VALIDATED = 'last_validation'  # not val...: MMEngine would log it with the metrics
 
 
 @LOOPS.register_module()
@@ -182,7 +182,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
         if self._iter == 0:
             return 'Nothing was saved: no step has been made.'
         hook.save(runner, self._iter, final=True)
-        return f'The state after {self._iter} iterations is in {hook.last_ckpt}.'
+        lost = ', but for gradients accumulated since the last update,' if self._is_accumulating() else ''
+        return f'The state after {self._iter} iterations{lost} is in {hook.last_ckpt}.'
 
     def _skip_past_samples(self) -> None:
         loader = self.dataloader

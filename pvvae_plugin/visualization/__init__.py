@@ -1,5 +1,6 @@
 """Clips as pictures and files, and the hook and backend that show them during a run."""
 
+from .full_disk import CurvesVisBackend
 from .generation_hook import GenerationVisualizationHook
 from .prediction_hook import PredictionVisualizationHook
 from .sample_sheets import GRID_PANELS, SHEETS, choose_shown, write_sheets
@@ -10,6 +11,7 @@ from .video_files import encode_gif, write_gif, write_video
 __all__ = [
     'GRID_PANELS',
     'SHEETS',
+    'CurvesVisBackend',
     'GenerationVisualizationHook',
     'PredictionVisualizationHook',
     'VideoTensorboardVisBackend',

@@ -15,6 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
 
+from pvvae_plugin.files import without_space
 from pvvae_plugin.functional.sharded import is_sharded
 from pvvae_plugin.registry import HOOKS
 
@@ -124,10 +125,11 @@ class GenerationVisualizationHook(Hook):
         panels = draw_panels(clips, captions, columns=math.ceil(math.sqrt(len(clips))))
         root = Path(self.out_dir or runner.work_dir) / 'vis'
         path = root / folder / 'samples.png'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(strip).save(path)
-        write_gif(path.with_suffix('.gif'), panels, FPS)
-        shutil.copyfile(path, root / 'latest.png')
+        with without_space('pictures'):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(strip).save(path)
+            write_gif(path.with_suffix('.gif'), panels, FPS)
+            shutil.copyfile(path, root / 'latest.png')
         add_to_tensorboard(runner.visualizer, 'samples', strip, panels, step, FPS)
 
 

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from pvvae_plugin.files import without_space
 from pvvae_plugin.registry import HOOKS
 from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import groups_to_frames
@@ -84,11 +85,12 @@ class PredictionVisualizationHook(Hook):
             panels = draw_panels(clips, captions, num_observed)
             name = f'clip_{self._num_drawn:02d}'
             path = root / folder / f'{name}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(strip).save(path)
-            write_gif(path.with_suffix('.gif'), panels, self.fps)
-            if self._num_drawn == 0:
-                shutil.copyfile(path, root / 'latest.png')
+            with without_space('pictures'):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(strip).save(path)
+                write_gif(path.with_suffix('.gif'), panels, self.fps)
+                if self._num_drawn == 0:
+                    shutil.copyfile(path, root / 'latest.png')
             add_to_tensorboard(runner.visualizer, name, strip, panels, step, self.fps)
             self._num_drawn += 1
 

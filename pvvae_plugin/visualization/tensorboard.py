@@ -10,15 +10,17 @@ from mmengine.visualization.vis_backend import force_init_env
 
 from pvvae_plugin.registry import VISBACKENDS
 
+from .full_disk import goes_on_without_space
 from .video_files import encode_gif
 
 
 @VISBACKENDS.register_module()
+@goes_on_without_space
 class VideoTensorboardVisBackend(TensorboardVisBackend):
     """mmengine's TensorBoard backend with :meth:`add_video`.
 
     Torch's own ``add_video`` writes nothing unless moviepy is installed. TensorBoard shows an image summary as the
-    browser would, so a GIF inside one plays.
+    browser would, so a GIF inside one plays. A full disk does not stop it.
 
     Args:
         save_dir: Directory of the event files.

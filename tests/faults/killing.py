@@ -73,7 +73,7 @@ class SlowHook(Hook):
 
 @HOOKS.register_module()
 class FullDiskHook(Hook):
-    """Lets no file grow beyond 4 KiB while the iteration is in ``[begin, end)``: the kernel refuses, as if full."""
+    """Lets no file grow beyond 512 bytes while the iteration is in ``[begin, end)``: the kernel refuses, as if full."""
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin, self.end = begin, end
@@ -81,7 +81,7 @@ class FullDiskHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.begin:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, self.limits[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (512, self.limits[1]))
         if runner.iter == self.end:
             resource.setrlimit(resource.RLIMIT_FSIZE, self.limits)
 

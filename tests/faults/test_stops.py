@@ -135,12 +135,16 @@ def test_all_damaged_is_an_error_and_no_fresh_start(vae, tmp_path):
 
 
 def test_a_full_disk_costs_nothing_but_the_checkpoints(vae, tmp_path):
-    config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=3, end=9)")
+    # Between two validations: workers that start meanwhile would inherit the limit, and share memory by files.
+    config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=5, end=7)")
     log = run(train_command(config, tmp_path / 'run'))
-    assert 'the checkpoint of iteration 4 could not be written (File too large)' in log
+    assert 'the checkpoint of iteration 6 could not be written (File too large)' in log
     assert 'the last whole one is' in log
-    assert 'iter_2.pth. Training goes on' in log
+    assert 'iter_4.pth. Training goes on' in log
+    assert 'no logs of CurvesVisBackend written (File too large): the run goes on without' in log
     assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+    curves = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text()
+    assert '"step": 12' in curves  # after the disk was full they go on
 
 
 def test_two_runs_in_one_work_dir(vae, tmp_path):
@@ -160,10 +164,13 @@ def test_two_runs_in_one_work_dir(vae, tmp_path):
 
 
 @pytest.mark.parametrize('deadly', [False, True], ids=['stuck', 'dead'])
-def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(vae, tmp_path, deadly):
+def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(tmp_path, deadly):
     dataset = {'type': 'StuckDataset', 'at': 7, 'deadly': deadly}
-    more = f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n'
-    config = write_config(tmp_path / 'config.py', VAE, more=more)
+    # A failure cannot wait for an update, and would lose what was accumulated.
+    each = 'for wrapper in ("generator", "discriminator"):\n    optim_wrapper[wrapper].update(accumulative_counts=1)\n'
+    stuck = f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n'
+    config = write_config(tmp_path / 'config.py', VAE, more=each + stuck)
+    whole = write_config(tmp_path / 'whole.py', VAE, more=each)
     start = time.monotonic()
     log = run(train_command(config, tmp_path / 'run'), code=1)
     assert time.monotonic() - start < 120
@@ -172,8 +179,9 @@ def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(vae, tmp_p
     reading = 'has been reading' if not deadly else 'which is dead, began to read'
     assert any(reading in line and '7' in line.split(reading)[1][:60] for line in log.splitlines()), log[-2000:]
     assert 'The state after ' in log
-    run(train_command(vae[0], tmp_path / 'run', '--resume'))  # the same clips, which can be read now
-    assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+    run(train_command(whole, tmp_path / 'run', '--resume'))  # the same clips, which can be read now
+    run(train_command(whole, tmp_path / 'whole'))
+    assert_same_state(last(tmp_path / 'run'), last(tmp_path / 'whole'))
 
 
 def test_a_finished_run_says_so(vae, tmp_path):

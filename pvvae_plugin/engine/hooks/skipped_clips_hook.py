@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pvvae_plugin.datasets import NoReadableClipError
-from pvvae_plugin.files import write_atomically
+from pvvae_plugin.files import without_space, write_atomically
 from pvvae_plugin.registry import HOOKS
 
 KEY = 'skipped_clips'  # of the message hub, and so of checkpoints
@@ -107,7 +107,8 @@ class SkippedClipsHook(Hook):
     def _write(self, runner: Runner) -> None:
         if is_main_process():
             content = json.dumps(self._total(runner), indent=2) + '\n'
-            write_atomically(Path(runner.work_dir) / REPORT, content.encode(errors='surrogateescape'))
+            with without_space(REPORT):
+                write_atomically(Path(runner.work_dir) / REPORT, content.encode(errors='surrogateescape'))
 
 
 def _nothing() -> dict:
