@@ -25,6 +25,7 @@ LOCK = '.lock'
 FULL = tuple(number for name in ('ENOSPC', 'EDQUOT', 'EFBIG') if (number := getattr(errno, name, None)) is not None)
 SECONDS_BETWEEN_WARNINGS = 60
 _warned: dict[str, float] = {}
+_locks: dict[Path, IO[str]] = {}
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -81,7 +82,8 @@ def without_space(what: str) -> Iterator[None]:
 def lock_folder(folder: str | Path) -> IO[str] | None:
     """Keep other processes from writing to a folder for as long as the returned file is open, or this process lives.
 
-    The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it.
+    The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it. Asked
+    again, a process gets the file that it holds.
 
     Returns:
         The open lock file; None where the system, or the file system, has no such locks.
@@ -91,7 +93,9 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
     """
     if fcntl is None:
         return None
-    path = Path(folder) / LOCK
+    path = Path(folder).resolve() / LOCK
+    if (held := _locks.get(path)) is not None and not held.closed:
+        return held  # to open the file again, and close it, would end the lock
     file = path.open('a+', encoding='utf-8')
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,6 +110,7 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
     file.flush()
+    _locks[path] = file
     return file
 
 

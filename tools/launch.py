@@ -5,8 +5,9 @@ python tools/launch.py GPUS SCRIPT [ARGUMENTS ...]
 Used by dist_train.sh and dist_test.sh. Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. On one node
 a free port is found, so that runs do not get in each other's way; PORT names another.
 
-SIGTERM and SIGUSR1 are handed to the processes, which save their state and leave. The exit code is theirs where all
-that failed agree (75 after such a stop), and else 1. torchrun itself would give them 30 seconds, and exit with 1.
+SIGTERM, SIGUSR1 and Ctrl-C are handed to the processes, which save their state and leave. The exit code is theirs
+where all that failed agree (75 after such a stop, 130 after Ctrl-C), and else 1. torchrun itself would give them 30
+seconds, and exit with 1.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import get_args_parser
-from torch.distributed.run import main as torchrun
-
+INTERRUPTED = 130
 PREEMPTED = 75  # pvvae_plugin.engine.stop_request.EXIT_CODE, without the time that its import takes
 
 
@@ -32,8 +30,15 @@ def children() -> list[int]:
     return [int(number) for task in tasks for number in task.read_text().split()]
 
 
+received: list[int] = []
+
+
 def hand_on(number: int, frame: FrameType | None) -> None:
     """Ask the processes to leave, by a signal that torchrun does not handle."""
+    received.append(number)
+    if not children():
+        sys.exit(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
+    print(f'{signal.Signals(number).name}: the processes are asked to save their state and leave', file=sys.stderr)
     for child in children():
         os.kill(child, signal.SIGUSR1)
 
@@ -79,17 +84,30 @@ def main() -> int:
     except ValueError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    for name in ('SIGTERM', 'SIGUSR1'):
+    for name in ('SIGTERM', 'SIGUSR1', 'SIGINT'):
         signal.signal(getattr(signal, name), hand_on)
-    if '--signals-to-handle' in get_args_parser().format_help():  # older ones take SIGTERM themselves
-        options.append('--signals-to-handle=SIGINT,SIGHUP,SIGQUIT')
+    # Seconds, in which a signal must not be lost.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser
+    from torch.distributed.run import main as torchrun
+
+    if '--signals-to-handle' in get_args_parser().format_help():  # older ones take these signals themselves
+        # Under nohup the end of a terminal is ignored.
+        hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else ['SIGHUP']
+        options.append(f'--signals-to-handle={",".join([*hangup, "SIGQUIT"])}')
     try:
         torchrun([*options, f'--nproc-per-node={processes}', script, *arguments])
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
-        if PREEMPTED in codes and codes <= {PREEMPTED, -signal.SIGTERM}:
-            return PREEMPTED
+        if codes & {PREEMPTED, -signal.SIGUSR1} and codes <= {PREEMPTED, -signal.SIGTERM, -signal.SIGUSR1}:
+            return INTERRUPTED if signal.SIGINT in received else PREEMPTED
         print(error, file=sys.stderr)
+        rank, first = error.get_first_failure()
+        how = f'exit code {first.exitcode}' if first.exitcode > 0 else signal.Signals(-first.exitcode).name
+        print(
+            f'process {rank} ended first, by {how}: its message is above. --resume goes on from the last checkpoint',
+            file=sys.stderr,
+        )
         return max(1, codes.pop() if len(codes) == 1 else 1)
     return 0
 

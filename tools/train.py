@@ -7,12 +7,19 @@ bash tools/dist_train.sh configs/pvvae_ucf101.py 8
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import signal
+import sys
+from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from pvvae_plugin.apis import add_launch_arguments, load_config
 from pvvae_plugin.engine import build_runner
+from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
+from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, resolve_checkpoint
 
 
@@ -36,6 +43,7 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     """The config with the command line applied."""
     cfg = load_config(args)
+    take_work_dir(cfg.work_dir)  # before a checkpoint is chosen that its owner may be about to delete
     cfg.setdefault('randomness', {'seed': 0})
     if args.seed is not None:
         cfg.randomness.seed = args.seed
@@ -53,12 +61,21 @@ def configure(args: argparse.Namespace) -> Config:
     elif args.resume == 'auto':
         # A first launch with --resume, as a requeued job's may be, must still start from its earlier stage.
         last = last_checkpoint(cfg.work_dir)
+        if last is None:
+            print_log(f'--resume: no checkpoint in {cfg.work_dir}, the run starts anew', logger='current')
         cfg.resume, cfg.load_from = last is not None, last or cfg.get('load_from')
     else:
         cfg.resume, cfg.load_from = True, args.resume
+    if not cfg.resume and (earlier := sorted(Path(cfg.work_dir).glob('iter_*.pth'))):
+        print_log(
+            f'{cfg.work_dir} holds checkpoints of an earlier run, e.g. {earlier[-1].name}; this one starts anew and '
+            'mixes its own with them: --resume goes on instead, another --work-dir keeps them apart',
+            logger='current',
+            level=logging.WARNING,
+        )
     check_schedule(cfg)
     if cfg.get('load_from'):
-        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from')
+        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from' if args.resume is None else None)
         check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
     return cfg
 
@@ -105,6 +122,10 @@ def enable_amp(cfg: Config) -> None:
 
 
 def main() -> None:
+    # From here to the first step there is nothing to save, but it is worth starting again.
+    for name in ('SIGTERM', 'SIGUSR1'):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_CODE))
     build_runner(configure(parse_args())).train()
 
 

@@ -25,7 +25,7 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
 from pvvae_plugin.apis import read_config
-from pvvae_plugin.datasets import ClipDataset, VideoDataset
+from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.list_writing import list_problem, write_annotations
 from pvvae_plugin.datasets.verification import KINDS, Finding, count_steps, verify
 from pvvae_plugin.files import write_atomically
@@ -63,9 +63,9 @@ def build_datasets(args: argparse.Namespace) -> list[ClipDataset]:
     if os.path.isdir(args.data):
         datasets = [VideoDataset(args.data, clip_len=args.clip_len)]
     else:
-        cfg = read_config(args.data)
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
+        if os.sep in args.data and not args.data.endswith(('.py', '.json', '.yaml', '.yml')):
+            raise FileNotFoundError(f'{args.data} is neither a folder nor a config (seen from {os.getcwd()})')
+        cfg = read_config(args.data, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
         loaders = {split: cfg.get(f'{split}_dataloader') for split in args.split or SPLITS}
         if missing := [split for split in args.split or () if not loaders[split]]:
@@ -75,6 +75,9 @@ def build_datasets(args: argparse.Namespace) -> list[ClipDataset]:
         datasets = [part for config in unique for part in _parts(DATASETS.build(config))]
     if not datasets:
         raise ValueError(f'{args.data} has no data set of clips')
+    datasets = [dataset for dataset in datasets if not isinstance(dataset, SyntheticVideoDataset)]
+    if not datasets:
+        raise ValueError(f'{args.data} has no files to check: its clips are drawn')
     if args.write_list:
         if len(datasets) > 1 or not isinstance(datasets[0], VideoDataset):
             raise ValueError('--write-list needs one VideoDataset: choose it by --split train, val or test')

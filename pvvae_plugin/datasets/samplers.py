@@ -105,18 +105,22 @@ class MultiResolutionBatchSampler(Sampler):
         self._bounds = self._weights.cumsum()[:-1]
         self.start = 0
 
-    def advance(self, num_batches: int, num_samples: int | None = None) -> None:
+    def advance(self, num_batches: int, num_samples: int | None = None) -> int:
         """Let iteration begin after the first ``num_batches`` batches, without drawing their clips.
 
         Args:
             num_batches: Of each process.
             num_samples: Of all processes together; None for what so many batches hold with the present settings.
+
+        Returns:
+            The number of samples.
         """
         self.start = num_batches
         if num_samples is None:
             sizes = (self._resolution(step)['batch_size'] for step in range(num_batches))
             num_samples = sum(sizes) * self.sampler.world_size
         self.sampler.advance(num_samples)
+        return num_samples
 
     def __iter__(self) -> Iterator[list[ClipIndex]]:
         indices = iter(self.sampler)

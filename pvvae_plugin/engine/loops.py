@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import nn
@@ -29,7 +29,7 @@ from .data_workers import (
 from .hooks.checkpoint_hook import AtomicCheckpointHook
 from .hooks.ema_hook import TrainedWeightsEMAHook
 from .optim import optim_wrappers
-from .stop_request import EXIT_CODE, FAILED, STOP, StopRequest
+from .stop_request import FAILED, STOP, StopRequest
 
 # In the message hub, and so in checkpoints.
 SAMPLES_SEEN = 'samples_seen'  # by all processes together
@@ -46,7 +46,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
       batch sampler with ``advance(num_batches, num_samples)``.
     - Before each step every global generator is seeded by the run's seed, the iteration and the process: what a module
       draws in a step does not depend on what was drawn before.
-    - SIGTERM and SIGUSR1 let the step end, save the state and leave with exit code 75.
+    - SIGTERM, SIGUSR1 and Ctrl-C let the step end, save the state and leave, with exit code 75 (130 for Ctrl-C).
     - A data worker that dies, or takes longer than the data loader's ``timeout``, ends the run with the state saved
       and the file named.
     """
@@ -67,6 +67,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
 
     def _run(self) -> nn.Module:
         runner = self.runner
+        self._check_alike()
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         if self._iter >= self._max_iters:
@@ -79,6 +80,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
         self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
         leave_worker_failures_to_the_loader()
         with StopRequest() as request:
+            if (hook := self._checkpoint_hook()) is not None:
+                hook.is_stop_asked = lambda: request.asked
             if self._iter > 0:
                 self._validate_where_due(request)
             while self._iter < self._max_iters and not self.stop_training:
@@ -87,13 +90,27 @@ class ClipTrainLoop(IterBasedTrainLoop):
         runner.call_hook('after_train')
         return runner.model
 
+    def _check_alike(self) -> None:
+        """Processes that go on from different states would wait for one another for ever, or train on.
+
+        Raises:
+            ValueError: If they do.
+        """
+        seen = self.runner.message_hub.runtime_info.get(SAMPLES_SEEN)
+        states = all_gather_object((self._iter, seen, self.runner._load_from if self._iter else None))
+        if len(set(states)) > 1:
+            described = ', '.join(f'process {rank}: iteration {s[0]} ({s[2]})' for rank, s in enumerate(states))
+            raise ValueError(
+                f'processes start from different states: {described}. The work directory must be one folder on all nodes'
+            )
+
     def _train_and_validate(self, request: StopRequest) -> None:
         runner, hub = self.runner, self.runner.message_hub
         batch, failure = self._next_batch()
         # Between two updates there is nothing that a checkpoint could hold: a stop waits there, a failure cannot.
         agreed = request.agree(failed=failure is not None)
         if agreed == FAILED or (agreed == STOP and not self._is_accumulating()):
-            self._leave(agreed, failure)
+            self._leave(request, agreed, failure)
         runner.model.train()
         seed_step(runner.seed, self._iter, get_rank())
         # Before the step, whose checkpoint is to know it.
@@ -137,12 +154,13 @@ class ClipTrainLoop(IterBasedTrainLoop):
             val_loop.run()
         except _Interrupted as interruption:
             self._end_validation()
-            self._leave(interruption.agreed, None)
-        except RuntimeError as error:
-            if not is_of_workers(error):
+            self._leave(request, interruption.agreed, None)
+        except Exception as error:
+            # Other processes may be anywhere: only where a worker failed do they ask before the next batch.
+            if get_world_size() > 1 and not is_of_workers(error):
                 raise
             self._end_validation()
-            self._leave(request.agree(failed=True), error)
+            self._leave(request, request.agree(failed=True), error)
         finally:
             val_loop.run_iter = run_iter
 
@@ -156,7 +174,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
         counts = [wrapper._accumulative_counts for wrapper in optim_wrappers(self.runner).values()]
         return self._iter < self._max_iters and any(self._iter % count for count in counts)
 
-    def _leave(self, agreed: int, failure: Exception | None) -> None:
+    def _leave(self, request: StopRequest, agreed: int, failure: Exception | None) -> None:
         """Save the state and end the run, in all processes."""
         runner = self.runner
         saved = self._save()
@@ -164,40 +182,50 @@ class ClipTrainLoop(IterBasedTrainLoop):
         kill_workers()
         runner.visualizer.close()
         if agreed != FAILED:
-            runner.logger.warning(f'{saved} The same command with --resume goes on. Exit code {EXIT_CODE}')
-            raise SystemExit(EXIT_CODE)
+            why = '' if request.asked else 'Another process was asked to stop. '
+            runner.logger.warning(f'{why}{saved} The same command with --resume goes on. Exit code {request.exit_code}')
+            raise SystemExit(request.exit_code)
         if failure is None:
             raise DataWorkerError(f'another process has no data to go on with, its message says why. {saved}')
         if not is_of_workers(failure):
-            runner.logger.error(f'no batch for iteration {self._iter}. {saved}')
+            runner.logger.error(f'after iteration {self._iter}: {type(failure).__name__}. {saved}')
             raise failure
         raise DataWorkerError(message) from failure
+
+    def _checkpoint_hook(self) -> AtomicCheckpointHook | None:
+        return next((hook for hook in self.runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
 
     def _save(self) -> str:
         """Write a checkpoint, and say where it is."""
         runner = self.runner
-        hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
+        hook = self._checkpoint_hook()
         if hook is None:
             return 'Nothing was saved: default_hooks.checkpoint is no AtomicCheckpointHook.'
         if self._iter == 0:
             return 'Nothing was saved: no step has been made.'
-        hook.save(runner, self._iter, final=True)
+        try:
+            hook.save(runner, self._iter, final=True, keep_older=self._is_accumulating())
+        except OSError as error:
+            return f'Nothing newer was saved: {error}.'
         lost = ', but for gradients accumulated since the last update,' if self._is_accumulating() else ''
         return f'The state after {self._iter} iterations{lost} is in {hook.last_ckpt}.'
 
     def _skip_past_samples(self) -> None:
         loader = self.dataloader
         # Checkpoints of earlier releases do not know how many samples they have seen.
-        seen = self.runner.message_hub.runtime_info.get(SAMPLES_SEEN)
+        hub = self.runner.message_hub
+        seen = hub.runtime_info.get(SAMPLES_SEEN)
         if hasattr(loader.batch_sampler, 'advance'):
-            loader.batch_sampler.advance(self._iter, seen)
+            seen = loader.batch_sampler.advance(self._iter, seen)
         elif hasattr(loader.sampler, 'advance'):
-            loader.sampler.advance(self._iter * loader.batch_size * get_world_size() if seen is None else seen)
+            seen = self._iter * loader.batch_size * get_world_size() if seen is None else seen
+            loader.sampler.advance(seen)
         else:
             raise TypeError(
                 f'{type(loader.sampler).__name__} cannot resume in the middle: it has no advance(num_samples). '
                 "Use InfiniteClipSampler, or MMEngine's IterBasedTrainLoop, which reads all past data again"
             )
+        hub.update_info(SAMPLES_SEEN, seen)
 
 
 class _Unopened:

@@ -67,7 +67,8 @@ class AutocastOptimWrapper(OptimWrapper):
         counts = SkippedSteps(self.message_hub, self.part)
         if is_bad.item():
             bad = [p for p in parameters if not torch.isfinite(local(p.grad)).all()]
-            counts.add([self.parameter_names.get(id(p), 'a parameter') for p in bad])
+            names = [self.parameter_names.get(id(p), 'a parameter') for p in bad]
+            counts.add(list(dict.fromkeys(name for some in dist.all_gather_object(names) for name in some)))
         else:
             counts.end_row()
             super().step(**kwargs)

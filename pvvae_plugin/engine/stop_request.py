@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from datetime import timedelta
@@ -13,24 +14,37 @@ import torch.distributed
 from mmengine.logging import print_log
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth starting again
-SIGNALS = ('SIGTERM', 'SIGUSR1')
+INTERRUPTED = 130  # as shells report Ctrl-C: not done, and nobody is to start it again
+SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')
 GO_ON, STOP, FAILED = 0, 1, 2
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGUSR1, by which schedulers announce the end, and lets all processes act on it together.
+    """Notes signals that announce the end, and lets all processes act on them together.
+
+    These are SIGTERM and SIGUSR1, by which schedulers announce it, and Ctrl-C, the second of which ends the process at
+    once. A process whose torchrun has died is asked too: nobody else would end it.
 
     To be used as a context: outside of it, signals do what they did before. Data workers, which a scheduler may signal
-    as well, ignore SIGTERM and wait for their process to end them: see :func:`ignore_signals`.
+    as well, ignore them and wait for their process to end them: see :func:`ignore_signals`.
 
     Attributes:
-        asked (bool): Whether this process was signalled.
+        exit_code (int): With which the run leaves when it is asked to.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.exit_code = EXIT_CODE
+        self._asked = False
         self._before: dict[int, Any] = {}
         self._group = None
+        self._parent = os.getppid() if 'TORCHELASTIC_RUN_ID' in os.environ else None
+
+    @property
+    def asked(self) -> bool:
+        """Whether this process is to stop."""
+        if not self._asked and self._parent is not None and os.getppid() != self._parent:
+            self._ask('torchrun is gone')
+        return self._asked
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
@@ -51,11 +65,16 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked = True
-            print_log(
-                f'{signal.Signals(number).name}: the run saves its state after this step and leaves', logger='current'
-            )
+        if number == signal.SIGINT:
+            self.exit_code = INTERRUPTED
+            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+        self._ask(signal.Signals(number).name)
+
+    def _ask(self, why: str) -> None:
+        if not self._asked:
+            self._asked = True
+            again = '. Ctrl-C again ends it at once' if why == 'SIGINT' else ''
+            print_log(f'{why}: the run saves its state after this step and leaves{again}', logger='current')
 
     def agree(self, failed: bool = False) -> int:
         """What all processes do next, the same in each: ``FAILED`` if one has failed, ``STOP`` if one was signalled.

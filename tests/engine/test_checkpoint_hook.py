@@ -80,13 +80,13 @@ def full() -> OSError:
 
 
 def test_a_full_disk_keeps_what_is_there_and_is_tried_again(tmp_path):
-    run = Run(tmp_path, fail={4: full(), 5: full()})
+    run = Run(tmp_path, fail={4: full()})
     run.train(make(max_keep_ckpts=1), 5)
     assert names(tmp_path) == ['iter_2.pth', 'last_checkpoint']
-    assert 'iteration 4 could not be written (No space left on device)' in run.log[0]
+    assert 'iteration 4 could not be written: No space left on device' in run.log[0]
     assert f'the last whole one is {tmp_path / "iter_2.pth"}' in run.log[0]
-    assert 'next try is at iteration 5' in run.log[0]
-    assert len(run.log) == 2
+    assert 'next try is at iteration 14' in run.log[0]
+    assert len(run.log) == 1
     assert run.message_hub.get_info('keep_ckpt_ids') == [2]
     run.fail = {}
     run.iter = 5
@@ -96,21 +96,40 @@ def test_a_full_disk_keeps_what_is_there_and_is_tried_again(tmp_path):
     assert names(tmp_path) == ['iter_6.pth', 'last_checkpoint']
 
 
-def test_the_last_write_of_a_run_waits_for_room(tmp_path, monkeypatch):
-    waits = []
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that sleeping turns on; the list of sleeps."""
+    sleeps: list[float] = []
+    monkeypatch.setattr(checkpoint_hook.time, 'sleep', sleeps.append)
+    monkeypatch.setattr(checkpoint_hook.time, 'monotonic', lambda: sum(sleeps))
+    return sleeps
+
+
+def test_the_last_write_of_a_run_waits_for_room(tmp_path, clock):
     run = Run(tmp_path, max_iters=3, fail={3: full()})
-    monkeypatch.setattr(
-        checkpoint_hook.time, 'sleep', lambda s: waits.append(s) or (len(waits) == 4 and run.fail.clear())
-    )
-    run.train(make(save_last=True), 3)
-    assert waits == [30] * 4
+    hook = make(save_last=True)
+    write = run.save_checkpoint
+    run.save_checkpoint = lambda *args, **kwargs: (sum(clock) > 100 and run.fail.clear(), write(*args, **kwargs))
+    run.train(hook, 3)
+    assert 100 < sum(clock) <= 130
     assert (tmp_path / 'iter_3.pth').is_file()
-    monkeypatch.setattr(checkpoint_hook.time, 'sleep', waits.append)
-    run = Run(tmp_path / 'other', max_iters=3, fail={3: full()})
-    Path(run.work_dir).mkdir()
+    assert 'Ctrl-C or SIGTERM: one more try' in run.log[0]
+
+
+def test_it_does_not_wait_for_ever(tmp_path, clock):
+    run = Run(tmp_path, max_iters=3, fail={3: full()})
     with pytest.raises(OSError, match='last checkpoint, of iteration 3, could not be written.*No space left'):
         run.train(make(save_last=True), 3)
-    assert sum(waits[4:]) > 3000
+    assert 3000 < sum(clock) < 4000
+
+
+def test_told_to_stop_it_tries_once_more_and_leaves(tmp_path, clock):
+    run = Run(tmp_path, max_iters=3, fail={3: full()})
+    hook = make(save_last=True)
+    hook.is_stop_asked = lambda: sum(clock) >= 45
+    with pytest.raises(OSError, match='could not be written.*the last whole one is .*iter_2.pth'):
+        run.train(hook, 3)
+    assert sum(clock) == 45
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
@@ -128,7 +147,15 @@ def test_nothing_is_saved_between_two_updates(tmp_path):
         make().before_train(Run(tmp_path, counts=3))
 
 
-@pytest.mark.parametrize(('options', 'message'), [({'by_epoch': True}, 'by_epoch'), ({'save_best': 'x'}, 'save_best')])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'by_epoch': True}, 'by_epoch'),
+        ({'save_best': 'x'}, 'save_best'),
+        ({'out_dir': '/x'}, "out_dir='/x'.*--work-dir"),
+        ({'filename_tmpl': 'step_{}.pth'}, 'filename_tmpl'),
+    ],
+)
 def test_what_it_does_not_do_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)

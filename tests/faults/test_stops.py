@@ -66,7 +66,9 @@ def test_a_signal_saves_and_leaves(vae, tmp_path, number, to_group, where):
     """To the process alone, or to its data workers as well, as schedulers send it."""
     marker = tmp_path / 'started'
     slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
-    config = write_config(tmp_path / 'config.py', VAE, extra=slow)
+    # Validation comes where no checkpoint has just been written.
+    rare = 'default_hooks["checkpoint"].update(interval=6)\n' if where == 'validation' else ''
+    config = write_config(tmp_path / 'config.py', VAE, extra=slow, more=rare)
     waited_for = marker if where == 'step' else tmp_path / 'started.validation'
     log = stop(train_command(config, tmp_path / 'run'), waited_for, number, to_group)
     assert f'Exit code {EXIT_CODE}' in log
@@ -138,7 +140,7 @@ def test_a_full_disk_costs_nothing_but_the_checkpoints(vae, tmp_path):
     # Between two validations: workers that start meanwhile would inherit the limit, and share memory by files.
     config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=5, end=7)")
     log = run(train_command(config, tmp_path / 'run'))
-    assert 'the checkpoint of iteration 6 could not be written (File too large)' in log
+    assert 'the checkpoint of iteration 6 could not be written: File too large' in log
     assert 'the last whole one is' in log
     assert 'iter_4.pth. Training goes on' in log
     assert 'no logs of CurvesVisBackend written (File too large): the run goes on without' in log

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +34,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - A checkpoint is written under another name, brought to the disk, and renamed; only then is an older one deleted.
       So there is always a whole one.
     - A write that fails, on a full disk say, is reported and tried again a twentieth of the interval later; training
-      goes on. The last write of a run is tried again for an hour, while the process keeps the state.
+      goes on. The last write of a run is tried again for an hour, while the process keeps the state, unless it is
+      told to stop.
     - Weights that are not finite are never written.
     - The work directory belongs to one run at a time.
 
@@ -51,10 +54,18 @@ class AtomicCheckpointHook(CheckpointHook):
                 'AtomicCheckpointHook keeps the last checkpoints and not the best: leave save_best out, or use '
                 "type='mmengine.CheckpointHook', whose files a kill may leave half written"
             )
+        for name in ('out_dir', 'filename_tmpl'):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f'{name}={kwargs[name]!r}: checkpoints are WORK_DIR/iter_N.pth, where --resume and all tools look '
+                    'for them; leave it out, and give --work-dir'
+                )
         super().__init__(**kwargs)
         self._lock: IO[str] | None = None
         self._retry_at: int | None = None
+        self._gave_up = False
         self.saved_iter: int | None = None
+        self.is_stop_asked: Callable[[], bool] = lambda: False  # set by ClipTrainLoop
 
     def before_train(self, runner: Runner) -> None:
         """Take the work directory, and make sure that the run can save there.
@@ -69,18 +80,16 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'default_hooks.checkpoint.interval={self.interval} is not a multiple of accumulative_counts='
                 f'{max(counts)} of optim_wrapper: a run resumed between two updates would lose gradients'
             )
-        if dist.is_main_process():
-            try:
-                self._lock = lock_folder(runner.work_dir)
-            except BlockingIOError as error:
-                raise BlockingIOError(
-                    f'{error}: two runs would overwrite each other. Wait for it, stop it, or give another --work-dir'
-                ) from error
-        super().before_train(runner)
+        self._lock = take_work_dir(runner.work_dir)
+        self.out_dir = runner.work_dir
+        runner.logger.info(f'checkpoints go to {self.out_dir}')
         if dist.is_main_process():
             Path(self.out_dir).mkdir(parents=True, exist_ok=True)
-            for path in Path(self.out_dir).glob(f'*{TEMPORARY}'):
-                path.unlink()  # of a run that was killed while writing: nobody else has this folder
+            # Of a run that was killed while writing: nobody else has this folder.
+            for pattern in (f'*{TEMPORARY}', '.last_checkpoint.*'):
+                for path in Path(self.out_dir).glob(pattern):
+                    path.unlink()
+            self._delete_surplus(runner, runner.message_hub.runtime_info.get('keep_ckpt_ids', []))
             self._warn_of_little_space(runner)
 
     def after_run(self, runner: Runner) -> None:
@@ -115,13 +124,14 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.logger.info(f'Saving checkpoint at {step} iterations')
             self.save(runner, step, final=last)
 
-    def save(self, runner: Runner, step: int, final: bool) -> None:
+    def save(self, runner: Runner, step: int, final: bool, keep_older: bool = False) -> None:
         """Write the checkpoint of the state after ``step`` iterations. All processes call this together.
 
         Args:
             runner: The runner.
             step: Iterations that the state has behind it.
             final: Whether the run ends here, so that the write must not fail.
+            keep_older: Delete no other checkpoint for this one.
 
         Raises:
             FloatingPointError: If weights are not finite.
@@ -133,30 +143,39 @@ class AtomicCheckpointHook(CheckpointHook):
         for hook in runner.hooks:
             if isinstance(hook, SkippedClipsHook):
                 hook.gather(runner)  # counts of all processes, of which one writes
-        for attempt in range(RETRIES if final else 1):
-            if attempt:
-                time.sleep(SECONDS_BETWEEN)
-            problem = self._try_to_save(runner, step)
-            if problem is None:
-                self.saved_iter, self._retry_at = step, None
-                return
-            advice = f'free some space; {self._what_is_there(runner)}'
+        attempts = 0
+        while (problem := self._try_to_save(runner, step, keep_older)) is not None:
+            attempts += 1
+            advice = f'{problem}; free some space; {self._what_is_there(runner)}'
             if not final:
                 self._retry_at = step + self._updates_later(runner)
                 runner.logger.error(
-                    f'the checkpoint of iteration {step} could not be written ({problem}): {advice}. Training goes on, '
-                    f'the next try is at iteration {self._retry_at}'
+                    f'the checkpoint of iteration {step} could not be written: {advice}. Training goes on, the next '
+                    f'try is at iteration {self._retry_at}'
                 )
                 return
             runner.logger.error(
-                f'the last checkpoint could not be written ({problem}): {advice}. This process keeps the state and '
-                f'tries again every {SECONDS_BETWEEN} s, {RETRIES - 1 - attempt} more times'
+                f'the last checkpoint could not be written: {advice}. This process keeps the state and tries again '
+                f'every {SECONDS_BETWEEN} s, for an hour at most. Ctrl-C or SIGTERM: one more try, and the end'
             )
-        raise OSError(f'the last checkpoint, of iteration {step}, could not be written to {self.out_dir}: {problem}')
+            if not self._waited_for_room(attempts):
+                raise OSError(f'the last checkpoint, of iteration {step}, could not be written: {advice}')
+        self.saved_iter, self._retry_at = step, None
+
+    def _waited_for_room(self, attempts: int) -> bool:
+        """Whether to try again after some time, the same in all processes."""
+        again = [attempts < RETRIES and not self._gave_up]
+        if again[0] and dist.is_main_process():
+            deadline = time.monotonic() + SECONDS_BETWEEN
+            while time.monotonic() < deadline and not self.is_stop_asked():
+                time.sleep(min(1, SECONDS_BETWEEN))
+        self._gave_up = self.is_stop_asked()
+        dist.broadcast_object_list(again)
+        return again[0]
 
     def _updates_later(self, runner: Runner) -> int:
         count = self._accumulation(runner)
-        return max(1, self.interval // 20 // count) * count
+        return max(1, max(10, self.interval // 20) // count) * count
 
     @staticmethod
     def _accumulation(runner: Runner) -> int:
@@ -166,7 +185,7 @@ class AtomicCheckpointHook(CheckpointHook):
         note = Path(runner.work_dir) / 'last_checkpoint'
         return f'the last whole one is {note.read_text().strip()}' if note.is_file() else 'there is none yet'
 
-    def _try_to_save(self, runner: Runner, step: int) -> str | None:
+    def _try_to_save(self, runner: Runner, step: int, keep_older: bool) -> str | None:
         """What went wrong, the same in all processes; None if nothing."""
         name = self.filename_tmpl.format(step)
         hub, before = runner.message_hub, runner.message_hub.runtime_info.get('keep_ckpt_ids', [])
@@ -191,7 +210,8 @@ class AtomicCheckpointHook(CheckpointHook):
         except OSError as error:
             problem = [error.strerror or str(error)]
             if dist.is_main_process():
-                temporary.unlink(missing_ok=True)
+                for path in (temporary, temporary.with_name(name)):
+                    path.unlink(missing_ok=True)  # it may have its name already, where only the note failed
         dist.broadcast_object_list(problem)  # only the main process writes
         if problem[0] is not None:
             hub.update_info('keep_ckpt_ids', before)
@@ -202,12 +222,17 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'{self.last_ckpt} is of a run whose last steps were left out, because gradients were not finite: '
                 'older checkpoints are kept beside it'
             )
-        elif self.max_keep_ckpts > 0:
-            hub.update_info('keep_ckpt_ids', kept[-self.max_keep_ckpts :])
-            if dist.is_main_process():
-                for number in kept[: -self.max_keep_ckpts]:
-                    (Path(self.out_dir) / self.filename_tmpl.format(number)).unlink(missing_ok=True)
+        elif not keep_older:
+            self._delete_surplus(runner, kept)
         return None
+
+    def _delete_surplus(self, runner: Runner, kept: list[int]) -> None:
+        if self.max_keep_ckpts <= 0:
+            return
+        runner.message_hub.update_info('keep_ckpt_ids', kept[-self.max_keep_ckpts :])
+        if dist.is_main_process():
+            for number in kept[: -self.max_keep_ckpts]:
+                (Path(self.out_dir) / self.filename_tmpl.format(number)).unlink(missing_ok=True)
 
     def save_apart(self, runner: Runner, name: str) -> str:
         """Write the present state under a name that ``--resume`` does not look for, and return its path."""
@@ -217,6 +242,28 @@ class AtomicCheckpointHook(CheckpointHook):
         if dist.is_main_process():
             publish(temporary, temporary.with_name(name))
         return str(temporary.with_name(name))
+
+
+def take_work_dir(work_dir: str | Path) -> IO[str] | None:
+    """Lock a work directory for this run, in its first process.
+
+    Returns:
+        The lock, see :func:`lock_folder`; None in other processes.
+
+    Raises:
+        BlockingIOError: If another run has it.
+    """
+    # Also before processes have found one another; by torchrun, Slurm, Open MPI.
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    if int(next((rank for rank in ranks if rank is not None), 0)) or not dist.is_main_process():
+        return None
+    Path(work_dir).mkdir(parents=True, exist_ok=True)
+    try:
+        return lock_folder(work_dir)
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f'{error}: two runs would overwrite each other. Wait for it, stop it, or give another --work-dir'
+        ) from error
 
 
 def check_finite_weights(runner: Runner) -> None:
