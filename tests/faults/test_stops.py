@@ -24,7 +24,8 @@ from runs import (
     write_config,
 )
 
-from pvvae_plugin.engine.stop_request import EXIT_CODE
+from pvvae_plugin.engine.stop_request import EXIT_CODE, INTERRUPTED
+from pvvae_plugin.files import lock_folder
 
 pytestmark = pytest.mark.long
 
@@ -37,8 +38,8 @@ def vae(tmp_path_factory):
     return config, folder / 'whole'
 
 
-def stop(command: list[str], marker, number: int, to_group: bool = False) -> str:
-    """Start a run, signal it once ``marker`` is there, and return what it printed. It must leave as preempted."""
+def stop(command: list[str], marker, number: int, to_group: bool = False, code: int = EXIT_CODE) -> str:
+    """Start a run, signal it once ``marker`` is there, and return what it printed. It must leave with ``code``."""
     process = subprocess.Popen(
         command,
         cwd=ROOT,
@@ -55,7 +56,7 @@ def stop(command: list[str], marker, number: int, to_group: bool = False) -> str
         time.sleep(0.05)
     (os.killpg if to_group else os.kill)(process.pid, number)
     log = process.communicate(timeout=200)[0]
-    assert process.returncode == EXIT_CODE, log[-3000:]
+    assert process.returncode == code, log[-3000:]
     return log
 
 
@@ -90,6 +91,59 @@ def test_a_signal_to_the_launcher_of_two_processes(tmp_path, number):
     run([*quick, '--work-dir', str(tmp_path / 'run'), '--resume'])
     run([*quick, '--work-dir', str(tmp_path / 'whole')])
     assert_same_state(last(tmp_path / 'run'), last(tmp_path / 'whole'))
+
+
+def test_ctrl_c_saves_and_leaves_too(vae, tmp_path):
+    marker = tmp_path / 'started'
+    slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
+    config = write_config(tmp_path / 'config.py', VAE, extra=slow)
+    log = stop(train_command(config, tmp_path / 'run'), marker, signal.SIGINT, to_group=True, code=INTERRUPTED)
+    assert 'Ctrl-C again ends it at once' in log
+    assert 'Traceback' not in log
+    run(train_command(vae[0], tmp_path / 'run', '--resume'))
+    assert_same_state(last(tmp_path / 'run'), last(vae[1]))
+
+
+def test_processes_leave_when_their_launcher_is_killed(tmp_path):
+    marker = tmp_path / 'started'
+    slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
+    command = ['bash', 'tools/dist_train.sh', str(write_config(tmp_path / 'slow.py', VAE, extra=slow)), '2']
+    with open(tmp_path / 'log', 'w') as log:
+        launcher = subprocess.Popen(
+            [*command, '--work-dir', str(tmp_path / 'run')], cwd=ROOT, env=environment(), stdout=log, stderr=log
+        )
+    deadline = time.monotonic() + 200
+    while not marker.exists():
+        assert launcher.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    launcher.kill()
+    launcher.wait()
+    # The lock is theirs for as long as they live.
+    while time.monotonic() < deadline:
+        try:
+            lock_folder(tmp_path / 'run').close()
+            break
+        except BlockingIOError:
+            time.sleep(0.5)
+    text = (tmp_path / 'log').read_text()
+    assert 'torchrun is gone: the run saves its state' in text
+    assert f'Exit code {EXIT_CODE}' in text
+    quick = ['bash', 'tools/dist_train.sh', str(write_config(tmp_path / 'quick.py', VAE)), '2']
+    run([*quick, '--work-dir', str(tmp_path / 'run'), '--resume'])
+    run([*quick, '--work-dir', str(tmp_path / 'whole')])
+    assert_same_state(last(tmp_path / 'run'), last(tmp_path / 'whole'))
+
+
+def test_a_second_run_changes_nothing_of_the_first(vae, tmp_path):
+    shutil.copytree(vae[1], tmp_path / 'run')
+    lock = lock_folder(tmp_path / 'run')
+    before = sorted(path.name for path in (tmp_path / 'run').iterdir())
+    options = ('--cfg-options', 'train_dataloader.batch_size=1')
+    log = run(train_command(vae[0], tmp_path / 'run', '--resume', *options), code=1)
+    lock.close()
+    assert f'in use by process {os.getpid()}' in log
+    assert sorted(path.name for path in (tmp_path / 'run').iterdir()) == before
+    assert 'batch_size=1' not in (tmp_path / 'run' / 'config.py').read_text()
 
 
 def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
