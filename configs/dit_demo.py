@@ -39,12 +39,12 @@ optim_wrapper = dict(
 default_hooks = dict(checkpoint=dict(interval=500))
 custom_hooks = [
     dict(type='StartCheckHook'),
-    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
-    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.998),
     dict(type='GenerationVisualizationHook', num_clips=7, guidance=2.0),
+    dict(type='RunRecordHook'),
+    dict(type='SkippedClipsHook'),
 ]

@@ -51,12 +51,12 @@ optim_wrapper = dict(
 )
 custom_hooks = [
     dict(type='StartCheckHook'),
-    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
-    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.999),
     dict(type='GenerationVisualizationHook', num_clips=4),
+    dict(type='RunRecordHook'),
+    dict(type='SkippedClipsHook'),
 ]

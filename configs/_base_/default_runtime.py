@@ -9,13 +9,13 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='StartCheckHook'),
-    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
-    dict(type='TrainingHealthHook'),
-    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),
     dict(type='PredictionVisualizationHook', num_clips=4),
+    dict(type='RunRecordHook'),
+    dict(type='SkippedClipsHook'),
+    dict(type='TrainingHealthHook'),
 ]
 
 visualizer = dict(

@@ -6,14 +6,14 @@ _base_ = 'default_runtime.py'
 default_hooks = dict(checkpoint=dict(interval=10000))
 custom_hooks = [
     dict(type='StartCheckHook'),
-    dict(type='RunRecordHook'),
     dict(type='FiniteLossHook'),
-    dict(type='SkippedClipsHook'),
     dict(type='CostEstimateHook'),
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.9999),
     dict(type='GenerationVisualizationHook', num_clips=8, steps=100),
+    dict(type='RunRecordHook'),
+    dict(type='SkippedClipsHook'),
 ]
 
 # A test makes as many videos as the paper, by its sampler, once for all metrics; guidance is ours.

@@ -101,7 +101,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
         if len(set(states)) > 1:
             described = ', '.join(f'process {rank}: iteration {s[0]} ({s[2]})' for rank, s in enumerate(states))
             raise ValueError(
-                f'processes start from different states: {described}. The work directory must be one folder on all nodes'
+                f'processes start from different states: {described}. The work directory must be one folder for all'
             )
 
     def _train_and_validate(self, request: StopRequest) -> None:

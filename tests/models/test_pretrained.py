@@ -32,7 +32,7 @@ def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint'):
         resolve_checkpoint(str(run))
     for n in (9, 10):
-        (run / f'iter_{n}.pth').touch()
+        torch.save(RESUMABLE, run / f'iter_{n}.pth')
     (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
     assert resolve_checkpoint(str(run)) == str(run / 'iter_9.pth')
     assert resolve_checkpoint(str(run / 'iter_10.pth')) == str(run / 'iter_10.pth')
@@ -41,7 +41,7 @@ def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
 def test_a_copied_directory_stands_for_its_own_files(tmp_path):
     run, copy = tmp_path / 'run', tmp_path / 'copy'
     run.mkdir()
-    (run / 'iter_9.pth').touch()
+    torch.save(RESUMABLE, run / 'iter_9.pth')
     (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
     shutil.copytree(run, copy)
     assert last_checkpoint(str(copy)) == str(copy / 'iter_9.pth')
@@ -50,10 +50,28 @@ def test_a_copied_directory_stands_for_its_own_files(tmp_path):
 @pytest.mark.parametrize('note', [None, '', 'iter_12.pth'])
 def test_without_a_valid_note_the_largest_number_is_last(tmp_path, note):
     for n in (9, 10):
-        (tmp_path / f'iter_{n}.pth').touch()
+        torch.save(RESUMABLE, tmp_path / f'iter_{n}.pth')
     if note is not None:
         (tmp_path / 'last_checkpoint').write_text(note)
     assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_10.pth')
+
+
+@pytest.mark.parametrize('note', [None, 'iter_11.pth', 'iter_10.pth'])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, note):
+    """One flipped bit is enough: torch.load would take it for a weight."""
+    for n in (9, 10, 11):
+        torch.save({'state_dict': {'weight': torch.arange(1000.0)}}, tmp_path / f'iter_{n}.pth')
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_text(note)
+    for n in (10, 11):
+        content = bytearray((tmp_path / f'iter_{n}.pth').read_bytes())
+        content[content.index(torch.arange(500.0, 600.0).numpy().tobytes())] ^= 1
+        (tmp_path / f'iter_{n}.pth').write_bytes(content)
+        assert torch.load(tmp_path / f'iter_{n}.pth', weights_only=True)['state_dict']['weight'][500] != 500
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_9.pth')
+    (tmp_path / 'iter_9.pth').write_bytes(b'')
+    with pytest.raises(ValueError, match='every checkpoint in .* is damaged: .*checksum'):
+        last_checkpoint(str(tmp_path))
 
 
 def test_a_url_is_refused():

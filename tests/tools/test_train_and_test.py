@@ -161,7 +161,7 @@ def test_a_diverged_run_stops_and_pushes_no_checkpoint_out(tmp_path):
         'optim_wrapper.generator.optimizer.lr': 1e30,
         'default_hooks.checkpoint.interval': 1,
         'train_dataloader.batch_size': 1,
-        'custom_hooks.2.max_in_a_row': 3,
+        'custom_hooks.1.max_in_a_row': 3,
     }
     with pytest.raises(FloatingPointError, match=r'none of the last 3 steps.*loss_mse=nan.*diverged_iter_4.*--resume'):
         build('pvvae_demo', tmp_path, options).train()
@@ -172,7 +172,7 @@ def test_a_diverged_run_stops_and_pushes_no_checkpoint_out(tmp_path):
 def test_resume_on_a_first_launch_keeps_the_earlier_stage(tmp_path):
     cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
     assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'iter_1.pth'))
-    (tmp_path / 'new').mkdir()
+    (tmp_path / 'new').mkdir(exist_ok=True)
     state = dict.fromkeys(('state_dict', 'meta', 'message_hub', 'param_schedulers'), {})
     torch.save({**state, 'optimizer': {'generator': {}, 'discriminator': {}}}, tmp_path / 'new' / 'iter_2.pth')
     cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
