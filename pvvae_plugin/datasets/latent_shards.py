@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, tensor
 
-from pvvae_plugin.files import file_sha256
+from pvvae_plugin.files import file_sha256, publish
 
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
@@ -101,7 +100,7 @@ def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped:
             'latent_shape': list(entries.mean.shape[2:]),
             'statistics': _statistics(entries.mean, entries.logvar),
         }
-        _publish(temporary, path)
+        publish(temporary, path)
     write_json(path.with_suffix('.json'), record)
 
 
@@ -274,22 +273,7 @@ def write_json(path: Path, value: dict) -> None:
     """Write a JSON file, whole or not at all."""
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
-    _publish(temporary, path)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    # The bytes must be on the disk before the name is: after a power cut a whole name must not hold half a file.
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    publish(temporary, path)
 
 
 def _statistics(mean: Tensor, logvar: Tensor) -> dict:
