@@ -75,9 +75,10 @@ class ClipTrainLoop(IterBasedTrainLoop):
                 f'nothing to train: the checkpoint has {self._iter} iterations behind it, train_cfg.max_iters is '
                 f'{self._max_iters}. A larger one goes on, at the rate at which the schedule ended'
             )
-        elif self._iter > 0:
-            self._skip_past_samples()
-        self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
+        else:
+            if self._iter > 0:
+                self._skip_past_samples()
+            self.dataloader_iterator = _InfiniteDataloaderIterator(self.dataloader)
         leave_worker_failures_to_the_loader()
         with StopRequest() as request:
             if (hook := self._checkpoint_hook()) is not None:
