@@ -57,29 +57,34 @@ def test_killed_once(kind, where, request, tmp_path):
 
 
 def test_killed_at_random_moments(vae, tmp_path):
-    config, whole = vae
+    """Runs that are killed again and again, until there were enough kills in all; each ends as the whole one."""
+    slow = f"dict(type='SlowHook', seconds=0.3, started=r'{tmp_path / 'started'}')"
+    config = write_config(tmp_path / 'config.py', VAE, extra=slow)
     rng = random.Random(0)
     start = time.monotonic()
     run(train_command(config, tmp_path / 'timed'))
     duration = time.monotonic() - start
-    kills = 0
-    work_dir = tmp_path / 'killed'
-    for _ in range(10 * RANDOM_KILLS):
-        process = subprocess.Popen(
-            train_command(config, work_dir, '--resume'),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            assert process.wait(timeout=rng.uniform(0.2, 1.0) * duration if kills < RANDOM_KILLS else 300) == 0
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-            continue
-        break
-    print(f'{kills} kills survived')
-    assert kills > 0
-    assert_same_state(last(work_dir), last(whole))
+    kills = runs = 0
+    while kills < RANDOM_KILLS:
+        work_dir = tmp_path / f'killed{runs}'
+        finished = False
+        while not finished:
+            process = subprocess.Popen(
+                train_command(config, work_dir, '--resume'),
+                cwd=ROOT,
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            try:
+                # The first half goes by before the first step.
+                life = rng.uniform(0.4, 0.8) * duration if kills < RANDOM_KILLS else 300
+                assert process.wait(timeout=life) == 0
+                finished = True
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+        runs += 1
+        assert_same_state(last(work_dir), last(vae[1]))
+    print(f'{kills} kills of {runs} runs survived')

@@ -286,6 +286,7 @@ def test_extraction_killed_at_random_moments(vae, tmp_path):
             process.kill()
             process.wait()
             kills += 1
+    print(f'{kills} kills of an extraction survived')
     assert kills > 0
     names = sorted(path.name for path in (tmp_path / 'whole').iterdir())
     assert sorted(path.name for path in (tmp_path / 'killed').iterdir() if not path.name.endswith('.tmp')) == names
