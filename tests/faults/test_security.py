@@ -247,6 +247,8 @@ def test_these_files_do_run_where_they_are_loaded_carelessly(kind, tmp_path):
 
 @pytest.mark.parametrize(('place', 'kind'), [(place, kind) for place, (kinds, _) in PLACES.items() for kind in kinds])
 def test_a_strangers_file_is_refused_and_not_run(place, kind, run, tmp_path, monkeypatch, capsys):
+    if place.startswith('VideoMAE') and 'preprocessor' not in place:
+        pytest.importorskip('transformers')
     monkeypatch.chdir(tmp_path)
     marker, file = tmp_path / 'marker', tmp_path / 'strangers.pth'
     file.write_bytes(PAYLOADS[kind](marker))
