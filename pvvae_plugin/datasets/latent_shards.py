@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, tensor
 
+from pvvae_plugin import files
 from pvvae_plugin.files import file_sha256, publish
 
 FORMAT_VERSION = 1
@@ -250,13 +251,12 @@ def read_entries(path: Path, manifest: dict) -> list[dict]:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object; errors name the file."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): delete it and run tools/extract_latents.py again') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} holds no JSON object: delete it and run tools/extract_latents.py again')
+    """A record or the manifest.
+
+    Raises:
+        ValueError: If it is none, naming the file.
+    """
+    content = files.read_json(path, 'written by tools/extract_latents.py: delete it and run that again')
     _check_names([content, *(content.get('shards') or ())], path)
     return content
 
