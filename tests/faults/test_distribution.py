@@ -49,6 +49,8 @@ def test_runs_in_float64_are_equal(kind, optimizer, tmp_path):
                 assert largest_difference(found[key], alone[key]) < 1e-9, (world_size, key)
                 assert largest_difference(found[key], ranks[0][key]) == 0, (world_size, key)
             assert largest_difference(losses_of(found), losses_of(alone)) < 1e-9
+        of = {key: largest_difference(ranks[0][key], alone[key]) for key in ('weights', 'averages', 'optimizers')}
+        print(f'{kind}, {optimizer}, {world_size} processes against 1: {of}')
 
 
 def test_a_shared_run_starts_from_weights(tmp_path):
@@ -74,6 +76,8 @@ def test_runs_in_float32_stay_together(kind, optimizer, tmp_path):
     cfg = run_config(kind, 20, optimizer, tmp_path)
     alone = train(copy.deepcopy(cfg), str(tmp_path / 'one'), torch.float32)
     ranks = train_in(2, with_fsdp(cfg) if kind == 'generator_fsdp' else cfg, tmp_path / 'two', torch.float32)
+    of = {key: largest_difference(ranks[0][key], alone[key]) for key in ('weights', 'averages')}
+    print(f'{kind}, {optimizer}, float32, 2 processes against 1: {of}')
     of_weights, of_averages, of_losses = BANDS[optimizer] if kind == 'vae' else BANDS['SGD']
     for found in ranks:
         assert largest_difference(found['weights'], ranks[0]['weights']) == 0

@@ -26,15 +26,6 @@ RANDOM_KILLS = 12
 
 
 @pytest.fixture(scope='module')
-def vae(tmp_path_factory):
-    """Config of a VAE, and the work directory of its run."""
-    folder = tmp_path_factory.mktemp('vae')
-    config = write_config(folder / 'config.py', VAE)
-    run(train_command(config, folder / 'whole'))
-    return config, folder / 'whole'
-
-
-@pytest.fixture(scope='module')
 def generator(vae, tmp_path_factory):
     folder = tmp_path_factory.mktemp('generator')
     config = write_config(folder / 'config.py', GENERATOR, vae=str(vae[1]))

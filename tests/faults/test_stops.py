@@ -30,14 +30,6 @@ from pvvae_plugin.files import lock_folder
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture(scope='module')
-def vae(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('vae')
-    config = write_config(folder / 'config.py', VAE)
-    run(train_command(config, folder / 'whole'))
-    return config, folder / 'whole'
-
-
 def stop(command: list[str], marker, number: int, to_group: bool = False, code: int = EXIT_CODE) -> str:
     """Start a run, signal it once ``marker`` is there, and return what it printed. It must leave with ``code``."""
     process = subprocess.Popen(

@@ -34,8 +34,8 @@ class AtomicCheckpointHook(CheckpointHook):
     - A checkpoint is written under another name, brought to the disk, and renamed; only then is an older one deleted.
       So there is always a whole one.
     - A write that fails, on a full disk say, is reported and tried again a twentieth of the interval later, ten
-      iterations at least; training goes on. The last write of a run is tried again for an hour, while the process keeps the state, unless it is
-      told to stop.
+      iterations at least; training goes on. The last write of a run is tried again for an hour, while the process
+      keeps the state, unless it is told to stop.
     - Weights that are not finite are never written.
     - The work directory belongs to one run at a time.
 
