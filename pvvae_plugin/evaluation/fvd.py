@@ -1,14 +1,11 @@
-"""Fréchet Video Distance, and the same distance on features that need no download."""
+"""Fréchet Video Distance."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 from torch import Tensor
 
 from pvvae_plugin.functional.frechet import frechet_distance, frechet_without_groups
@@ -16,7 +13,6 @@ from pvvae_plugin.functional.jackknife import NUM_GROUPS, group_of
 from pvvae_plugin.functional.moments import Moments, merge_all, merge_moments, moments, no_moments
 from pvvae_plugin.registry import METRICS
 
-from .protocols import Protocol
 from .set_metric import SetMetric, halves_or_others
 
 
@@ -104,79 +100,6 @@ class FVD(FrechetMetric):
     """
 
     label = 'FVD'
-
-
-class _ProxyDistance(FrechetMetric):
-    """A Fréchet distance under another name."""
-
-    def __init__(
-        self, label: str, extractor: Mapping, protocol: Any, reference: Mapping | None, prefix: str | None
-    ) -> None:
-        self.label = label
-        super().__init__(extractor, protocol, reference, prefix=prefix)
-
-
-@METRICS.register_module()
-class ProxyFVD(BaseMetric):
-    """Fréchet distances on features of packages that ship their weights: for development, with nothing downloaded.
-
-    Not FVD, and comparable with no published number: the networks are others. ``proxy_appearance`` is of
-    EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of how TransNetV2's
-    activations change from frame to frame. ``docs/metrics.md`` shows what each reacts to.
-
-    Results as those of :class:`FVD`, such as ``proxy_appearance17_256`` and ``proxy_time17_256``.
-
-    Args:
-        protocol: See :class:`SetMetric`; only its frames, clips and rounding matter here.
-        reference: See :class:`SetMetric`.
-        collect_device: See mmengine's ``BaseMetric``.
-        prefix: See mmengine's ``BaseMetric``.
-
-    Raises:
-        ImportError: If a package is not installed, saying how to.
-    """
-
-    def __init__(
-        self,
-        protocol: str | Mapping | Protocol = 'paper',
-        reference: Mapping[str, Any] | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
-    ) -> None:
-        extractors = {'proxy_appearance': 'EfficientNetLite0', 'proxy_time': 'TransNetV2'}
-        self.distances = [
-            _ProxyDistance(label, {'type': kind}, protocol, reference, prefix) for label, kind in extractors.items()
-        ]
-        super().__init__(collect_device=collect_device, prefix=self.distances[0].prefix)
-        print_log(
-            'ProxyFVD compares features of small networks: its numbers serve to compare runs with one another, not '
-            'with published FVD',
-            logger='current',
-            level=logging.INFO,
-        )
-
-    @property
-    def records(self) -> dict[str, dict]:
-        """See :class:`SetMetric`."""
-        return {name: record for distance in self.distances for name, record in distance.records.items()}
-
-    def prepare(self, num_frames: int, num_clips: int) -> None:
-        """See :meth:`SetMetric.prepare`."""
-        for distance in self.distances:
-            distance.prepare(num_frames, num_clips)
-
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """See :meth:`SetMetric.process`."""
-        for distance in self.distances:
-            distance.process(data_batch, data_samples)
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """See :meth:`SetMetric.evaluate`."""
-        return {name: value for distance in self.distances for name, value in distance.evaluate(size).items()}
-
-    def compute_metrics(self, results: list) -> dict:
-        """Not used: whole sets are merged, not lists of results."""
-        raise NotImplementedError
 
 
 def add_to_groups(groups: list[Moments], group: Tensor, rows: Tensor) -> None:

@@ -45,16 +45,10 @@ class FeatureSetMetric(SetMetric):
         return torch.tensor(indices), [torch.stack(rows) for rows in fields]
 
 
-@METRICS.register_module()
-class KVD(FeatureSetMetric):
-    """Kernel Video Distance (Unterthiner et al. 2018): unbiased squared MMD of features of clips.
+class KernelMetric(FeatureSetMetric):
+    """Kernel distance of features: kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets."""
 
-    Kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets. Unlike FVD it does not depend on the
-    number of clips, up to noise, and may fall below 0 where nothing differs. Fields and names as :class:`FVD`, without
-    ``_unbiased``, which the value is. See :class:`SetMetric` for arguments.
-    """
-
-    label = 'KVD'
+    label = ''
 
     def measure(self, states: Sequence[dict[int, list[Tensor]]]) -> dict[str, dict[str, Any]]:
         """The distance; see :meth:`SetMetric.measure`."""
@@ -84,3 +78,15 @@ class KVD(FeatureSetMetric):
             return None
         value = polynomial_mmd(*sets).item()
         return {'what': 'real against real', 'value': value, 'num_samples': len(sets[0])}
+
+
+@METRICS.register_module()
+class KVD(KernelMetric):
+    """Kernel Video Distance (Unterthiner et al. 2018): unbiased squared MMD of features of clips.
+
+    Kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets. Unlike FVD it does not depend on the
+    number of clips, up to noise, and may fall below 0 where nothing differs. Fields and names as :class:`FVD`, without
+    ``_unbiased``, which the value is. See :class:`SetMetric` for arguments.
+    """
+
+    label = 'KVD'

@@ -59,6 +59,10 @@ class MotionClassifier(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits ``(N, num_classes)`` of clips ``(N, 3, T, H, W)``, in [-1, 1] or uint8."""
+        return self.logits(self.embed(video))
+
+    def embed(self, video: Tensor) -> Tensor:
+        """What the last layer sees: ``(N, 128)``."""
         if video.dtype == torch.uint8:
             video = video.float().div(127.5).sub(1)
         video = shrink(video)
@@ -67,7 +71,7 @@ class MotionClassifier(nn.Module):
         change = F.pad(video.diff(dim=2), (0, 0, 0, 0, 1, 0))
         x = torch.cat([video, moving / contrast, change / contrast], dim=1)  # (N, 9, T, H, W)
         x = self.features(x)  # (N, C, T / 4, H / 4, W / 4), rounded up
-        return self.logits(torch.cat([x.mean(dim=(2, 3, 4)), x.amax(dim=(2, 3, 4))], dim=1))
+        return torch.cat([x.mean(dim=(2, 3, 4)), x.amax(dim=(2, 3, 4))], dim=1)
 
 
 def shrink(video: Tensor) -> Tensor:
@@ -218,7 +222,7 @@ def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
 
 
 def load_classifier(path: Path, num_classes: int, digest: str) -> MotionClassifier:
-    """Read a classifier.
+    """Read a classifier of known origin.
 
     Args:
         path: File written by :func:`save_classifier`.
@@ -237,4 +241,31 @@ def load_classifier(path: Path, num_classes: int, digest: str) -> MotionClassifi
         )
     model = MotionClassifier(num_classes)
     model.load_state_dict(record['state_dict'])
+    return model.eval()
+
+
+def read_classifier(path: Path) -> MotionClassifier:
+    """Read a classifier, whatever data it was trained on.
+
+    Args:
+        path: File written by :func:`save_classifier`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'no classifier {path}: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
+    check_checkpoint(str(path))
+    record = load_safely(path)
+    state = record.get('state_dict') if isinstance(record, dict) else None
+    expected = MotionClassifier(1).state_dict()
+    last = state.get('logits.weight') if isinstance(state, dict) else None
+    if not isinstance(last, Tensor) or last.dim() != 2 or state.keys() != expected.keys():
+        raise ValueError(f'{path} holds no classifier: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
+    model = MotionClassifier(len(last))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f'{path} holds a classifier of another version: make it anew') from error
     return model.eval()

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from pvvae_plugin.datasets import SyntheticVideoDataset
-from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES, draw_clip
+from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES, draw_scene
 from pvvae_plugin.datasets.synthetic.motions import MOTIONS
+from pvvae_plugin.datasets.synthetic.rendering import render
 
 NUM_CLASSES = len(MOTIONS)
 
@@ -42,7 +43,7 @@ def test_deterministic_and_moving(difficulty):
 def test_frame_0_does_not_depend_on_the_motion(difficulty):
     times = np.arange(5.0)
     for number in range(5):
-        drawn = [draw_clip(0, number, motion, times, 24, difficulty) for motion in MOTIONS]
+        drawn = [render(*draw_scene(0, number, motion, times, difficulty), size=24) for motion in MOTIONS]
         for clip in drawn[1:]:
             np.testing.assert_array_equal(clip[0], drawn[0][0])
             assert (clip[4] != drawn[0][4]).any()
@@ -88,3 +89,28 @@ def test_wrong_arguments(wrong):
     arguments = {'length': 4, 'clip_len': 5, 'size': 16} | wrong
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SyntheticVideoDataset(**arguments)
+
+
+@pytest.mark.parametrize('difficulty', ['plain', 'hard'])
+def test_positions_are_where_shapes_are_seen(difficulty):
+    dataset = SyntheticVideoDataset(length=21, clip_len=9, size=64, difficulty=difficulty)
+    seen = 0
+    for index in range(len(dataset)):
+        places = dataset.positions(index)
+        scene = dataset._scene(dataset.get_data_info(index))
+        assert places.shape == (DIFFICULTIES[difficulty].num_objects, 9, 2)
+        for number, (sprite, track) in enumerate(zip(scene.sprites, scene.tracks, strict=True)):
+            if sprite.outline == 'triangle':  # whose middle is not its centre
+                continue
+            # The shape alone, white on black.
+            sprite = sprite._replace(colors=np.ones((2, 3), np.float32))
+            black = scene.backdrop._replace(colors=np.zeros((2, 3), np.float32))
+            light = render([sprite], [track], black, scene.camera, 64)[..., 0].astype(float)
+            whole = np.abs(places[number] - 0.5).max(1) + track.radius < 0.5  # inside of the frame
+            centres = (np.arange(64) + 0.5) / 64
+            for t in np.flatnonzero(whole):
+                mass = light[t].sum()
+                x, y = (light[t].sum(0) @ centres) / mass, (light[t].sum(1) @ centres) / mass
+                assert (x, y) == pytest.approx(places[number, t], abs=0.004), (index, t)
+                seen += 1
+    assert seen > 20

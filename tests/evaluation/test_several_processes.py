@@ -64,11 +64,18 @@ def generated(rank, world_size):
         yield samples
 
 
+class SizedStatistics(Statistics):
+    """In the place of a network whose frames are resized."""
+
+    def __init__(self, input_size):
+        super().__init__()
+
+
 def proxy(protocol, reference):
     """ProxyFVD with quick extractors in place of its networks."""
     EXTRACTORS.get('C3D')  # fills the registry
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(EXTRACTORS.module_dict, 'EfficientNetLite0', Statistics)
+        patch.setitem(EXTRACTORS.module_dict, 'EfficientNetLite0', SizedStatistics)
         patch.setitem(EXTRACTORS.module_dict, 'TransNetV2', Colours)
         return ProxyFVD(protocol, reference)
 

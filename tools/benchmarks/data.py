@@ -49,7 +49,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import DecordReader
-from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_clip
+from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_scene
+from pvvae_plugin.datasets.synthetic.rendering import render
 
 SEED = 0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -80,7 +81,7 @@ def make_videos(folder: Path) -> None:
             raise RuntimeError(f'OpenCV {cv2.__version__} cannot write videos here: give some with --data')
         for start in range(0, NUM_FRAMES, FRAMES_AT_ONCE):
             times = np.arange(start, min(start + FRAMES_AT_ONCE, NUM_FRAMES), dtype=float)
-            for frame in draw_clip(SEED, number, motion, times, WIDTH // 2, 'hard'):  # (W / 2, W / 2, 3)
+            for frame in render(*draw_scene(SEED, number, motion, times, 'hard'), size=WIDTH // 2):  # (W / 2, W / 2, 3)
                 square = cv2.resize(frame, (WIDTH, WIDTH), interpolation=cv2.INTER_CUBIC)
                 writer.write(np.ascontiguousarray(square[:HEIGHT, :, ::-1]))  # OpenCV takes BGR
         writer.release()

@@ -10,7 +10,7 @@ from pvvae_plugin.functional.keyed_random import numpy_generator
 from pvvae_plugin.registry import DATASETS
 
 from ..clip_dataset import ClipDataset
-from .motions import MOTIONS, Start
+from .motions import MOTIONS, Start, Track
 from .rendering import OUTLINES, Backdrop, Sprite, render
 
 
@@ -32,6 +32,16 @@ DIFFICULTIES = {
     'medium': Difficulty(2, (0.12, 0.18), backdrop='waves', striped=True, camera_speed=0.0),
     'hard': Difficulty(4, (0.10, 0.17), backdrop='waves', striped=True, camera_speed=0.03),
 }
+
+
+class Scene(NamedTuple):
+    """What a clip shows, before it is drawn: arguments of :func:`render`."""
+
+    sprites: list[Sprite]
+    tracks: list[Track]
+    backdrop: Backdrop
+    camera: np.ndarray  # its position in each frame, (T, 2)
+
 
 NO_WAVES = np.zeros((0, 4), np.float32)
 
@@ -88,25 +98,32 @@ class SyntheticVideoDataset(ClipDataset):
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
         """The clip of ``info``: always the same one, ``rng`` is not drawn from."""
-        return draw_clip(
+        return render(*self._scene(info), size=self.size)
+
+    def positions(self, index: int) -> np.ndarray:
+        """Where the shapes of a clip are, ``(num_objects, T, 2)``: x to the right and y down, in frame sides."""
+        scene = self._scene(self.get_data_info(index))
+        tracks = np.stack([np.stack([track.x, track.y], axis=1) for track in scene.tracks])
+        return tracks - scene.camera
+
+    def _scene(self, info: dict) -> Scene:
+        return draw_scene(
             seed=self.seed,
             number=info['number'],
             motion=tuple(MOTIONS)[info['label']],
             times=np.arange(self.clip_len) * float(self.frame_interval),
-            size=self.size,
             difficulty=self.difficulty,
         )
 
 
-def draw_clip(seed: int, number: int, motion: str, times: np.ndarray, size: int, difficulty: str) -> np.ndarray:
-    """One clip: uint8 RGB ``(T, size, size, 3)``.
+def draw_scene(seed: int, number: int, motion: str, times: np.ndarray, difficulty: str) -> Scene:
+    """What a clip shows.
 
     Args:
         seed: Seed of the content.
         number: Which clip.
         motion: A key of ``MOTIONS``. Frame 0 (time 0) does not depend on it.
         times: Times ``(T,)`` in frames.
-        size: Side of a frame in pixels.
         difficulty: A key of ``DIFFICULTIES``.
     """
     level = DIFFICULTIES[difficulty]
@@ -127,7 +144,7 @@ def draw_clip(seed: int, number: int, motion: str, times: np.ndarray, size: int,
     # The camera before the motions, which take different numbers of draws.
     velocity = movement.uniform(-level.camera_speed, level.camera_speed, size=2)
     tracks = [MOTIONS[motion](start, times, movement) for start in starts]
-    return render(sprites, tracks, backdrop, camera=times[:, None] * velocity, size=size)
+    return Scene(sprites, tracks, backdrop, camera=times[:, None] * velocity)
 
 
 def _draw_backdrop(rng: np.random.Generator, kind: str) -> Backdrop:

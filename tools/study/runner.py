@@ -1,0 +1,223 @@
+"""Runs the stages of a study, several at once, and goes on where an earlier call stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from plan import Stage
+
+from pvvae_plugin.files import read_json, write_atomically
+
+PREEMPTED = 75  # exit code of a run that was asked to stop and has saved its state
+GRACE = 45.0  # seconds that a stage gets to save its state
+POLL = 0.2  # seconds
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+class Running(NamedTuple):
+    """A stage at work."""
+
+    stage: Stage
+    process: subprocess.Popen
+    started: float
+
+
+class Outcome(NamedTuple):
+    """How a call of :meth:`Runner.run` ended.
+
+    Attributes:
+        done: How many stages are done.
+        failed: Names of those that failed in this call.
+        stopped: Whether it was asked to stop, or its time was over.
+    """
+
+    done: int
+    failed: list[str]
+    stopped: bool
+
+
+class Runner:
+    """Runs stages in their order, each when those it needs are done and a place is free.
+
+    Args:
+        stages: All of them.
+        out: The study's folder: logs and records of stages go there.
+        jobs: How many at once.
+        threads: CPU threads of each; None leaves it to torch.
+        minutes: After so many, stages are asked to save their state and leave; None for no limit.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], out: Path, jobs: int, threads: int | None, minutes: float | None
+    ) -> None:
+        self.stages = list(stages)
+        self.out = out
+        self.jobs = jobs
+        self.threads = threads
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self._stop = False
+        self._seconds = {stage.name: self._record(stage).get('seconds') for stage in self.stages if self.is_done(stage)}
+        self._failed: list[str] = []
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether an earlier call finished it."""
+        return self._record_file(stage).is_file()
+
+    def run(self) -> Outcome:
+        """Run all that is not done. A stage that fails costs those that need it, and no others."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, self._ask_to_stop)
+        running: list[Running] = []
+        while True:
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self._stop = True
+            if self._stop:
+                self._end(running)
+                break
+            for stage in self._ready(running):
+                if len(running) < self.jobs:
+                    running.append(self._start(stage))
+            if not running:
+                break
+            time.sleep(POLL)
+            for one in [one for one in running if one.process.poll() is not None]:
+                running.remove(one)
+                self._settle(one)
+                self._report(one, running)
+        return Outcome(sum(map(self.is_done, self.stages)), self._failed, self._stop)
+
+    def _ready(self, running: Sequence[Running]) -> list[Stage]:
+        at_work = {one.stage.name for one in running}
+        done = {stage.name for stage in self.stages if self.is_done(stage)}
+        return [
+            stage
+            for stage in self.stages
+            if stage.name not in done | at_work | set(self._failed) and done.issuperset(stage.needs)
+        ]
+
+    def _start(self, stage: Stage) -> Running:
+        log = self._log_file(stage)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        environment = dict(os.environ)
+        if self.threads:
+            environment['OMP_NUM_THREADS'] = str(self.threads)
+        with log.open('a', encoding='utf-8') as file:
+            file.write(f'\n$ {shlex.join(stage.command)}\n')
+            file.flush()
+            process = subprocess.Popen(
+                stage.command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is ours to hand on
+                preexec_fn=_leave_with_parent if sys.platform == 'linux' else None,
+            )
+        return Running(stage, process, time.monotonic())
+
+    def _settle(self, one: Running) -> None:
+        """Take note of how a stage has ended."""
+        stage, code = one.stage, one.process.returncode
+        if code == 0:
+            earlier = self._attempts(stage)
+            seconds = time.monotonic() - one.started + earlier
+            self._seconds[stage.name] = seconds
+            self._write(
+                self._record_file(stage), {'command': stage.command, 'seconds': seconds, 'threads': self.threads}
+            )
+            self._attempts_file(stage).unlink(missing_ok=True)
+            return
+        self._add_attempt(one)
+        self._failed.append(stage.name)
+
+    def _end(self, running: list[Running]) -> None:
+        """Ask all to save their state, and wait for them."""
+        for one in running:
+            one.process.send_signal(signal.SIGTERM)
+        limit = time.monotonic() + GRACE
+        for one in running:
+            try:
+                one.process.wait(max(0.0, limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                os.killpg(one.process.pid, signal.SIGKILL)
+                one.process.wait()
+            if one.process.returncode == 0:
+                self._settle(one)
+            elif one.stage.resumable:
+                self._add_attempt(one)
+            print(f'stopped: {one.stage.name}', flush=True)
+
+    def _report(self, one: Running, running: Sequence[Running]) -> None:
+        seconds = time.monotonic() - one.started
+        done = sum(map(self.is_done, self.stages))
+        if one.process.returncode == 0:
+            left = self._time_left(running)
+            eta = f', about {left / 60:.0f} min left' if left else ''
+            print(f'[{done}/{len(self.stages)}] {one.stage.name}: {seconds:.0f} s{eta}', flush=True)
+            return
+        log = self._log_file(one.stage)
+        tail = log.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()[-12:]
+        print(f'{one.stage.name} ended with code {one.process.returncode}, log {log}:', file=sys.stderr)
+        print('\n'.join(f'  {line[:300]}' for line in tail), file=sys.stderr, flush=True)
+
+    def _time_left(self, running: Sequence[Running]) -> float | None:
+        """Seconds, from those that stages of a kind took; None while a kind has not been met."""
+        of_kind: dict[str, list[float]] = {}
+        for stage in self.stages:
+            if self._seconds.get(stage.name):
+                of_kind.setdefault(stage.kind, []).append(self._seconds[stage.name])
+        left = [stage for stage in self.stages if not self.is_done(stage)]
+        if any(stage.kind not in of_kind for stage in left):
+            return None
+        total = sum(sum(of_kind[stage.kind]) / len(of_kind[stage.kind]) for stage in left)
+        spent = sum(time.monotonic() - one.started for one in running)
+        return max(0.0, total - spent) / self.jobs
+
+    def _ask_to_stop(self, number: int, frame: Any) -> None:
+        if self._stop:
+            return
+        self._stop = True
+        print('stopping: stages save their state', file=sys.stderr, flush=True)
+
+    def _record_file(self, stage: Stage) -> Path:
+        return self.out / 'stages' / f'{stage.name}.json'
+
+    def _attempts_file(self, stage: Stage) -> Path:
+        return self.out / 'stages' / f'{stage.name}.begun.json'
+
+    def _log_file(self, stage: Stage) -> Path:
+        return self.out / 'logs' / f'{stage.name}.log'
+
+    def _record(self, stage: Stage) -> dict[str, Any]:
+        return read_json(self._record_file(stage), 'the record of a finished stage')
+
+    def _attempts(self, stage: Stage) -> float:
+        """Seconds of earlier calls that counted."""
+        path = self._attempts_file(stage)
+        return read_json(path, 'the record of an interrupted stage')['seconds'] if path.is_file() else 0.0
+
+    def _add_attempt(self, one: Running) -> None:
+        seconds = self._attempts(one.stage) + time.monotonic() - one.started
+        if one.stage.resumable:
+            self._write(self._attempts_file(one.stage), {'seconds': seconds})
+
+    @staticmethod
+    def _write(path: Path, content: dict[str, Any]) -> None:
+        finished = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
+        write_atomically(path, (json.dumps({**content, 'finished': finished}, indent=2) + '\n').encode())
+
+
+def _leave_with_parent() -> None:
+    """Let the kernel ask the stage to stop when the study's process is gone, however that ended."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
