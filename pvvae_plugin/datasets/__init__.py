@@ -5,6 +5,7 @@ from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
+from .motion_weighted import MotionWeightedDataset
 from .readers import DecordReader, ImageReader, OpenCVReader, iterate_frames, open_video, read_clip
 from .reading_now import describe_reading, note_done, note_reading
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
@@ -30,6 +31,7 @@ __all__ = [
     'ImageReader',
     'InfiniteClipSampler',
     'LatentDataset',
+    'MotionWeightedDataset',
     'MultiResolutionBatchSampler',
     'NoReadableClipError',
     'OpenCVReader',

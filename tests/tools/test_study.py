@@ -31,7 +31,7 @@ def importable():
 def settings(**changes):
     from plan import Settings
 
-    default = Settings('tiny', 'plain', videos=None, i3d=None, vae_init=None, smoke=False, gpus=1)
+    default = Settings('tiny', 'plain', videos=None, i3d=None, vae_init=None, still_share=0.0, smoke=False, gpus=1)
     return default._replace(**changes)
 
 
@@ -60,6 +60,7 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
         vae = read(arm, 'vae').to_dict()
         allowed = {
             'model.loss.diff_weight',
+            'model.loss.kl_weight',
             'model.backbone.padding',
             'train_dataloader.dataset.pipeline',
             'train_cfg.max_iters',
@@ -133,6 +134,20 @@ def test_data_are_those_that_are_asked_for(tmp_path):
     assert {metric.reference.dataset.data_root for metric in generator.test_evaluator} == {str(videos / 'train')}
     assert not [stage for stage in plan.stages() if stage.kind == 'judge']  # no classes to judge
 
+    plan, read = written(tmp_path / 'still', still_share=0.9)
+    assert read('full', 'vae').train_dataloader.dataset.still_share == 0.9
+    assert 'still_share' not in read('full', 'vae').val_dataloader.dataset  # judged where something moves
+    plain, weighted = read('weighted', 'vae'), read('weighted', 'vae_weighted')
+    assert differences(plain.to_dict(), weighted.to_dict()) <= {
+        f'train_dataloader.dataset.{key}' for key in ('type', 'dataset', 'candidates', *plain.train_dataloader.dataset)
+    }
+    assert weighted.train_dataloader.dataset.type == 'MotionWeightedDataset'
+    assert weighted.train_dataloader.dataset.dataset.to_dict() == plain.train_dataloader.dataset.to_dict()
+    commands = {stage.name: ' '.join(stage.command) for stage in plan.stages()}
+    assert 'weighted_seed3_vae_weighted.py' in commands['weighted_seed3_vae']
+    assert 'weighted_seed3_decoder_weighted.py' in commands['weighted_seed3_decoder']
+    assert 'weighted_seed3_vae.py' in commands['weighted_seed3_test']
+
     _, read = written(tmp_path / 'i3d', i3d='i3d.pt')
     assert [m.type for m in read('full', 'generator').test_evaluator] == ['FVD', 'KVD', 'ClassAccuracy']
     assert 'FVD' in [m.type for m in read('full', 'vae').test_evaluator]
@@ -146,6 +161,11 @@ def test_stages_come_after_what_they_need(tmp_path):
     assert len(set(names)) == len(names)
     for place, stage in enumerate(stages):
         assert set(stage.needs) <= set(names[:place]), stage.name
+    alone = Plan(settings(), list(ARMS), [0, 1], tmp_path, vaes_alone=True).stages()
+    assert {stage.kind for stage in alone} == {'judge', 'vae', 'decoder', 'test', 'probes'}
+    assert [stage for stage in stages if stage.kind in ('vae', 'test')] == [
+        s for s in alone if s.kind in ('vae', 'test')
+    ]
 
 
 def test_steps_to_reach_a_value_are_those_of_the_curve():
@@ -292,6 +312,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path):
         (*tiny, '--vae-init', 'nowhere'): '--vae-init nowhere: there is no such file',
         ('--scale', 'paper', '--out', str(out), '--videos', str(tmp_path)): 'leave --videos out',
         tiny: "is of a study with difficulty='hard'",
+        (*tiny, '--still', '2'): '--still is a share and must lie in [0, 1], got 2.0',
+        ('--scale', 'paper', '--out', str(out), '--still', '0.5'): 'are of procedural clips',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }

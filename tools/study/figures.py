@@ -22,6 +22,10 @@ COLORS = {
     'drop50': 'C4',
     'drop75': 'C5',
     'gaussian': 'C1',
+    'diff4': 'C6',
+    'kl4': 'C7',
+    'kl2': 'C8',
+    'weighted': 'C9',
 }
 RISING = ('class/accuracy',)
 GAP, HEADING = 12, 34  # pixels

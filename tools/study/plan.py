@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
+WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
 class Arm(NamedTuple):
@@ -21,33 +22,43 @@ class Arm(NamedTuple):
     Attributes:
         title: What figures and tables call it.
         max_drop_ratio: The paper's r; 0 drops nothing.
-        motion: Whether the motion-aware term is on.
+        diff_weight: Weight of the motion-aware term relative to the squared error.
         finetunes: Whether the last steps train the decoder alone, with nothing dropped.
         padding: What stands in place of dropped latents.
+        kl_weight: Weight of the KL divergence.
+        candidates: Clips that are drawn for each one of a batch, of which the more it moves the likelier one is kept.
     """
 
     title: str
-    max_drop_ratio: float
-    motion: bool
-    finetunes: bool
+    max_drop_ratio: float = 1.0
+    diff_weight: float = 1.0
+    finetunes: bool = True
     padding: str = 'learnable'
+    kl_weight: float = 1e-6
+    candidates: int = 1
 
 
-# The first four are the paper's ladder; the others change one thing of the last rung.
+# The first four are the paper's ladder; each of the others changes one thing of the last rung.
 ARMS = {
-    'baseline': Arm('reconstruction only', 0.0, motion=False, finetunes=False),
-    'predictive': Arm('+ predictive', 1.0, motion=False, finetunes=False),
-    'motion': Arm('+ motion term', 1.0, motion=True, finetunes=False),
-    'full': Arm('+ decoder fine-tuning', 1.0, motion=True, finetunes=True),
-    'drop50': Arm('r = 0.5', 0.5, motion=True, finetunes=True),
-    'drop75': Arm('r = 0.75', 0.75, motion=True, finetunes=True),
-    'gaussian': Arm('Gaussian padding', 1.0, motion=True, finetunes=True, padding='gaussian'),
+    'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
+    'predictive': Arm('+ predictive', diff_weight=0.0, finetunes=False),
+    'motion': Arm('+ motion term', finetunes=False),
+    'full': Arm('+ decoder fine-tuning'),
+    'drop50': Arm('r = 0.5', max_drop_ratio=0.5),
+    'drop75': Arm('r = 0.75', max_drop_ratio=0.75),
+    'gaussian': Arm('Gaussian padding', padding='gaussian'),
+    'diff4': Arm('motion weight 4', diff_weight=4.0),
+    'kl4': Arm('KL 1e-4', kl_weight=1e-4),
+    'kl2': Arm('KL 1e-2', kl_weight=1e-2),
+    'weighted': Arm('clips weighted by motion', candidates=8),
 }
 GROUPS = {
     'pair': ['baseline', 'full'],
     'ladder': ['baseline', 'predictive', 'motion', 'full'],
     'ratio': ['drop50', 'drop75', 'full'],
     'padding': ['gaussian', 'full'],
+    'knobs': ['full', 'diff4', 'kl4', 'kl2'],
+    'still': ['baseline', 'full', 'diff4', 'weighted'],
     'all': list(ARMS),
 }
 
@@ -144,6 +155,7 @@ class Settings(NamedTuple):
         videos: Folder with ``train`` and ``val``; None for procedural clips.
         i3d: File of I3D's weights; None for proxies.
         vae_init: Checkpoint that every VAE starts from.
+        still_share: Share of procedural training clips in which nothing moves.
         smoke: Whether to take next to no steps, to see whether it runs.
         gpus: Processes of a run.
     """
@@ -153,6 +165,7 @@ class Settings(NamedTuple):
     videos: str | None
     i3d: str | None
     vae_init: str | None
+    still_share: float
     smoke: bool
     gpus: int
 
@@ -212,13 +225,17 @@ class Plan:
         arms: Keys of :data:`ARMS`.
         seeds: Seeds of VAE and generator.
         out: The study's folder.
+        vaes_alone: Without generators.
     """
 
-    def __init__(self, settings: Settings, arms: Sequence[str], seeds: Sequence[int], out: Path) -> None:
+    def __init__(
+        self, settings: Settings, arms: Sequence[str], seeds: Sequence[int], out: Path, vaes_alone: bool = False
+    ) -> None:
         self.settings = settings
         self.arms = list(arms)
         self.seeds = list(seeds)
         self.out = out.resolve()
+        self.vaes_alone = vaes_alone
         self.scale = scale_of(settings)
         self.vae_file, self.generator_file = base_configs(settings)
         self.vae_base = Config.fromfile(self.vae_file)
@@ -237,7 +254,8 @@ class Plan:
     def stages(self) -> list[Stage]:
         """In the order in which they should start: a whole seed of all arms before the next."""
         shared = [self._judge()] if has_judge(self.settings) else []
-        shared.append(self._references(tuple(stage.name for stage in shared)))
+        if not self.vaes_alone:
+            shared.append(self._references(tuple(stage.name for stage in shared)))
         own = [stage for seed in self.seeds for arm in self.arms for stage in self._of_run(arm, seed)]
         return [*shared, *own]
 
@@ -270,12 +288,13 @@ class Plan:
             data,
             {
                 'randomness': {'seed': seed},
-                'model': {'backbone': {'padding': what.padding}},
+                'model': {
+                    'backbone': {'padding': what.padding},
+                    'loss': {'diff_weight': what.diff_weight, 'kl_weight': what.kl_weight},
+                },
                 'default_hooks': {'checkpoint': {'interval': interval, 'max_keep_ckpts': 1}},
             },
         )
-        if not what.motion:
-            common = merge(common, {'model': {'loss': {'diff_weight': 0.0}}})
         vae = merge(
             common,
             {
@@ -298,6 +317,15 @@ class Plan:
                 },
             )
             configs['decoder'] = (self.vae_file, decoder)
+        if what.candidates > 1:
+            for name in list(configs):
+                inner = merge(
+                    plain(self.vae_base.train_dataloader.dataset.to_dict()),
+                    configs[name][1]['train_dataloader']['dataset'],
+                )
+                weighted = {'type': 'MotionWeightedDataset', 'candidates': what.candidates, 'dataset': inner}
+                changes = {'train_dataloader': {'dataset': {'_delete_': True, **weighted}}}
+                configs[f'{name}{WEIGHTED}'] = (self._config(arm, seed, name), changes)
         generator_data, _ = self._data(self.generator_base)
         every = self.checkpoints()[0]
         generator = merge(
@@ -328,6 +356,8 @@ class Plan:
             kind, split = base[loader].dataset.type, 'train' if loader.startswith('train') else 'val'
             if kind == 'SyntheticVideoDataset':
                 changes[loader] = {'dataset': {'difficulty': self.settings.difficulty}}
+                if split == 'train' and self.settings.still_share:
+                    changes[loader]['dataset']['still_share'] = self.settings.still_share
             elif kind == 'VideoDataset' and self.settings.videos:
                 changes[loader] = {'dataset': {'data_root': str(Path(self.settings.videos).resolve() / split)}}
             if self.settings.smoke and kind == 'SyntheticVideoDataset':
@@ -404,11 +434,13 @@ class Plan:
         run, folder = f'{arm}_seed{seed}', self.folder(arm, seed)
         vae_config, generator_config = self._config(arm, seed, 'vae'), self._config(arm, seed, 'generator')
         judged = ('judge',) if has_judge(self.settings) else ()
-        stages = [Stage(f'{run}_vae', 'vae', self._train(vae_config, folder / 'vae'), (), resumable=True)]
+        weighted = WEIGHTED if ARMS[arm].candidates > 1 else ''
+        command = self._train(self._config(arm, seed, f'vae{weighted}'), folder / 'vae')
+        stages = [Stage(f'{run}_vae', 'vae', command, (), resumable=True)]
         last = folder / 'vae'
         if self.decoder_steps(arm):
             last = folder / 'decoder'
-            command = self._train(self._config(arm, seed, 'decoder'), last)
+            command = self._train(self._config(arm, seed, f'decoder{weighted}'), last)
             stages.append(Stage(f'{run}_decoder', 'decoder', command, (f'{run}_vae',), resumable=True))
         trained = stages[-1].name
         test = [*self._launch('test.py', str(vae_config), str(last)), '--out', str(folder / 'vae.json')]
@@ -417,6 +449,8 @@ class Plan:
         probe = [*script('analysis/probe_latents.py'), str(vae_config), str(last), '--out', str(folder / 'probes')]
         probe += ['--num-clips', str(self.scale.probe_clips)]
         stages.append(Stage(f'{run}_probes', 'probes', probe, (trained,)))
+        if self.vaes_alone:
+            return stages
         for split in ('train', 'val'):
             command = [*self._launch('extract_latents.py', str(vae_config), str(last), str(folder / 'latents' / split))]
             command += ['--split', split, '--batch-size', '32']

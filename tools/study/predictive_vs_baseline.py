@@ -46,9 +46,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--seeds', type=int, metavar='N', help='seeds 0..N-1 of every arm (default: 2 for tiny, else 3)'
     )
     parser.add_argument('--difficulty', choices=list(DIFFICULTIES), default='plain', help='of procedural clips')
+    parser.add_argument('--still', type=float, default=0.0, metavar='SHARE', help='of training clips without motion')
     parser.add_argument('--videos', metavar='DIR', help='folder with train/ and val/ in place of procedural clips')
     parser.add_argument('--i3d', metavar='FILE', help='i3d_torchscript.pt: measure FVD and KVD in place of proxies')
     parser.add_argument('--vae-init', metavar='CKPT', help='what every VAE starts from, such as one trained on images')
+    parser.add_argument('--vaes-alone', action='store_true', help='no generators: a third of the time')
     parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: 2 for tiny, else 1)')
     parser.add_argument('--gpus', type=int, default=1, metavar='N', help='GPUs of every run (default: 1)')
     parser.add_argument('--minutes', type=float, metavar='M', help='save everything and leave after so many')
@@ -79,8 +81,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
                 raise FileNotFoundError(
                     f'--videos {args.videos}: there is no folder {split} in it; it takes train and val'
                 )
-    if args.videos and args.difficulty != 'plain':
-        raise ValueError('--difficulty is of procedural clips: leave it out with --videos')
+    if not 0.0 <= args.still <= 1.0:
+        raise ValueError(f'--still is a share and must lie in [0, 1], got {args.still}')
+    if (args.videos or args.scale == 'paper') and (args.difficulty != 'plain' or args.still):
+        raise ValueError('--difficulty and --still are of procedural clips: leave them out here')
     for option in ('i3d', 'vae_init'):
         value = getattr(args, option)
         if value and not Path(value).exists():
@@ -89,7 +93,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
         name: str(Path(value).resolve()) if value else None
         for name, value in (('videos', args.videos), ('i3d', args.i3d), ('vae_init', args.vae_init))
     }
-    return Settings(scale=args.scale, difficulty=args.difficulty, smoke=args.smoke, gpus=args.gpus, **whole)
+    return Settings(
+        scale=args.scale, difficulty=args.difficulty, still_share=args.still, smoke=args.smoke, gpus=args.gpus, **whole
+    )
 
 
 def claim_folder(out: Path, settings: Settings, to_run: bool) -> None:
@@ -130,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     jobs, seeds = args.jobs or scale.jobs, args.seeds or scale.seeds
     try:
         settings = settings_of(args)
-        plan = Plan(settings, chosen_arms(args.arms), range(seeds), args.out)
+        plan = Plan(settings, chosen_arms(args.arms), range(seeds), args.out, args.vaes_alone)
         stages = plan.stages()
         if args.list:
             print('\n'.join(shlex.join(stage.command) for stage in stages))

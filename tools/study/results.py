@@ -31,9 +31,7 @@ def collect(plan: Plan) -> dict[str, Any]:
         if runs:
             arms[arm] = {
                 'title': what.title,
-                'max_drop_ratio': what.max_drop_ratio,
-                'motion_term': what.motion,
-                'padding': what.padding,
+                **{name: value for name, value in what._asdict().items() if name not in ('title', 'finetunes')},
                 'vae_steps': plan.scale.vae_steps,
                 'of_these_decoder_alone': plan.decoder_steps(arm),
                 'generator_steps': plan.scale.generator_steps,

@@ -64,6 +64,7 @@ class SyntheticVideoDataset(ClipDataset):
         size: Side of a frame in pixels.
         difficulty: ``'plain'``, ``'easy'``, ``'medium'`` or ``'hard'``.
         seed: Seed of the content: another one gives other clips, e.g. for validation.
+        still_share: Share of clips in which nothing moves, as in much real footage. They keep their labels.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Raises:
@@ -73,15 +74,25 @@ class SyntheticVideoDataset(ClipDataset):
     METAINFO = {'classes': tuple(MOTIONS)}
 
     def __init__(
-        self, length: int, clip_len: int, size: int, difficulty: str = 'easy', seed: int = 0, **kwargs: Any
+        self,
+        length: int,
+        clip_len: int,
+        size: int,
+        difficulty: str = 'easy',
+        seed: int = 0,
+        still_share: float = 0.0,
+        **kwargs: Any,
     ) -> None:
         if difficulty not in DIFFICULTIES:
             raise ValueError(f'difficulty must be one of {", ".join(DIFFICULTIES)}, got {difficulty!r}')
         for name, value in (('length', length), ('size', size)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name} must be a positive integer, got {value!r}')
+        if not 0.0 <= still_share <= 1.0:
+            raise ValueError(f'still_share must lie in [0, 1], got {still_share!r}')
         self.length = length
         self.size = size
+        self.still_share = still_share
         self.difficulty = difficulty
         super().__init__(clip_len=clip_len, seed=seed, **kwargs)
 
@@ -107,11 +118,14 @@ class SyntheticVideoDataset(ClipDataset):
         return tracks - scene.camera
 
     def _scene(self, info: dict) -> Scene:
+        times = np.arange(self.clip_len) * float(self.frame_interval)
+        if self.still_share and numpy_generator(self.seed, info['number'], 'still').random() < self.still_share:
+            times = 0 * times
         return draw_scene(
             seed=self.seed,
             number=info['number'],
             motion=tuple(MOTIONS)[info['label']],
-            times=np.arange(self.clip_len) * float(self.frame_interval),
+            times=times,
             difficulty=self.difficulty,
         )
 

@@ -1,0 +1,83 @@
+"""Draws clips that move more often than those that hardly do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+from pvvae_plugin.registry import DATASETS
+
+from .clip_index import ClipIndex
+
+
+@DATASETS.register_module()
+class MotionWeightedDataset(Dataset):
+    """Around another data set: draws several clips for each and keeps one, the more it moves the likelier (ours).
+
+    On footage that hardly moves, repeating the last frame is a good prediction, and little of a batch teaches anything
+    else. The candidates are the clip that was asked for and others of the whole set; one is kept with a probability
+    proportional to its motion, the mean absolute difference of neighbouring frames in grey levels, plus ``floor``. All
+    draws follow from the sampler's key, so that workers, processes and a resume change nothing. It loads ``candidates``
+    times as many clips.
+
+    Args:
+        dataset: Config of a data set whose samples hold uint8 clips ``(3, T, H, W)``, or the data set.
+        candidates: How many clips are drawn for each.
+        floor: Grey levels, so that a clip without motion keeps a chance.
+
+    Raises:
+        ValueError: If ``candidates`` is less than 1 or ``floor`` not positive.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any] | Dataset, candidates: int = 4, floor: float = 0.1) -> None:
+        if not isinstance(candidates, int) or candidates < 1:
+            raise ValueError(f'candidates must be a positive integer, got {candidates!r}')
+        if not floor > 0:
+            raise ValueError(f'floor must be positive, or clips without motion could not be drawn, got {floor!r}')
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
+        self.candidates = candidates
+        self.floor = floor
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """Of the data set within."""
+        return self.dataset.metainfo
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """See :class:`ClipDataset`."""
+        return self.dataset.skipped
+
+    def full_init(self) -> None:
+        """See MMEngine's ``BaseDataset``."""
+        self.dataset.full_init()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample of the data set within."""
+        key = index.draw_key if isinstance(index, ClipIndex) else int(torch.randint(2**62, ()))
+        size = index.size if isinstance(index, ClipIndex) else None
+        samples = []
+        for number in range(self.candidates):
+            draw_key = derive_key(key, 'candidate', number)
+            place = int(index) if number == 0 else draw_key % len(self.dataset)
+            samples.append(self.dataset[ClipIndex(place, draw_key, size)])
+        weights = [motion(sample['inputs']) + self.floor for sample in samples]
+        shares = torch.tensor(weights, dtype=torch.float64).div(sum(weights)).numpy()
+        return samples[int(numpy_generator(key, 'kept').choice(self.candidates, p=shares))]
+
+
+def motion(clip: Tensor) -> float:
+    """Mean absolute difference of neighbouring frames of a uint8 clip ``(3, T, H, W)``, in grey levels.
+
+    Returns:
+        0 for a single frame.
+    """
+    return clip.float().diff(dim=1).abs().mean().item() if clip.shape[1] > 1 else 0.0
