@@ -17,7 +17,7 @@ from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferenc
 from pvvae_plugin.apis.sample_folder import SampleFolder
 from pvvae_plugin.apis.video_evaluation import videos_config
 from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent_shards
-from pvvae_plugin.evaluation import resolve_protocol
+from pvvae_plugin.evaluation import ClassAccuracy, resolve_protocol
 from pvvae_plugin.evaluation.extractors import C3D, I3D, FeatureExtractor, I3DTorchScript, VideoMAE
 from pvvae_plugin.evaluation.extractors.c3d import _load_mean
 from pvvae_plugin.evaluation.extractors.videomae import _normalisation
@@ -28,7 +28,7 @@ from pvvae_plugin.evaluation.weights import load_tensors
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.losses.lpips import _load_backbone
-from pvvae_plugin.registry import DATASETS, MODELS
+from pvvae_plugin.registry import DATASETS, EXTRACTORS, MODELS
 
 # What torch says, and what we must not: it tells the reader to load the file without safety.
 BAD_ADVICE = ('weights_only', 'add_safe_globals', 'allow_pickle', 'pickle.load', 'unsafely')
@@ -167,6 +167,21 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
     ),
     'analysis/class_accuracy.py': (ANY, lambda r, f: script('analysis/class_accuracy.py', r.generator, f)),
     'analysis/class_accuracy.py, classifier': (ANY, lambda r, f: load_classifier(f, 7, 'x')),
+    'analysis/train_classifier.py': (ANY, lambda r, f: script('analysis/train_classifier.py', r.generator, '--out', f)),
+    'ClassAccuracy': (ANY, lambda r, f: ClassAccuracy(f)),
+    'MotionFeatures': (ANY, lambda r, f: EXTRACTORS.build({'type': 'MotionFeatures', 'weights': f})),
+    'analysis/probe_latents.py': (
+        CHECKPOINTS,
+        lambda r, f: script('analysis/probe_latents.py', r.vae, f, '--out', f.parent / 'o', '--num-clips', 16),
+    ),
+    'study, settings': (
+        ANY,
+        lambda r, f: (
+            (f.parent / 's').mkdir(),
+            shutil.copy(f, f.parent / 's' / 'study.json'),
+            script('study/predictive_vs_baseline.py', '--scale', 'tiny', '--out', f.parent / 's'),
+        ),
+    ),
     'analysis/report.py': (ANY, lambda r, f: script('analysis/report.py', f)),
     'analysis/plot_logs.py': (
         ANY,

@@ -46,6 +46,7 @@ def script(name: str, *arguments: object) -> None:
     """Run a script of tools/ as from the command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        patch.syspath_prepend((ROOT / 'tools' / name).parent)  # where a script finds those beside it
         load_script(name).main()
 
 

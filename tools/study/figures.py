@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from plan import ARMS, Plan
-from results import BASELINE, final, metrics_of
+from results import BASELINE, final, metrics_of, prediction
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
@@ -138,7 +138,7 @@ def final_distances(arms: dict[str, Any]) -> Any:
     """Reconstruction, prediction and generation of each arm."""
     values = {
         'PSNR, dB': lambda run: run.get('vae', {}).get('recon/psnr'),
-        'error / repeat, 1 group dropped': lambda run: run.get('vae', {}).get('predict/k1_vs_repeat'),
+        'error / repeat, 1 group dropped': lambda run: prediction(run, 'k1_vs_repeat'),
         **{name: lambda run, name=name: final(run, name) for name in metrics_of(arms)},
         'generated clips recognised': lambda run: final(run, 'class/accuracy'),
     }
@@ -188,9 +188,9 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
     for axis, name in zip(axes, names, strict=True):
         for arm, entry in arms.items():
             points = [
-                (run['vae']['predict/k1_vs_repeat'], final(run, name))
+                (error, final(run, name))
                 for run in entry['seeds'].values()
-                if 'vae' in run and final(run, name) is not None
+                if (error := prediction(run, 'k1_vs_repeat')) is not None and final(run, name) is not None
             ]
             if points:
                 axis.plot(*zip(*points, strict=True), 'o', color=COLORS[arm], label=entry['title'])

@@ -439,6 +439,10 @@ class Plan:
         stages = [Stage(f'{run}_vae', 'vae', command, (), resumable=True)]
         last = folder / 'vae'
         if self.decoder_steps(arm):
+            # The decoder forgets how to predict while nothing is dropped: what it had learned is measured before.
+            before = [*self._launch('test.py', str(vae_config), str(last)), '--out', str(folder / 'vae_before.json')]
+            before += ['--work-dir', str(folder / 'test_before')]
+            stages.append(Stage(f'{run}_test_before', 'test', before, (f'{run}_vae', *judged)))
             last = folder / 'decoder'
             command = self._train(self._config(arm, seed, f'decoder{weighted}'), last)
             stages.append(Stage(f'{run}_decoder', 'decoder', command, (f'{run}_vae',), resumable=True))

@@ -144,8 +144,7 @@ def main(argv: list[str] | None = None) -> int:
         claim_folder(args.out, settings, to_run=not args.report_only)
         plan.write_configs()
     except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+        sys.exit(f'error: {error}')
     if args.report_only:
         print(f'written: {write_report(plan)}')
         return 0

@@ -9,7 +9,7 @@ from typing import Any
 from curves import mean_and_interval
 from figures import draw_all
 from plan import Plan
-from results import collect, final, finite, metrics_of
+from results import collect, final, finite, metrics_of, prediction
 
 from pvvae_plugin.files import write_atomically
 
@@ -42,6 +42,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in names}
     columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
     columns['flow loss'] = lambda run: last(run.get('flow_loss'))
+    yield ''
+    yield 'Predictions are those of before the decoder was fine-tuned.'
     yield from section('Generation, last checkpoint', arms, columns)
     yield from floors(arms, names)
     yield from against_baseline(found['against_baseline'], arms)
@@ -80,12 +82,13 @@ def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
     groups = sorted({name.split('/')[1].split('_')[0] for name in names if name.startswith('predict/')})
     wanted = ['recon/psnr', 'recon/ssim', 'recon/lpips_alex']
     wanted += [name for name in names if name.startswith('recon/r') and name.split('_')[-1].isdigit()]
-    wanted += [f'predict/{k}_{kind}' for k in groups for kind in ('vs_repeat', 'moving_vs_repeat')]
     wanted.append('class/accuracy')
-    return {
-        name.removeprefix('recon/').removeprefix('predict/'): lambda run, name=name: run.get('vae', {}).get(name)
-        for name in wanted
+    columns: dict[str, Value] = {
+        name.removeprefix('recon/'): lambda run, name=name: run.get('vae', {}).get(name) for name in wanted
     }
+    for name in (f'{k}_{kind}' for k in groups for kind in ('vs_repeat', 'moving_vs_repeat')):
+        columns[name] = lambda run, name=name: prediction(run, name)
+    return columns
 
 
 def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:

@@ -19,7 +19,6 @@ from pvvae_plugin import __version__
 from pvvae_plugin.files import read_json
 
 BASELINE = 'baseline'
-OF_VAE = ('psnr', 'ssim', 'lpips_alex', 'lpips_vgg')
 
 
 def collect(plan: Plan) -> dict[str, Any]:
@@ -60,11 +59,10 @@ def machine() -> str:
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     """One arm with one seed: whatever its stages have written so far."""
     folder, run = plan.folder(arm, seed), {}
-    if (folder / 'vae.json').is_file():
-        metrics = read_json(folder / 'vae.json', 'what tools/test.py --out writes')['metrics']
-        run['vae'] = {
-            name: value for name, value in metrics.items() if not isinstance(value, list) and value is not None
-        }
+    for name, file in (('vae', 'vae.json'), ('before_fine_tuning', 'vae_before.json')):
+        if (folder / file).is_file():
+            metrics = read_json(folder / file, 'what tools/test.py --out writes')['metrics']
+            run[name] = {k: v for k, v in metrics.items() if not isinstance(v, list) and v is not None}
     if (folder / 'probes' / 'probes.json').is_file():
         record = read_json(folder / 'probes' / 'probes.json', 'what tools/analysis/probe_latents.py writes')
         run['probes'] = record['probes']
@@ -125,6 +123,11 @@ def metrics_of(arms: dict[str, Any]) -> list[str]:
             for values in run.get('curve', {}).values():
                 names |= dict.fromkeys(name for name in values if name != 'class/accuracy')
     return list(names)
+
+
+def prediction(run: dict[str, Any], name: str) -> float | None:
+    """A number of the VAE's predictions, of before its decoder was fine-tuned where it was."""
+    return run.get('before_fine_tuning', run.get('vae', {})).get(f'predict/{name}')
 
 
 def final(run: dict[str, Any], name: str) -> float | None:
