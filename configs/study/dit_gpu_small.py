@@ -16,10 +16,10 @@ model = dict(
 train_dataloader = dict(batch_size=64, num_workers=4, pin_memory=True)
 val_dataloader = dict(num_workers=2)
 
-train_cfg = dict(max_iters=40000, val_interval=5000)
+train_cfg = dict(max_iters=40000, val_interval=2500)
 optim_wrapper = dict(head=dict(dtype='bfloat16', optimizer=dict(lr=5e-4)))
 param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500)]
-default_hooks = dict(checkpoint=dict(interval=5000))
+default_hooks = dict(checkpoint=dict(interval=2500))
 
 test_dataloader = dict(dataset=dict(clip_len=17, size=64))
 test_cfg = dict(num_samples=2048, batch_size=256, sampling=dict(steps=50))

@@ -19,7 +19,7 @@ test_dataloader = dict(
     )
 )
 proxies = dict(
-    protocol=dict(base='paper', num_frames=9, num_samples=512),
+    protocol=dict(base='paper', num_frames=9, num_samples=256),
     reference=dict(dataset=dict(type='VideoDataset', data_root='data/videos/train', pipeline=test_pipeline)),
     appearance_size=64,
 )

@@ -11,10 +11,10 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def steps_to_reach(steps: Sequence[int], values: Sequence[float], target: float) -> float | None:
-    """The step at which a falling curve first comes down to a target, by straight lines between its points.
+    """The step at which a falling curve first comes down to a target, by straight lines over the steps' logarithm.
 
     Args:
-        steps: Rising.
+        steps: Rising, positive.
         values: At those steps.
         target: The value to reach.
 
@@ -27,7 +27,7 @@ def steps_to_reach(steps: Sequence[int], values: Sequence[float], target: float)
     for i in range(1, len(steps)):
         if values[i] <= target:
             share = (values[i - 1] - target) / (values[i - 1] - values[i])
-            return steps[i - 1] + share * (steps[i] - steps[i - 1])
+            return steps[i - 1] * (steps[i] / steps[i - 1]) ** share
     return None
 
 

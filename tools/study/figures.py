@@ -41,7 +41,8 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     arms = found['arms']
     drawn = {
-        'convergence.png': convergence(arms),
+        'convergence.png': convergence(arms, own=False),
+        'convergence_own.png': convergence(arms, own=True),
         'final.png': final_distances(arms),
         'latent_distance.png': latent_distance(arms),
         'probes.png': probes(arms),
@@ -74,16 +75,23 @@ def panels(names: list[str], columns: int = 3) -> tuple[Any, list[Any]]:
     return figure, flat[: len(names)]
 
 
-def convergence(arms: dict[str, Any]) -> Any:
-    """Every number of generated clips against the generator's steps: mean over seeds, their range as a band."""
-    names = metrics_of(arms)
+def convergence(arms: dict[str, Any], own: bool) -> Any:
+    """Every number of generated clips against the generator's steps: mean over seeds, their range as a band.
+
+    Args:
+        arms: What was measured.
+        own: Distances to the VAE's own reconstructions in place of those to real clips, accuracy and loss.
+    """
+    names = [name for name in metrics_of(arms) if name.startswith('own/') == own]
     if not names:
         return None
-    accuracy = [
-        name for name in RISING if any(final(r, name) is not None for e in arms.values() for r in e['seeds'].values())
-    ]
-    figure, axes = panels([*names, *accuracy, 'flow loss (not comparable across VAEs)'])
-    for axis, name in zip(axes, [*names, *accuracy, None], strict=True):
+    titles: dict[str | None, str] = {name: name for name in names}
+    if not own:
+        runs = [run for entry in arms.values() for run in entry['seeds'].values()]
+        titles |= {name: name for name in RISING if any(final(run, name) is not None for run in runs)}
+        titles[None] = 'flow loss (not comparable across VAEs)'
+    figure, axes = panels(list(titles.values()))
+    for axis, name in zip(axes, titles, strict=True):
         floor = None
         for arm, entry in arms.items():
             curves = [by_step for run in entry['seeds'].values() if (by_step := _curve(run, name))]
@@ -97,9 +105,12 @@ def convergence(arms: dict[str, Any]) -> Any:
             for run in entry['seeds'].values():
                 floor = run.get('floors', {}).get(name, floor)
         if floor is not None and floor > 0:
-            axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='real against real')
+            axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
         if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
             axis.set_yscale('log')
+        axis.set_xscale('log', base=2)
+        ticks = sorted({step for line in axis.lines for step in line.get_xdata() if step > 1})
+        axis.set_xticks(ticks, [f'{step:g}' for step in ticks])
         axis.set_xlabel('generator steps')
     axes[0].legend(fontsize=7)
     return figure

@@ -13,6 +13,8 @@ from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
+RECONSTRUCTIONS = 'reconstructions.npy'
+OWN = 'own'  # prefix of distances to the VAE's own reconstructions
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
@@ -73,7 +75,7 @@ class Scale(NamedTuple):
         vae_steps: Steps of every VAE.
         decoder_steps: How many of them train the decoder alone, in arms that fine-tune it.
         generator_steps: Steps of every generator.
-        checkpoints: How many checkpoints of it are measured, evenly spaced, the last at the end.
+        checkpoints: Checkpoints of it that are measured, as divisors of its steps.
         clips: Clips whose latents generators train on.
         clips_per_video: The same for each file of a folder of videos, and of the scale's own data set.
         judge_steps: Steps of the classifier that judges procedural clips.
@@ -88,7 +90,7 @@ class Scale(NamedTuple):
     vae_steps: int
     decoder_steps: int
     generator_steps: int
-    checkpoints: int
+    checkpoints: tuple[int, ...]
     clips: int
     clips_per_video: int
     judge_steps: int
@@ -105,11 +107,11 @@ SCALES = {
         vae_steps=2000,
         decoder_steps=400,
         generator_steps=4000,
-        checkpoints=5,
+        checkpoints=(8, 4, 2, 1),
         clips=8192,
         clips_per_video=32,
         judge_steps=1000,
-        probe_clips=1792,
+        probe_clips=1280,
         seeds=2,
         jobs=2,
     ),
@@ -120,7 +122,7 @@ SCALES = {
         vae_steps=20000,
         decoder_steps=4000,
         generator_steps=40000,
-        checkpoints=8,
+        checkpoints=(16, 8, 4, 2, 1),
         clips=32768,
         clips_per_video=128,
         judge_steps=2000,
@@ -135,7 +137,7 @@ SCALES = {
         vae_steps=100000,
         decoder_steps=50000,
         generator_steps=250000,
-        checkpoints=5,
+        checkpoints=(16, 8, 4, 2, 1),
         clips=0,
         clips_per_video=4,
         judge_steps=0,
@@ -197,7 +199,7 @@ def scale_of(settings: Settings) -> Scale:
         vae_steps=16,
         decoder_steps=8,
         generator_steps=8,
-        checkpoints=2,
+        checkpoints=(2, 1),
         clips=24,
         clips_per_video=2,
         judge_steps=2,
@@ -244,8 +246,7 @@ class Plan:
 
     def checkpoints(self) -> list[int]:
         """Steps at which generators are measured."""
-        n, steps = self.scale.checkpoints, self.scale.generator_steps
-        return [steps * i // n for i in range(1, n + 1)]
+        return [self.scale.generator_steps // divisor for divisor in self.scale.checkpoints]
 
     def decoder_steps(self, arm: str) -> int:
         """Steps that train the decoder alone."""
@@ -327,7 +328,7 @@ class Plan:
                 changes = {'train_dataloader': {'dataset': {'_delete_': True, **weighted}}}
                 configs[f'{name}{WEIGHTED}'] = (self._config(arm, seed, name), changes)
         generator_data, _ = self._data(self.generator_base)
-        every = self.checkpoints()[0]
+        every = min(self.checkpoints())
         generator = merge(
             generator_data,
             {
@@ -340,7 +341,7 @@ class Plan:
                 'val_dataloader': {'dataset': {'data_root': str(folder / 'latents' / 'val')}},
                 **schedule(self.generator_base, scale.generator_steps, every),
                 'default_hooks': {'checkpoint': {'interval': every, 'max_keep_ckpts': -1}},
-                **self._tests_generator(),
+                **self._tests_generator(folder / RECONSTRUCTIONS),
             },
         )
         configs['generator'] = (self.generator_file, generator)
@@ -379,8 +380,12 @@ class Plan:
             metrics.append({'type': 'ClassAccuracy', 'classifier': str(self.judge)})
         return {'test_evaluator': plain(metrics)}
 
-    def _tests_generator(self) -> dict[str, Any]:
-        """Metrics of generated clips, and how many."""
+    def _tests_generator(self, reconstructions: Path | None = None) -> dict[str, Any]:
+        """Metrics of generated clips, and how many.
+
+        Args:
+            reconstructions: File of real clips as the generator's VAE reconstructs them, to compare with besides.
+        """
         metrics = plain([dict(metric) for metric in self.generator_base.test_evaluator])
         for metric in metrics:
             self._adapt_reference(metric)
@@ -394,6 +399,11 @@ class Plan:
             for metric in metrics:
                 if metric['type'] in ('FVD', 'KVD'):
                     metric['extractor'] = {'type': 'I3DTorchScript', 'weights': self.settings.i3d}
+        if reconstructions:
+            dataset = {'type': 'VideoArrayDataset', 'data_root': str(reconstructions)}
+            for metric in [m for m in metrics if 'reference' in m]:
+                reference = {**metric['reference'], 'dataset': dataset}
+                metrics.append({**metric, 'prefix': OWN, 'reference': reference})
         if has_judge(self.settings):
             metrics.append({'type': 'ClassAccuracy', 'classifier': str(self.judge)})
         changes: dict[str, Any] = {'test_evaluator': metrics}
@@ -463,6 +473,9 @@ class Plan:
             elif split == 'train':
                 command += ['--cfg-options', f'train_dataloader.dataset.length={self.scale.clips}']
             stages.append(Stage(f'{run}_latents_{split}', f'latents_{split}', command, (trained,), resumable=True))
+        own = [*script('study/prepare_references.py'), str(generator_config)]
+        own += ['--reconstruct', str(folder / RECONSTRUCTIONS)]
+        stages.append(Stage(f'{run}_reconstructions', 'reconstructions', own, (trained, 'references')))
         encoded = (f'{run}_latents_train', f'{run}_latents_val')
         command = self._train(generator_config, folder / 'generator')
         stages.append(Stage(f'{run}_generator', 'generator', command, encoded, resumable=True))
@@ -470,7 +483,7 @@ class Plan:
             checkpoint = folder / 'generator' / f'iter_{step}.pth'
             command = [*self._launch('test.py', str(generator_config), str(checkpoint))]
             command += ['--out', str(folder / f'generator_{step}.json'), '--work-dir', str(folder / 'test')]
-            stages.append(Stage(f'{run}_at_{step}', 'at', command, (f'{run}_generator', 'references')))
+            stages.append(Stage(f'{run}_at_{step}', 'at', command, (f'{run}_generator', f'{run}_reconstructions')))
         return stages
 
     def _is_synthetic(self) -> bool:

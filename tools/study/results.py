@@ -90,7 +90,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
 
 
 def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Values and floors by short names, such as ``proxy_time`` for ``gen/proxy_time9_256``."""
+    """Values and floors by short names: ``proxy_time`` for ``gen/proxy_time9_256``, ``own/...`` as they are."""
     values = {name: value for name, value in content['metrics'].items() if name == 'class/accuracy'}
     floors = {}
     for name, record in content['records'].items():
