@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def importable():
 
 
 def settings(**changes):
-    from plan import Settings
+    from arms import Settings
 
     default = Settings('tiny', 'plain', videos=None, i3d=None, vae_init=None, still_share=0.0, smoke=False, gpus=1)
     return default._replace(**changes)
@@ -37,7 +38,8 @@ def settings(**changes):
 
 def written(tmp_path: Path, **changes):
     """The plan of all arms with one seed, and a function that reads a config of it."""
-    from plan import ARMS, Plan
+    from arms import ARMS
+    from plan import Plan
 
     plan = Plan(settings(**changes), list(ARMS), [3], tmp_path)
     plan.write_configs()
@@ -160,7 +162,8 @@ def test_data_are_those_that_are_asked_for(tmp_path):
 
 
 def test_stages_come_after_what_they_need(tmp_path):
-    from plan import ARMS, Plan
+    from arms import ARMS
+    from plan import Plan
 
     stages = Plan(settings(), list(ARMS), [0, 1], tmp_path).stages()
     names = [stage.name for stage in stages]
@@ -291,6 +294,26 @@ def test_stages_leave_with_a_study_that_is_killed(tmp_path):
     study.send_signal(signal.SIGKILL)
     study.wait()
     wait_for(tmp_path / 'left')
+
+
+def test_a_stage_of_a_killed_study_is_waited_for(tmp_path, capsys):
+    from runner import Runner
+
+    note = str(tmp_path / 'order')
+    slow = stage('a', f'import time; time.sleep(2); open({note!r}, "a").write("old ")')
+    earlier = subprocess.Popen(slow.command)
+    (tmp_path / 'stages').mkdir()
+    (tmp_path / 'stages' / 'a.pid').write_text(f'{earlier.pid}\n')
+    # A process that has got the number of one that is gone is none of ours.
+    (tmp_path / 'stages' / 'b.pid').write_text(f'{os.getpid()}\n')
+    reap = threading.Thread(target=earlier.wait)
+    reap.start()
+    quick = [slow._replace(command=slow.command), stage('b', f'open({note!r}, "a").write("new ")')]
+    assert Runner(quick, tmp_path, jobs=2, threads=1, minutes=None).run() == (2, [], False)
+    reap.join()
+    assert (tmp_path / 'order').read_text() == 'old new old '
+    assert 'a of an earlier call is still saving' in capsys.readouterr().out
+    assert not list((tmp_path / 'stages').glob('*.pid'))
 
 
 def wait_for(path: Path, seconds: float = 30) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from arms import ARMS
 from PIL import Image, ImageDraw, ImageFont
-from plan import ARMS, Plan
+from plan import Plan
 from results import BASELINE, final, metrics_of, prediction
 
 matplotlib.use('Agg')

@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 import torch
+from arms import ARMS, GROUPS, SCALES, Settings
 from mmengine.registry import init_default_scope
-from plan import ARMS, GROUPS, SCALES, Plan, Settings
+from plan import Plan
 from report import write_report
 from runner import PREEMPTED, Runner
 

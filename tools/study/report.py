@@ -38,14 +38,17 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     if settings['smoke']:
         yield '**A test of whether it runs: the numbers mean nothing.**'
     yield from section('Reconstruction and prediction', arms, vae_columns(arms))
-    names = metrics_of(arms)
-    columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in names}
-    columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
-    columns['flow loss'] = lambda run: last(run.get('flow_loss'))
     yield ''
     yield 'Predictions are those of before the decoder was fine-tuned.'
-    yield from section('Generation, last checkpoint', arms, columns)
-    yield from floors(arms, names)
+    names = metrics_of(arms)
+    of_real = [name for name in names if not name.startswith('own/')]
+    columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in of_real}
+    columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
+    columns['flow loss'] = lambda run: last(run.get('flow_loss'))
+    yield from section('Generation, last checkpoint: distances to real clips', arms, columns)
+    yield from floors(arms, of_real)
+    columns = {name: lambda run, name=name: final(run, name) for name in names if name not in of_real}
+    yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
     yield from against_baseline(found['against_baseline'], arms)
     yield from section('Latents', arms, latent_columns(arms))
     yield from section('Seconds of training', arms, time_columns(arms))

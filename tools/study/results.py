@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arms import ARMS
 from curves import mean_and_interval, steps_to_reach
-from plan import ARMS, Plan
+from plan import Plan
 
 from pvvae_plugin import __version__
 from pvvae_plugin.files import read_json

@@ -78,6 +78,7 @@ class Runner:
         """Run all that is not done. A stage that fails costs those that need it, and no others."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._ask_to_stop)
+        self._wait_for_earlier()
         running: list[Running] = []
         while True:
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -109,6 +110,7 @@ class Runner:
     def _start(self, stage: Stage) -> Running:
         log = self._log_file(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
+        self._pid_file(stage).parent.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         if self.threads:
             environment['OMP_NUM_THREADS'] = str(self.threads)
@@ -124,11 +126,26 @@ class Runner:
                 start_new_session=True,  # Ctrl-C is ours to hand on
                 preexec_fn=_leave_with_parent if sys.platform == 'linux' else None,
             )
+        self._pid_file(stage).write_text(f'{process.pid}\n', encoding='utf-8')
         return Running(stage, process, time.monotonic())
+
+    def _wait_for_earlier(self) -> None:
+        """Let stages of a call that was killed save their state; they have been asked to when it went."""
+        end = time.monotonic() + GRACE
+        for stage in self.stages:
+            if self._pid_file(stage).is_file():
+                text = self._pid_file(stage).read_text(encoding='utf-8').strip()
+                pid = int(text) if text.isdigit() else 0
+                if _runs(pid, stage.command):
+                    print(f'{stage.name} of an earlier call is still saving its state', flush=True)
+                while _runs(pid, stage.command) and time.monotonic() < end:
+                    time.sleep(POLL)
+                self._pid_file(stage).unlink()
 
     def _settle(self, one: Running) -> None:
         """Take note of how a stage has ended."""
         stage, code = one.stage, one.process.returncode
+        self._pid_file(stage).unlink(missing_ok=True)
         if code == 0:
             earlier = self._attempts(stage)
             seconds = time.monotonic() - one.started + earlier
@@ -152,11 +169,13 @@ class Runner:
             except subprocess.TimeoutExpired:
                 os.killpg(one.process.pid, signal.SIGKILL)
                 one.process.wait()
+            self._pid_file(one.stage).unlink(missing_ok=True)
             if one.process.returncode == 0:
                 self._settle(one)
-            elif one.stage.resumable:
-                self._add_attempt(one)
-            print(f'stopped: {one.stage.name}', flush=True)
+                continue
+            self._add_attempt(one)
+            anew = '' if one.stage.resumable else ', which will start anew: it needs a call with time enough for it'
+            print(f'stopped: {one.stage.name}{anew}', flush=True)
 
     def _report(self, one: Running, running: Sequence[Running]) -> None:
         seconds = time.monotonic() - one.started
@@ -196,6 +215,9 @@ class Runner:
     def _attempts_file(self, stage: Stage) -> Path:
         return self.out / 'stages' / f'{stage.name}.begun.json'
 
+    def _pid_file(self, stage: Stage) -> Path:
+        return self.out / 'stages' / f'{stage.name}.pid'
+
     def _log_file(self, stage: Stage) -> Path:
         return self.out / 'logs' / f'{stage.name}.log'
 
@@ -216,6 +238,15 @@ class Runner:
     def _write(path: Path, content: dict[str, Any]) -> None:
         finished = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
         write_atomically(path, (json.dumps({**content, 'finished': finished}, indent=2) + '\n').encode())
+
+
+def _runs(pid: int, command: Sequence[str]) -> bool:
+    """Whether a process is there and is that command; never, where the system does not tell."""
+    try:
+        there = Path(f'/proc/{pid}/cmdline').read_bytes().decode(errors='replace').split('\0')
+    except OSError:
+        return False
+    return there[1 : len(command)] == list(command[1:])
 
 
 def _leave_with_parent() -> None:

@@ -1,0 +1,191 @@
+"""What the study compares, and at which scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Arm(NamedTuple):
+    """A VAE's objective.
+
+    Attributes:
+        title: What figures and tables call it.
+        max_drop_ratio: The paper's r; 0 drops nothing.
+        diff_weight: Weight of the motion-aware term relative to the squared error.
+        finetunes: Whether the last steps train the decoder alone, with nothing dropped.
+        padding: What stands in place of dropped latents.
+        kl_weight: Weight of the KL divergence.
+        candidates: Clips that are drawn for each one of a batch, of which the more it moves the likelier one is kept.
+    """
+
+    title: str
+    max_drop_ratio: float = 1.0
+    diff_weight: float = 1.0
+    finetunes: bool = True
+    padding: str = 'learnable'
+    kl_weight: float = 1e-6
+    candidates: int = 1
+
+
+# The first four are the paper's ladder; each of the others changes one thing of the last rung.
+ARMS = {
+    'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
+    'predictive': Arm('+ predictive', diff_weight=0.0, finetunes=False),
+    'motion': Arm('+ motion term', finetunes=False),
+    'full': Arm('+ decoder fine-tuning'),
+    'drop50': Arm('r = 0.5', max_drop_ratio=0.5),
+    'drop75': Arm('r = 0.75', max_drop_ratio=0.75),
+    'gaussian': Arm('Gaussian padding', padding='gaussian'),
+    'diff4': Arm('motion weight 4', diff_weight=4.0),
+    'kl4': Arm('KL 1e-4', kl_weight=1e-4),
+    'kl2': Arm('KL 1e-2', kl_weight=1e-2),
+    'weighted': Arm('clips weighted by motion', candidates=8),
+}
+GROUPS = {
+    'pair': ['baseline', 'full'],
+    'ladder': ['baseline', 'predictive', 'motion', 'full'],
+    'ratio': ['drop50', 'drop75', 'full'],
+    'padding': ['gaussian', 'full'],
+    'knobs': ['full', 'diff4', 'kl4', 'kl2'],
+    'still': ['baseline', 'full', 'diff4', 'weighted'],
+    'all': list(ARMS),
+}
+
+
+class Scale(NamedTuple):
+    """How large the study is. Every arm takes ``vae_steps``, those of fine-tuning included.
+
+    Attributes:
+        vae: Config of the VAE on procedural clips, or on the scale's own data set.
+        generator: Config of the generator there.
+        on_videos: Configs of both on a folder of videos; None where there are none.
+        vae_steps: Steps of every VAE.
+        decoder_steps: How many of them train the decoder alone, in arms that fine-tune it.
+        generator_steps: Steps of every generator.
+        checkpoints: Checkpoints of it that are measured, as divisors of its steps.
+        clips: Clips whose latents generators train on.
+        clips_per_video: The same for each file of a folder of videos, and of the scale's own data set.
+        judge_steps: Steps of the classifier that judges procedural clips.
+        probe_clips: Clips that linear probes are fitted on.
+        seeds: How many by default.
+        jobs: How many processes at once by default.
+    """
+
+    vae: str
+    generator: str
+    on_videos: tuple[str, str] | None
+    vae_steps: int
+    decoder_steps: int
+    generator_steps: int
+    checkpoints: tuple[int, ...]
+    clips: int
+    clips_per_video: int
+    judge_steps: int
+    probe_clips: int
+    seeds: int
+    jobs: int
+
+
+SCALES = {
+    'tiny': Scale(
+        vae='study/vae_tiny.py',
+        generator='study/dit_tiny.py',
+        on_videos=('study/vae_tiny_videos.py', 'study/dit_tiny_videos.py'),
+        vae_steps=2000,
+        decoder_steps=400,
+        generator_steps=4000,
+        checkpoints=(8, 4, 2, 1),
+        clips=8192,
+        clips_per_video=32,
+        judge_steps=1000,
+        probe_clips=1280,
+        seeds=2,
+        jobs=2,
+    ),
+    'gpu-small': Scale(
+        vae='study/vae_gpu_small.py',
+        generator='study/dit_gpu_small.py',
+        on_videos=('study/vae_gpu_small_videos.py', 'study/dit_gpu_small_videos.py'),
+        vae_steps=20000,
+        decoder_steps=4000,
+        generator_steps=40000,
+        checkpoints=(16, 8, 4, 2, 1),
+        clips=32768,
+        clips_per_video=128,
+        judge_steps=2000,
+        probe_clips=4096,
+        seeds=3,
+        jobs=1,
+    ),
+    'paper': Scale(
+        vae='pvvae_ucf101.py',
+        generator='dit_pvvae_cached.py',
+        on_videos=None,
+        vae_steps=100000,
+        decoder_steps=50000,
+        generator_steps=250000,
+        checkpoints=(16, 8, 4, 2, 1),
+        clips=0,
+        clips_per_video=4,
+        judge_steps=0,
+        probe_clips=4096,
+        seeds=3,
+        jobs=1,
+    ),
+}
+
+
+class Settings(NamedTuple):
+    """What a study was asked for; a folder holds results of one.
+
+    Attributes:
+        scale: Key of :data:`SCALES`.
+        difficulty: Of procedural clips.
+        videos: Folder with ``train`` and ``val``; None for procedural clips.
+        i3d: File of I3D's weights; None for proxies.
+        vae_init: Checkpoint that every VAE starts from.
+        still_share: Share of procedural training clips in which nothing moves.
+        smoke: Whether to take next to no steps, to see whether it runs.
+        gpus: Processes of a run.
+    """
+
+    scale: str
+    difficulty: str
+    videos: str | None
+    i3d: str | None
+    vae_init: str | None
+    still_share: float
+    smoke: bool
+    gpus: int
+
+
+def scale_of(settings: Settings) -> Scale:
+    """The scale, or with ``smoke`` next to nothing of it."""
+    scale = SCALES[settings.scale]
+    if not settings.smoke:
+        return scale
+    return scale._replace(
+        vae_steps=16,
+        decoder_steps=8,
+        generator_steps=8,
+        checkpoints=(2, 1),
+        clips=24,
+        clips_per_video=2,
+        judge_steps=2,
+        probe_clips=24,
+    )
+
+
+def base_configs(settings: Settings) -> tuple[Path, Path]:
+    """Files of the VAE's and the generator's config."""
+    scale = SCALES[settings.scale]
+    names = scale.on_videos if settings.videos else (scale.vae, scale.generator)
+    return ROOT / 'configs' / names[0], ROOT / 'configs' / names[1]
+
+
+def has_judge(settings: Settings) -> bool:
+    """Whether the data's classes are motions, which a small classifier can tell."""
+    return not settings.videos and settings.scale != 'paper'
