@@ -40,7 +40,8 @@ def frechet_without_groups(
     """The distances that are left when one group of samples at a time is left out: for a jackknife.
 
     The trace is taken of eigenvalues of ``R A R`` with ``R`` the root of the side that stays whole: one decomposition
-    a distance. It is less accurate, by about 1e-7 of the traces, than :func:`frechet_distance`.
+    a distance. It is less accurate, by about 1e-7 of the traces, than :func:`frechet_distance`. Where there are fewer
+    samples than features, all of it happens within what the samples span.
 
     Args:
         groups_a: Moments of disjoint groups of one set, at least 2.
@@ -57,6 +58,7 @@ def frechet_without_groups(
     """
     if min(len(groups_a), len(groups_b)) < 2:
         raise ValueError(f'at least 2 groups a side are needed, got {len(groups_a)} and {len(groups_b)}')
+    groups_a, groups_b = _within_span(groups_a, groups_b)
     rest_a, rest_b = _rests(groups_a), _rests(groups_b)
     if paired:
         if len(rest_a) != len(rest_b):
@@ -69,6 +71,24 @@ def frechet_without_groups(
         torch.stack([_quick_distance(a, whole_b, root_b, ddof) for a in rest_a]),
         torch.stack([_quick_distance(b, whole_a, root_a, ddof) for b in rest_b]),
     )
+
+
+def _within_span(
+    groups_a: Sequence[Moments], groups_b: Sequence[Moments]
+) -> tuple[Sequence[Moments], Sequence[Moments]]:
+    """The same moments in coordinates of the space that all samples span, where it is smaller than that of features.
+
+    Distances do not change, and each decomposition takes a time that grows with the third power of the dimension.
+    """
+    pooled = merge_all([*groups_a, *groups_b])
+    if pooled.count > len(pooled.mean):
+        return groups_a, groups_b
+    basis = torch.linalg.eigh(pooled.scatter).eigenvectors[:, 1 - pooled.count :]  # (D, N - 1), of the largest
+
+    def project(of: Moments) -> Moments:
+        return Moments(of.count, (of.mean - pooled.mean) @ basis, basis.T @ of.scatter @ basis)
+
+    return [project(of) for of in groups_a], [project(of) for of in groups_b]
 
 
 def _rests(groups: Sequence[Moments]) -> list[Moments]:

@@ -132,10 +132,11 @@ def grouped(x):
     return [moments(x[i::NUM_GROUPS]) for i in range(NUM_GROUPS)]
 
 
+@pytest.mark.parametrize('dim', [8, 119, 120, 300])  # less than all 120 samples span, as much, and more
 @pytest.mark.parametrize('paired', [False, True])
-def test_leaving_out_groups_is_leaving_out_their_samples(paired):
+def test_leaving_out_groups_is_leaving_out_their_samples(paired, dim):
     generator = torch.Generator().manual_seed(3)
-    x, y = (torch.randn(60, 8, generator=generator).double() for _ in range(2))
+    x, y = (torch.randn(60, dim, generator=generator).double() + shift for shift in (0, 5))
     without_x, without_y = frechet_without_groups(grouped(x), grouped(y), ddof=1, paired=paired)
     for i in range(NUM_GROUPS):
         kept = torch.arange(60) % NUM_GROUPS != i
