@@ -32,7 +32,9 @@ def importable():
 def settings(**changes):
     from arms import Settings
 
-    default = Settings('tiny', 'plain', videos=None, i3d=None, vae_init=None, still_share=0.0, smoke=False, gpus=1)
+    default = Settings(
+        'tiny', 'plain', videos=None, i3d=None, vae_init=None, from_scratch=False, still_share=0.0, smoke=False, gpus=1
+    )
     return default._replace(**changes)
 
 
@@ -70,7 +72,9 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
         }
         assert differences(baseline, vae) <= allowed, arm
         assert vae['randomness']['seed'] == 3
-        # Equal steps, those of fine-tuning included.
+        # One start, and equal steps, those of fine-tuning included.
+        start = str(tmp_path / 'pretrained' / 'seed3' / 'vae') if scale != 'paper' else None
+        assert vae['load_from'] == start
         steps = vae['train_cfg']['max_iters']
         if plan.decoder_steps(arm):
             decoder = read(arm, 'decoder').to_dict()
@@ -95,6 +99,15 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
 def drop_ratio(cfg: Config) -> float:
     steps = [step for step in cfg.train_dataloader.dataset.pipeline if step['type'] == 'FutureDropSampler']
     return steps[0].get('max_drop_ratio', 1.0) if steps else 0.0
+
+
+@pytest.mark.parametrize('scale', ['tiny', 'gpu-small'])
+def test_all_go_on_from_reconstruction_of_their_seed(tmp_path, scale):
+    plan, read = written(tmp_path, scale=scale)
+    start, baseline = read('pretrained', 'vae').to_dict(), read('baseline', 'vae').to_dict()
+    own = {'train_cfg.max_iters', 'train_cfg.val_interval', 'load_from'}
+    assert differences(start, baseline) <= own
+    assert start['train_cfg']['max_iters'] == plan.scale.pretraining_steps and start['load_from'] is None
 
 
 def test_at_the_papers_scale_arms_are_the_configs_of_its_ablations(tmp_path):
@@ -141,6 +154,15 @@ def test_data_are_those_that_are_asked_for(tmp_path):
     }
     assert not [stage for stage in plan.stages() if stage.kind == 'judge']  # no classes to judge
 
+    plan, read = written(tmp_path / 'start', vae_init='start.pth')
+    assert read('full', 'vae').load_from == read('baseline', 'vae').load_from == 'start.pth'
+    assert not [stage for stage in plan.stages() if stage.kind == 'pretraining']
+    assert all(not stage.needs for stage in plan.stages() if stage.kind == 'vae')
+
+    plan, read = written(tmp_path / 'scratch', from_scratch=True)
+    assert read('baseline', 'vae').train_cfg.max_iters == 3500 and read('full', 'vae').train_cfg.max_iters == 3200
+    assert read('full', 'vae').load_from is None
+
     plan, read = written(tmp_path / 'still', still_share=0.9)
     assert read('full', 'vae').train_dataloader.dataset.still_share == 0.9
     assert 'still_share' not in read('full', 'vae').val_dataloader.dataset  # judged where something moves
@@ -170,8 +192,10 @@ def test_stages_come_after_what_they_need(tmp_path):
     assert len(set(names)) == len(names)
     for place, stage in enumerate(stages):
         assert set(stage.needs) <= set(names[:place]), stage.name
+    starts = {stage.needs for stage in stages if stage.kind == 'vae'}
+    assert starts == {('pretrained_seed0',), ('pretrained_seed1',)}
     alone = Plan(settings(), list(ARMS), [0, 1], tmp_path, vaes_alone=True).stages()
-    assert {stage.kind for stage in alone} == {'judge', 'vae', 'decoder', 'test', 'probes'}
+    assert {stage.kind for stage in alone} == {'judge', 'pretraining', 'vae', 'decoder', 'test', 'probes'}
     assert [stage for stage in stages if stage.kind in ('vae', 'test')] == [
         s for s in alone if s.kind in ('vae', 'test')
     ]
@@ -344,6 +368,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         tiny: "is of a study with difficulty='hard'",
         (*tiny, '--still', '2'): '--still is a share and must lie in [0, 1], got 2.0',
         ('--scale', 'paper', '--out', str(out), '--still', '0.5'): 'are of procedural clips',
+        (*tiny, '--from-scratch', '--vae-init', str(tmp_path)): 'leave it out here',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }

@@ -30,6 +30,7 @@ class Arm(NamedTuple):
     candidates: int = 1
 
 
+BASELINE = 'baseline'
 # The first four are the paper's ladder; each of the others changes one thing of the last rung.
 ARMS = {
     'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
@@ -62,7 +63,8 @@ class Scale(NamedTuple):
         vae: Config of the VAE on procedural clips, or on the scale's own data set.
         generator: Config of the generator there.
         on_videos: Configs of both on a folder of videos; None where there are none.
-        vae_steps: Steps of every VAE.
+        pretraining_steps: Steps of reconstruction only, which all VAEs of a seed share and go on from.
+        vae_steps: Steps of every VAE after that.
         decoder_steps: How many of them train the decoder alone, in arms that fine-tune it.
         generator_steps: Steps of every generator.
         checkpoints: Checkpoints of it that are measured, as divisors of its steps.
@@ -77,6 +79,7 @@ class Scale(NamedTuple):
     vae: str
     generator: str
     on_videos: tuple[str, str] | None
+    pretraining_steps: int
     vae_steps: int
     decoder_steps: int
     generator_steps: int
@@ -94,8 +97,9 @@ SCALES = {
         vae='study/vae_tiny.py',
         generator='study/dit_tiny.py',
         on_videos=('study/vae_tiny_videos.py', 'study/dit_tiny_videos.py'),
-        vae_steps=2000,
-        decoder_steps=400,
+        pretraining_steps=2000,
+        vae_steps=1500,
+        decoder_steps=300,
         generator_steps=4000,
         checkpoints=(8, 4, 2, 1),
         clips=8192,
@@ -109,6 +113,7 @@ SCALES = {
         vae='study/vae_gpu_small.py',
         generator='study/dit_gpu_small.py',
         on_videos=('study/vae_gpu_small_videos.py', 'study/dit_gpu_small_videos.py'),
+        pretraining_steps=20000,
         vae_steps=20000,
         decoder_steps=4000,
         generator_steps=40000,
@@ -124,6 +129,7 @@ SCALES = {
         vae='pvvae_ucf101.py',
         generator='dit_pvvae_cached.py',
         on_videos=None,
+        pretraining_steps=0,
         vae_steps=100000,
         decoder_steps=50000,
         generator_steps=250000,
@@ -146,7 +152,8 @@ class Settings(NamedTuple):
         difficulty: Of procedural clips.
         videos: Folder with ``train`` and ``val``; None for procedural clips.
         i3d: File of I3D's weights; None for proxies.
-        vae_init: Checkpoint that every VAE starts from.
+        vae_init: Checkpoint that every VAE starts from, in place of pretraining.
+        from_scratch: Whether every VAE takes the steps of the pretraining itself, under its own objective.
         still_share: Share of procedural training clips in which nothing moves.
         smoke: Whether to take next to no steps, to see whether it runs.
         gpus: Processes of a run.
@@ -157,17 +164,21 @@ class Settings(NamedTuple):
     videos: str | None
     i3d: str | None
     vae_init: str | None
+    from_scratch: bool
     still_share: float
     smoke: bool
     gpus: int
 
 
 def scale_of(settings: Settings) -> Scale:
-    """The scale, or with ``smoke`` next to nothing of it."""
+    """The scale as the settings change it: with ``smoke`` next to nothing of it."""
     scale = SCALES[settings.scale]
+    if settings.from_scratch:
+        scale = scale._replace(pretraining_steps=0, vae_steps=scale.pretraining_steps + scale.vae_steps)
     if not settings.smoke:
         return scale
     return scale._replace(
+        pretraining_steps=min(scale.pretraining_steps, 8),
         vae_steps=16,
         decoder_steps=8,
         generator_steps=8,

@@ -7,10 +7,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from arms import ARMS
+from arms import ARMS, BASELINE
 from PIL import Image, ImageDraw, ImageFont
 from plan import Plan
-from results import BASELINE, final, metrics_of, prediction
+from results import final, metrics_of, prediction
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
@@ -30,6 +30,8 @@ COLORS = {
 }
 RISING = ('class/accuracy',)
 GAP, HEADING = 12, 34  # pixels
+# What was predicted before a decoder was fine-tuned, which forgets it.
+PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
 
 
 def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
@@ -56,8 +58,9 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
             figure.savefig(folder / name, dpi=90)
             plt.close(figure)
             names.append(name)
-    for name, pattern in (('latents.png', 'probes/pca_{}.png'), ('predictions.png', 'pictures/vis/test/clip_0{}.png')):
-        if side_by_side(plan, pattern, folder / name):
+    patterns = {'latents.png': ['probes/pca_{}.png'], 'predictions.png': PREDICTIONS}
+    for name, wanted in patterns.items():
+        if side_by_side(plan, wanted, folder / name):
             names.append(name)
     return names
 
@@ -120,7 +123,7 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
 def _curve(run: dict[str, Any], name: str | None) -> dict[int, float]:
     """A number by step; of None the flow loss."""
     if name is None:
-        return {int(step): value for step, value in run.get('flow_loss', {}).items()}
+        return {int(step): value for step, value in run.get('flow_loss', {}).items() if step in run.get('curve', {})}
     return {int(step): values[name] for step, values in run.get('curve', {}).items() if name in values}
 
 
@@ -212,16 +215,26 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
     return figure
 
 
-def side_by_side(plan: Plan, pattern: str, path: Path, count: int = 2) -> bool:
+def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int = 2) -> bool:
     """Pictures of the first clips, by the baseline on the left and by the fullest objective on the right.
+
+    Args:
+        plan: The study.
+        patterns: Names of files in a run's folder, with a place for the number; the first of which there are any.
+        path: Where to.
+        count: How many clips.
 
     Returns:
         Whether there were any.
     """
     fullest = 'full' if 'full' in plan.arms else plan.arms[-1]
     arms = list(dict.fromkeys(arm for arm in (BASELINE, fullest) if arm in plan.arms))
-    columns = [[plan.folder(arm, plan.seeds[0]) / pattern.format(number) for number in range(count)] for arm in arms]
-    if not all(file.is_file() for column in columns for file in column):
+    columns = []
+    for arm in arms:
+        folder = plan.folder(arm, plan.seeds[0])
+        choices = [[folder / pattern.format(number) for number in range(count)] for pattern in patterns]
+        columns += [files for files in choices if all(file.is_file() for file in files)][:1]
+    if len(columns) < len(arms):
         return False
     font = ImageFont.load_default(size=18)
     sheets = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from arms import ARMS, ROOT, Settings, has_judge
-from run_configs import RECONSTRUCTIONS, WEIGHTED, RunConfigs
+from run_configs import PRETRAINED, RECONSTRUCTIONS, WEIGHTED, RunConfigs
 
 TOOLS = ROOT / 'tools'
 
@@ -53,6 +53,9 @@ class Plan(RunConfigs):
     def write_configs(self) -> None:
         """Write the configs that the stages read."""
         self.write_shared()
+        for seed in self.seeds:
+            if self.pretrained(seed):
+                self.write_pretraining(seed)
         for arm in self.arms:
             for seed in self.seeds:
                 self.write_run(arm, seed)
@@ -62,7 +65,12 @@ class Plan(RunConfigs):
         shared = [self._judge()] if has_judge(self.settings) else []
         if not self.vaes_alone:
             shared.append(self._references(tuple(stage.name for stage in shared)))
-        own = [stage for seed in self.seeds for arm in self.arms for stage in self._of_run(arm, seed)]
+        own = []
+        for seed in self.seeds:
+            if folder := self.pretrained(seed):
+                command = self._train(self.config(PRETRAINED, seed, 'vae'), folder)
+                own.append(Stage(f'{PRETRAINED}_seed{seed}', 'pretraining', command, (), resumable=True))
+            own += [stage for arm in self.arms for stage in self._of_run(arm, seed)]
         return [*shared, *own]
 
     def _judge(self) -> Stage:
@@ -81,13 +89,14 @@ class Plan(RunConfigs):
         judged = ('judge',) if has_judge(self.settings) else ()
         weighted = WEIGHTED if ARMS[arm].candidates > 1 else ''
         command = self._train(self.config(arm, seed, f'vae{weighted}'), folder / 'vae')
-        stages = [Stage(f'{run}_vae', 'vae', command, (), resumable=True)]
+        before = (f'{PRETRAINED}_seed{seed}',) if self.pretrained(seed) else ()
+        stages = [Stage(f'{run}_vae', 'vae', command, before, resumable=True)]
         last = folder / 'vae'
         if self.decoder_steps(arm):
             # The decoder forgets how to predict while nothing is dropped: what it had learned is measured before.
-            before = [*self._launch('test.py', str(vae_config), str(last)), '--out', str(folder / 'vae_before.json')]
-            before += ['--work-dir', str(folder / 'test_before')]
-            stages.append(Stage(f'{run}_test_before', 'test', before, (f'{run}_vae', *judged)))
+            test = [*self._launch('test.py', str(vae_config), str(last)), '--out', str(folder / 'vae_before.json')]
+            test += ['--work-dir', str(folder / 'test_before'), '--show-dir', str(folder / 'pictures_before')]
+            stages.append(Stage(f'{run}_test_before', 'test', test, (f'{run}_vae', *judged)))
             last = folder / 'decoder'
             command = self._train(self.config(arm, seed, f'decoder{weighted}'), last)
             stages.append(Stage(f'{run}_decoder', 'decoder', command, (f'{run}_vae',), resumable=True))

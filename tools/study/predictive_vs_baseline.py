@@ -50,6 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--still', type=float, default=0.0, metavar='SHARE', help='of training clips without motion')
     parser.add_argument('--videos', metavar='DIR', help='folder with train/ and val/ in place of procedural clips')
     parser.add_argument('--i3d', metavar='FILE', help='i3d_torchscript.pt: measure FVD and KVD in place of proxies')
+    parser.add_argument('--from-scratch', action='store_true', help='no pretraining: as many steps more of each arm')
     parser.add_argument('--vae-init', metavar='CKPT', help='what every VAE starts from, such as one trained on images')
     parser.add_argument('--vaes-alone', action='store_true', help='no generators: a third of the time')
     parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: 2 for tiny, else 1)')
@@ -82,6 +83,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
                 raise FileNotFoundError(
                     f'--videos {args.videos}: there is no folder {split} in it; it takes train and val'
                 )
+    if args.from_scratch and (args.vae_init or not scale.pretraining_steps):
+        raise ValueError('--from-scratch is for scales that pretrain, without --vae-init: leave it out here')
     if not 0.0 <= args.still <= 1.0:
         raise ValueError(f'--still is a share and must lie in [0, 1], got {args.still}')
     if (args.videos or args.scale == 'paper') and (args.difficulty != 'plain' or args.still):
@@ -95,7 +98,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         for name, value in (('videos', args.videos), ('i3d', args.i3d), ('vae_init', args.vae_init))
     }
     return Settings(
-        scale=args.scale, difficulty=args.difficulty, still_share=args.still, smoke=args.smoke, gpus=args.gpus, **whole
+        scale=args.scale,
+        difficulty=args.difficulty,
+        from_scratch=args.from_scratch,
+        still_share=args.still,
+        smoke=args.smoke,
+        gpus=args.gpus,
+        **whole,
     )
 
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import ARMS
+from arms import ARMS, BASELINE
 from curves import mean_and_interval, steps_to_reach
 from plan import Plan
 
 from pvvae_plugin import __version__
 from pvvae_plugin.files import read_json
-
-BASELINE = 'baseline'
 
 
 def collect(plan: Plan) -> dict[str, Any]:
@@ -32,6 +30,7 @@ def collect(plan: Plan) -> dict[str, Any]:
             arms[arm] = {
                 'title': what.title,
                 **{name: value for name, value in what._asdict().items() if name not in ('title', 'finetunes')},
+                'pretraining_steps': plan.scale.pretraining_steps,
                 'vae_steps': plan.scale.vae_steps,
                 'of_these_decoder_alone': plan.decoder_steps(arm),
                 'generator_steps': plan.scale.generator_steps,

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, Settings, base_configs, has_judge, scale_of
+from arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 from mmengine.config import Config
 
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
+PRETRAINED = 'pretrained'  # folder beside the arms'
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
@@ -61,6 +62,17 @@ class RunConfigs:
         data, _ = self._data(self.generator_base)
         write_config(self.out / 'configs' / 'references.py', self.generator_file, {**data, **self._tests_generator()})
 
+    def pretrained(self, seed: int) -> Path | None:
+        """Work directory of what all VAEs of a seed go on from; None where they start otherwise."""
+        if self.settings.vae_init or not self.scale.pretraining_steps:
+            return None
+        return self.folder(PRETRAINED, seed) / 'vae'
+
+    def write_pretraining(self, seed: int) -> None:
+        """Write the config of what all VAEs of a seed go on from: the baseline's, for its own number of steps."""
+        baseline = {**self._any_vae(BASELINE, seed, 0.0), **schedule(self.vae_base, self.scale.pretraining_steps)}
+        write_config(self.config(PRETRAINED, seed, 'vae'), self.vae_file, baseline)
+
     def write_run(self, arm: str, seed: int) -> None:
         """Write the configs of one arm with one seed; the same ones again where they are there."""
         for name, (base, changes) in self._files_of_run(arm, seed).items():
@@ -82,7 +94,8 @@ class RunConfigs:
         """Changes of the VAE's config."""
         what = ARMS[arm]
         steps = self.scale.vae_steps - self.decoder_steps(arm)
-        training = {**schedule(self.vae_base, steps), 'load_from': self.settings.vae_init}
+        start = self.settings.vae_init or self.pretrained(seed)
+        training = {**schedule(self.vae_base, steps), 'load_from': None if start is None else str(start)}
         return merge(self._any_vae(arm, seed, what.max_drop_ratio), training)
 
     def _decoder(self, arm: str, seed: int) -> dict[str, Any]:
