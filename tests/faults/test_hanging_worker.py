@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from pvvae_plugin.datasets import ClipDataset, describe_reading, reading_now
@@ -54,6 +55,12 @@ def own_temporary_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def torchs_handler(monkeypatch):
+    """A run of ours in this process has taken torch's handler of dead workers away; torch sets it once a process."""
+    monkeypatch.setattr(torch.utils.data._utils.signal_handling, '_SIGCHLD_handler_set', False)
+
+
+@pytest.fixture
 def pipe(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     return str(tmp_path / 'pipe')
@@ -75,7 +82,7 @@ def load(dataset, context, timeout=0, workers=2):
 
 
 @pytest.mark.parametrize('context', ['fork', pytest.param('spawn', marks=pytest.mark.long)])
-def test_the_hanging_file_is_named(pipe, context):
+def test_the_hanging_file_is_named(pipe, context, torchs_handler):
     others = load(Stuck(pipe, []), context)
     iterator = iter(load(Stuck(pipe, [3]), context, timeout=4 if context == 'fork' else 25))
     found = []
