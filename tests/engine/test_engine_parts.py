@@ -6,8 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
 
 from pvvae_plugin.engine.cost import backbone_cost
 from pvvae_plugin.models.vae.layers import Upsample
@@ -120,6 +121,31 @@ def test_checkpoint_of_another_network_is_refused(tiny_vae_config):
     state['backbone.surplus'] = torch.zeros(7)
     with pytest.raises(ValueError, match=r'1 weights missing \(backbone.padding_token\), 1 of another.*1 unknown'):
         hook.after_load_checkpoint(runner, {'state_dict': state})
+
+
+class Loop(BaseLoop):
+    """Of a training that has begun."""
+
+    def __init__(self):
+        """Without a runner."""
+
+    def run(self):
+        raise NotImplementedError
+
+
+def test_training_with_noise_for_padding_may_start_where_it_was_learned(tiny_vae_config):
+    learned = {'state_dict': dict(make_model(tiny_vae_config).state_dict())}
+    runner = Runner(make_model({**tiny_vae_config, 'padding': 'gaussian'}))
+    hook = HOOKS.build({'type': 'StartCheckHook'})
+    runner._resume, runner._train_loop, runner.logger = False, Loop(), MMLogger.get_current_instance()
+    given = {'state_dict': dict(learned['state_dict'])}
+    hook.after_load_checkpoint(runner, given)
+    assert learned['state_dict'].keys() - given['state_dict'].keys() == {'backbone.padding_token'}
+    # To be resumed, or tested, it must be of this network.
+    for resume, loop in ((True, Loop()), (False, {'type': 'ClipTrainLoop'})):
+        runner._resume, runner._train_loop = resume, loop
+        with pytest.raises(ValueError, match=r'1 unknown \(backbone.padding_token\)'):
+            hook.after_load_checkpoint(runner, {'state_dict': dict(learned['state_dict'])})
 
 
 def test_mmengine_checkpoints_load_safely_and_strangers_pickles_do_not(tmp_path):

@@ -14,6 +14,7 @@ from mmengine.config import Config
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
 PRETRAINED = 'pretrained'  # folder beside the arms'
+TRAININGS = ('pretraining', 'vae', 'decoder', 'generator')
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
@@ -70,8 +71,9 @@ class RunConfigs:
 
     def write_pretraining(self, seed: int) -> None:
         """Write the config of what all VAEs of a seed go on from: the baseline's, for its own number of steps."""
-        baseline = {**self._any_vae(BASELINE, seed, 0.0), **schedule(self.vae_base, self.scale.pretraining_steps)}
-        write_config(self.config(PRETRAINED, seed, 'vae'), self.vae_file, baseline)
+        baseline = self._any_vae(BASELINE, seed, 0.0, 'pretraining')
+        changes = {**baseline, **schedule(self.vae_base, self.scale.pretraining_steps)}
+        write_config(self.config(PRETRAINED, seed, 'vae'), self.vae_file, changes)
 
     def write_run(self, arm: str, seed: int) -> None:
         """Write the configs of one arm with one seed; the same ones again where they are there."""
@@ -96,7 +98,7 @@ class RunConfigs:
         steps = self.scale.vae_steps - self.decoder_steps(arm)
         start = self.settings.vae_init or self.pretrained(seed)
         training = {**schedule(self.vae_base, steps), 'load_from': None if start is None else str(start)}
-        return merge(self._any_vae(arm, seed, what.max_drop_ratio), training)
+        return merge(self._any_vae(arm, seed, what.max_drop_ratio, 'vae'), training)
 
     def _decoder(self, arm: str, seed: int) -> dict[str, Any]:
         """Changes of its config while the decoder is trained alone."""
@@ -106,14 +108,14 @@ class RunConfigs:
             'load_from': str(self.folder(arm, seed) / 'vae'),
             'model': {'freeze_encoder': True, **adversarial},
         }
-        return merge(self._any_vae(arm, seed, max_drop_ratio=0.0), training)
+        return merge(self._any_vae(arm, seed, 0.0, 'decoder'), training)
 
-    def _any_vae(self, arm: str, seed: int, max_drop_ratio: float) -> dict[str, Any]:
-        """What both have in common."""
+    def _any_vae(self, arm: str, seed: int, max_drop_ratio: float, stage: str) -> dict[str, Any]:
+        """What all trainings of a VAE have in common."""
         what = ARMS[arm]
         data, pipeline = self._data(self.vae_base)
         objective = {
-            'randomness': {'seed': seed},
+            'randomness': {'seed': stage_seed(seed, stage)},
             'model': {
                 'backbone': {'padding': what.padding},
                 'loss': {'diff_weight': what.diff_weight, 'kl_weight': what.kl_weight},
@@ -134,7 +136,7 @@ class RunConfigs:
         folder, every = self.folder(arm, seed), min(self.checkpoints())
         data, _ = self._data(self.generator_base)
         training = {
-            'randomness': {'seed': seed},
+            'randomness': {'seed': stage_seed(seed, 'generator')},
             'model': {
                 'backbone': {'padding': ARMS[arm].padding},
                 'backbone_checkpoint': str(folder / ('decoder' if self.decoder_steps(arm) else 'vae')),
@@ -233,6 +235,11 @@ class RunConfigs:
             reference['num_samples'] = 8
             if dataset['type'] == 'SyntheticVideoDataset':
                 dataset['length'] = 24
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """Seed of a training, the same for all arms: each goes through the clips in an order of its own."""
+    return 10 * seed + TRAININGS.index(stage)
 
 
 def schedule(base: Config, steps: int, validate_every: int | None = None) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from torch.utils.data import Dataset
 from pvvae_plugin.models.pretrained import check_runs_nothing, check_weights
 from pvvae_plugin.registry import HOOKS
 
+PADDING_TOKEN = 'backbone.padding_token'
+
 
 @HOOKS.register_module()
 class StartCheckHook(Hook):
@@ -23,7 +25,8 @@ class StartCheckHook(Hook):
     - Clips must be such as the metrics can measure, of those that say so by a method ``check_clip``.
     - A class-conditional head must have a class for each of the data, no more and no fewer, in one order everywhere.
     - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
-      ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run.
+      ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run. A
+      learned padding token alone is left out where training that pads with noise starts from such weights.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -41,6 +44,10 @@ class StartCheckHook(Hook):
         check_runs_nothing(checkpoint)  # before MMEngine would run it, whatever script resumes
         state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
+        surplus = PADDING_TOKEN in state and PADDING_TOKEN not in weights
+        if surplus and not runner._resume and isinstance(runner._train_loop, BaseLoop):  # training starts from it
+            del state[PADDING_TOKEN]
+            runner.logger.info(f'{PADDING_TOKEN} of the checkpoint is left out: this VAE pads with noise')
         kept = {name: tensor for name, tensor in weights.items() if name.startswith(('backbone.', 'head.'))}
         check_weights(kept, state)
 
