@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_launch_arguments, load_config, missing_together
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
-from pvvae_plugin.files import file_sha256
+from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
         own_weights = getattr(unwrapped.backbone, 'source', None)
         content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
-        out.write_text(json.dumps(content, indent=2, default=str) + '\n')
+        write_atomically(out, (json.dumps(content, indent=2, default=str) + '\n').encode())
         print(f'metrics written to {out}')
 
 

@@ -58,6 +58,8 @@ def differences(first, second, path=()) -> set[str]:
 
 @pytest.mark.parametrize('scale', ['tiny', 'gpu-small', 'paper'])
 def test_arms_differ_in_their_objective_alone(tmp_path, scale):
+    from arms import ARMS
+
     plan, read = written(tmp_path, scale=scale)
     baseline = read('baseline', 'vae').to_dict()
     for arm in plan.arms:
@@ -70,6 +72,11 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
             'train_cfg.max_iters',
             'train_cfg.val_interval',
         }
+        what = ARMS[arm]
+        assert vae['model']['loss']['diff_weight'] == what.diff_weight
+        assert vae['model']['loss']['kl_weight'] == what.kl_weight
+        assert vae['model']['backbone']['padding'] == what.padding
+        assert drop_ratio(read(arm, 'vae')) == what.max_drop_ratio
         assert differences(baseline, vae) <= allowed, arm
         seeds = [vae['randomness']['seed'], read(arm, 'generator').randomness.seed]
         # One start, and equal steps, those of fine-tuning included.
@@ -89,6 +96,10 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
         assert len(set(seeds)) == len(seeds)
         # The same generator on each.
         generator = read(arm, 'generator').to_dict()
+        trained = 'decoder' if plan.decoder_steps(arm) else 'vae'
+        assert generator['model']['backbone_checkpoint'] == str(tmp_path / arm / 'seed3' / trained)
+        commands = [stage.command for stage in plan.stages() if stage.kind.startswith('latents')]
+        assert all(str(tmp_path / arm / 'seed3' / trained) in c for c in commands if f'{arm}_seed3_vae.py' in c[2])
         own = {
             'test_evaluator',
             'model.backbone.padding',
@@ -133,6 +144,20 @@ def test_at_the_papers_scale_arms_are_the_configs_of_its_ablations(tmp_path):
     ours, theirs = read('full', 'decoder'), Config.fromfile(ROOT / 'configs' / 'pvvae_ucf101_decoder.py')
     assert ours.model.to_dict() == theirs.model.to_dict()
     assert drop_ratio(ours) == drop_ratio(theirs) == 0.0
+
+
+def test_processes_share_out_the_batch_that_the_rate_is_for(tmp_path):
+    for scale, gpus, batches in (('paper', 8, (4, 8)), ('paper', 1, (32, 64)), ('tiny', 2, (4, 8))):
+        plan, read = written(tmp_path / f'{scale}{gpus}', scale=scale, gpus=gpus)
+        assert (
+            read('full', 'vae').train_dataloader.batch_size,
+            read('full', 'generator').train_dataloader.batch_size,
+        ) == batches
+        commands = {stage.name: stage.command for stage in plan.stages()}
+        launched = commands['full_seed3_vae'][1].endswith('launch.py')
+        assert launched == (gpus > 1) and (gpus == 1 or commands['full_seed3_vae'][2] == str(gpus))
+    with pytest.raises(ValueError, match='--gpus 3 cannot share out a batch of 8 clips'):
+        written(tmp_path / 'odd', gpus=3)
 
 
 def test_data_are_those_that_are_asked_for(tmp_path):
@@ -402,49 +427,104 @@ def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
         holder.communicate()
 
 
-def write_run(folder: Path, distances: dict[int, float], accuracy: dict[int, float], psnr: float) -> None:
+def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: dict[int, float], psnr: float) -> None:
     """What the stages of one run leave."""
+    folder = plan.folder(arm, seed)
     folder.mkdir(parents=True)
+    (plan.out / 'stages').mkdir(exist_ok=True)
     vae = {'recon/psnr': psnr, 'recon/psnr_per_frame': [psnr], 'predict/k1_vs_repeat': 0.5}
     (folder / 'vae.json').write_text(json.dumps({'metrics': vae, 'records': {}}))
+    records = ['test']
     for step, distance in distances.items():
-        records = {'gen/proxy_time9_256': {'value': distance, 'floor': {'value': 0.25}}}
+        of = {
+            'gen/proxy_time9_256': {'value': distance, 'floor': {'value': 0.25}},
+            'own/proxy_time9_256': {'value': 3.0, 'floor': {'value': 2.0}},
+            'own/proxy_time_kernel9_256': {'value': 3.0, 'floor': {'value': 2.0}},
+        }
         metrics = {'gen/proxy_time9_256': distance, 'class/accuracy': accuracy[step]}
-        (folder / f'generator_{step}.json').write_text(json.dumps({'metrics': metrics, 'records': records}))
+        (folder / f'generator_{step}.json').write_text(json.dumps({'metrics': metrics, 'records': of}))
+        records.append(f'at_{step}')
+    for name in records:
+        (plan.out / 'stages' / f'{arm}_seed{seed}_{name}.json').write_text('{"seconds": 2.0}')
     log = folder / 'generator' / '20260101_000000' / 'vis_data'
     log.mkdir(parents=True)
-    (log / 'scalars.json').write_text('{"flow/loss": 0.75, "step": 800}\n{"loss": 1, "step": 900}\n{"flow/lo')
+    (log / 'scalars.json').write_text('{"flow/loss": 0.75, "step": 500}\n{"loss": 1, "step": 900}\n{"flow/lo')
 
 
-def test_the_report_compares_runs_of_the_same_seed(tmp_path):
+STEPS = [500, 1000, 2000, 4000]
+
+
+def two_seeds(tmp_path):
     from plan import Plan
-    from report import write_report
 
     plan = Plan(settings(), ['baseline', 'full'], [0, 1], tmp_path)
-    steps = plan.checkpoints()
-    assert steps == [500, 1000, 2000, 4000]
+    assert plan.checkpoints() == STEPS
     falls = {0: [9, 7, 5, 3], 1: [10, 8, 6, 4]}
     faster = {0: [8, 4, 2, 1], 1: [12, 9, 8, 6]}
     for seed in (0, 1):
-        accuracy = dict(zip(steps, [0.2, 0.3, 0.4, 0.5], strict=True))
+        accuracy = dict(zip(STEPS, [0.2, 0.3, 0.4, 0.5], strict=True))
         better = {step: value + 0.1 for step, value in accuracy.items()}
-        write_run(plan.folder('baseline', seed), dict(zip(steps, falls[seed], strict=True)), accuracy, psnr=25.0)
-        write_run(plan.folder('full', seed), dict(zip(steps, faster[seed], strict=True)), better, psnr=24.0 + seed)
-    write_report(plan)
+        write_run(plan, 'baseline', seed, dict(zip(STEPS, falls[seed], strict=True)), accuracy, psnr=25.0)
+        write_run(plan, 'full', seed, dict(zip(STEPS, faster[seed], strict=True)), better, psnr=24.0 + seed)
+    return plan
+
+
+def test_the_report_compares_runs_of_the_same_seed(tmp_path):
+    from report import write_report
+
+    write_report(two_seeds(tmp_path))
     found = json.loads((tmp_path / 'results.json').read_text())
-    compared = found['against_baseline']['full']
+    compared = found['against']['baseline']['full']
     # Seed 0 comes down to 3 halfway between 4 at 1000 and 2 at 2000, in doublings; seed 1 never reaches 4.
-    assert compared['proxy_time']['share_of_steps_to_baselines_final'] == [pytest.approx(2**-1.5), None]
+    assert compared['proxy_time']['share_of_steps_to_its_final'] == [pytest.approx(2**-1.5), None]
+    # The baseline's seed 1 is at 6 at 2000; its seed 0 never at 1.
+    assert compared['proxy_time']['its_share_of_steps_to_this_final'] == [None, 0.5]
     assert compared['proxy_time']['final_difference'] == [-2, 2]
     assert compared['proxy_time']['mean_difference'] == 0
-    assert compared['class/accuracy']['share_of_steps_to_baselines_final'] == pytest.approx([0.5, 0.5])
+    assert compared['class/accuracy']['share_of_steps_to_its_final'] == pytest.approx([0.5, 0.5])
+    assert compared['class/accuracy']['final_difference'] == pytest.approx([0.1, 0.1])
+    # What does not fall has no step at which it was reached.
+    assert compared['own/proxy_time']['share_of_steps_to_its_final'] == ['does not fall'] * 2
     run = found['arms']['full']['seeds']['1']
-    assert run['flow_loss'] == {'800': 0.75} and run['floors'] == {'proxy_time': 0.25}
+    assert run['flow_loss'] == {'500': 0.75} and run['floors']['proxy_time'] == 0.25
+    # Divided by its floor, but for kernel distances, whose floor is 0.
+    assert run['curve']['4000']['own/proxy_time'] == 1.5 and run['curve']['4000']['own/proxy_time_kernel'] == 3.0
     text = (tmp_path / 'results.md').read_text()
     # 12.706 standard errors: 0.5 of PSNR, and 2 of the difference.
     assert '24.5 ± 6.4 (24, 25)' in text and '25 ± 0 (25, 25)' in text
-    assert '| + decoder fine-tuning | proxy_time | +0 ± 25 (-2, +2) | 0.35, not reached |' in text
+    wanted = '| + decoder fine-tuning | proxy_time | +0 ± 25 (-2, +2) | 0.35, not reached | not reached, 0.50 |'
+    assert wanted in text
     assert (tmp_path / 'figures' / 'convergence.png').is_file()
+
+
+def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
+    from plan import Plan
+    from report import write_report
+
+    plan = two_seeds(tmp_path)
+    # A test that is at work has made its file, empty; a generator that is not measured to its end has no last value.
+    (plan.folder('full', 1) / 'generator_4000.json').write_text('')
+    (tmp_path / 'stages' / 'full_seed1_at_4000.json').unlink()
+    # A call that names other arms reports on all that the folder holds.
+    write_report(Plan(settings(), ['motion'], [0], tmp_path))
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert list(found['arms']) == ['baseline', 'full'] and list(found['arms']['full']['seeds']) == ['0', '1']
+    assert list(found['arms']['full']['seeds']['1']['curve']) == ['500', '1000', '2000']
+    assert found['against']['baseline']['full']['proxy_time']['final_difference'] == [-2]
+    assert '| + decoder fine-tuning | 1 | ' in (tmp_path / 'results.md').read_text()
+
+
+def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
+    from results import collect, prediction
+
+    plan = two_seeds(tmp_path)
+    arms = collect(plan)['arms']
+    assert prediction(arms['baseline']['seeds']['0'], 'k1_vs_repeat') == 0.5
+    assert prediction(arms['full']['seeds']['0'], 'k1_vs_repeat') is None
+    before = {'metrics': {'predict/k1_vs_repeat': 0.25}, 'records': {}}
+    (plan.folder('full', 0) / 'vae_before.json').write_text(json.dumps(before))
+    (tmp_path / 'stages' / 'full_seed0_test_before.json').write_text('{"seconds": 1.0}')
+    assert prediction(collect(plan)['arms']['full']['seeds']['0'], 'k1_vs_repeat') == 0.25
 
 
 def test_a_report_of_nothing_says_so(tmp_path):

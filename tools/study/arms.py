@@ -30,7 +30,8 @@ class Arm(NamedTuple):
     candidates: int = 1
 
 
-BASELINE = 'baseline'
+BASELINE, FULLEST = 'baseline', 'full'
+RISING = ('class/accuracy', 'IS')  # numbers that are better the higher they are
 # The first four are the paper's ladder; each of the others changes one thing of the last rung.
 ARMS = {
     'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
@@ -48,9 +49,9 @@ ARMS = {
 GROUPS = {
     'pair': ['baseline', 'full'],
     'ladder': ['baseline', 'predictive', 'motion', 'full'],
-    'ratio': ['drop50', 'drop75', 'full'],
-    'padding': ['gaussian', 'full'],
-    'knobs': ['full', 'diff4', 'kl4', 'kl2'],
+    'ratio': ['baseline', 'drop50', 'drop75', 'full'],
+    'padding': ['baseline', 'gaussian', 'full'],
+    'knobs': ['baseline', 'full', 'diff4', 'kl4', 'kl2'],
     'still': ['baseline', 'full', 'diff4', 'weighted'],
     'all': list(ARMS),
 }

@@ -39,7 +39,7 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None
-    quantile = T_975[len(values) - 2] if len(values) - 2 < len(T_975) else 1.96
+    quantile = T_975[len(values) - 2] if len(values) - 2 < len(T_975) else T_975[-1]  # a little too wide
     return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from arms import ARMS, BASELINE
+from arms import ARMS, BASELINE, FULLEST, RISING
 from PIL import Image, ImageDraw, ImageFont
 from plan import Plan
 from results import final, metrics_of, prediction
@@ -28,7 +28,6 @@ COLORS = {
     'kl2': 'C8',
     'weighted': 'C9',
 }
-RISING = ('class/accuracy',)
 GAP, HEADING = 12, 34  # pixels
 # What was predicted before a decoder was fine-tuned, which forgets it.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
@@ -86,13 +85,13 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
         arms: What was measured.
         own: Distances to the VAE's own reconstructions in place of those to real clips, accuracy and loss.
     """
-    names = [name for name in metrics_of(arms) if name.startswith('own/') == own]
+    names = [name for name in metrics_of(arms) if name.startswith('own/') == own and name not in RISING]
     if not names:
         return None
     titles: dict[str | None, str] = {name: name for name in names}
     if not own:
         runs = [run for entry in arms.values() for run in entry['seeds'].values()]
-        titles |= {name: name for name in RISING if any(final(run, name) is not None for run in runs)}
+        titles |= {name: name for name in RISING if any(_curve(run, name) for run in runs)}
         titles[None] = 'flow loss (not comparable across VAEs)'
     figure, axes = panels(list(titles.values()))
     for axis, name in zip(axes, titles, strict=True):
@@ -227,11 +226,12 @@ def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int = 2) ->
     Returns:
         Whether there were any.
     """
-    fullest = 'full' if 'full' in plan.arms else plan.arms[-1]
-    arms = list(dict.fromkeys(arm for arm in (BASELINE, fullest) if arm in plan.arms))
+    arms = [arm for arm in (BASELINE, FULLEST) if plan.folder(arm, 0).is_dir()]
+    if not arms:
+        return False
     columns = []
     for arm in arms:
-        folder = plan.folder(arm, plan.seeds[0])
+        folder = plan.folder(arm, 0)
         choices = [[folder / pattern.format(number) for number in range(count)] for pattern in patterns]
         columns += [files for files in choices if all(file.is_file() for file in files)][:1]
     if len(columns) < len(arms):

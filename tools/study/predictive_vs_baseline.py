@@ -152,7 +152,8 @@ def main(argv: list[str] | None = None) -> int:
             print('\n'.join(shlex.join(stage.command) for stage in stages))
             return 0
         claim_folder(args.out, settings, to_run=not args.report_only)
-        plan.write_configs()
+        if not args.report_only:
+            plan.write_configs()
     except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
         sys.exit(f'error: {error}')
     if args.report_only:
@@ -163,14 +164,14 @@ def main(argv: list[str] | None = None) -> int:
     done = sum(map(runner.is_done, stages))
     print(f'{len(stages)} stages, {done} of them done, {jobs} at once; logs in {args.out}/logs', flush=True)
     outcome = runner.run()
-    if outcome.done > 2:
-        print(f'written: {write_report(plan)}')
+    print(f'written: {write_report(plan)}')
     if outcome.failed:
         print(f'failed: {", ".join(outcome.failed)}; the same command tries them again', file=sys.stderr)
-        return 1
     if outcome.stopped:
         print(f'{outcome.done} of {len(stages)} stages done: the same command goes on', file=sys.stderr)
         return PREEMPTED
+    if outcome.failed:
+        return 1
     return 0
 
 

@@ -49,7 +49,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from floors(arms, of_real)
     columns = {name: lambda run, name=name: final(run, name) for name in names if name not in of_real}
     yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
-    yield from against_baseline(found['against_baseline'], arms)
+    for reference, comparisons in found['against'].items():
+        yield from against(reference, comparisons, arms)
     yield from section('Latents', arms, latent_columns(arms))
     yield from section('Seconds of training', arms, time_columns(arms))
 
@@ -134,21 +135,26 @@ def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
                 return
 
 
-def against_baseline(comparisons: dict[str, Any], arms: dict[str, Any]) -> Iterator[str]:
-    """Differences to the baseline with the same seed."""
-    rows = [
-        (arms[arm]['title'], name, found) for arm, by_name in comparisons.items() for name, found in by_name.items()
-    ]
+def against(reference: str, comparisons: dict[str, Any], arms: dict[str, Any]) -> Iterator[str]:
+    """Differences to one arm with the same seed."""
+    rows = [(arms[arm]['title'], name, found) for arm, names in comparisons.items() for name, found in names.items()]
     if not rows:
         return
-    yield from ('', '### Against reconstruction only, same seed', '')
-    yield '| | | difference at the end | steps to its final value, as a share of its steps |'
-    yield '|---|---|---|---|'
+    title = arms[reference]['title']
+    yield from ('', f'### Against "{title}", same seed', '')
+    yield '| | | difference at the end | share of steps to where that one ends | its share to where this one ends |'
+    yield '|---|---|---|---|---|'
     for title, name, found in rows:
         half = found['interval_95_half_width']
         mean = f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
         each = ', '.join(f'{value:+.3g}' for value in found['final_difference'])
-        ratios = ', '.join(
-            'not reached' if ratio is None else f'{ratio:.2f}' for ratio in found['share_of_steps_to_baselines_final']
+        shares = ' | '.join(
+            ', '.join(map(share, found[key]))
+            for key in ('share_of_steps_to_its_final', 'its_share_of_steps_to_this_final')
         )
-        yield f'| {title} | {name} | {mean} ({each}) | {ratios} |'
+        yield f'| {title} | {name} | {mean} ({each}) | {shares} |'
+
+
+def share(value: float | str | None) -> str:
+    """A share of steps as text."""
+    return 'not reached' if value is None else value if isinstance(value, str) else f'{value:.2f}'

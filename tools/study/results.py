@@ -12,25 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import ARMS, BASELINE
+from arms import ARMS, BASELINE, FULLEST, RISING
 from curves import mean_and_interval, steps_to_reach
 from plan import Plan
+from run_configs import OWN
 
 from pvvae_plugin import __version__
 from pvvae_plugin.files import read_json
 
+UNBIASED = '_kernel'  # end of names of distances whose floor is 0
+
 
 def collect(plan: Plan) -> dict[str, Any]:
-    """All numbers that are there, of every arm and seed."""
+    """All numbers that are there, of every arm and seed that the folder holds."""
     arms = {}
-    for arm in plan.arms:
-        what = ARMS[arm]
-        runs = {str(seed): run for seed in plan.seeds if (run := _run(plan, arm, seed))}
+    for arm, what in ARMS.items():
+        seeds = sorted(int(path.name.removeprefix('seed')) for path in (plan.out / arm).glob('seed*'))
+        runs = {str(seed): run for seed in seeds if (run := _run(plan, arm, seed))}
         if runs:
             arms[arm] = {
                 'title': what.title,
                 **{name: value for name, value in what._asdict().items() if name not in ('title', 'finetunes')},
-                'pretraining_steps': plan.scale.pretraining_steps,
+                'pretraining_steps': 0 if plan.settings.vae_init else plan.scale.pretraining_steps,
                 'vae_steps': plan.scale.vae_steps,
                 'of_these_decoder_alone': plan.decoder_steps(arm),
                 'generator_steps': plan.scale.generator_steps,
@@ -43,7 +46,7 @@ def collect(plan: Plan) -> dict[str, Any]:
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
         'arms': arms,
-        'against_baseline': compare(arms),
+        'against': {reference: compare(arms, reference) for reference in (BASELINE, FULLEST) if reference in arms},
     }
 
 
@@ -57,47 +60,57 @@ def machine() -> str:
 
 
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
-    """One arm with one seed: whatever its stages have written so far."""
+    """One arm with one seed: what those of its stages wrote that are done."""
     folder, run = plan.folder(arm, seed), {}
-    for name, file in (('vae', 'vae.json'), ('before_fine_tuning', 'vae_before.json')):
-        if (folder / file).is_file():
+    seconds = {}
+    for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
+        if not path.name.endswith('.begun.json'):
+            name = path.stem.removeprefix(f'{arm}_seed{seed}_')
+            seconds[name] = round(read_json(path, 'the record of a finished stage')['seconds'], 1)
+    for name, stage, file in (('vae', 'test', 'vae.json'), ('before_fine_tuning', 'test_before', 'vae_before.json')):
+        if stage in seconds:
             metrics = read_json(folder / file, 'what tools/test.py --out writes')['metrics']
             run[name] = {k: v for k, v in metrics.items() if not isinstance(v, list) and v is not None}
-    if (folder / 'probes' / 'probes.json').is_file():
+    if 'vae' in run:
+        predicted = run.get('before_fine_tuning') if plan.decoder_steps(arm) else run['vae']
+        run['prediction'] = {k: v for k, v in (predicted or {}).items() if k.startswith('predict/')}
+    if 'probes' in seconds:
         record = read_json(folder / 'probes' / 'probes.json', 'what tools/analysis/probe_latents.py writes')
         run['probes'] = record['probes']
         run['ltd'] = record['latent_temporal_distance']
         run['motion_correlation'] = record['correlation']['value']
     curve, floors = {}, {}
     for step in plan.checkpoints():
-        path = folder / f'generator_{step}.json'
-        if path.is_file():
-            content = read_json(path, 'what tools/test.py --out writes')
+        if f'at_{step}' in seconds:
+            content = read_json(folder / f'generator_{step}.json', 'what tools/test.py --out writes')
             curve[str(step)], found = _distances(content)
             floors |= found
     if curve:
         run['curve'], run['floors'] = curve, floors
+        run['all_checkpoints'] = len(curve) == len(plan.checkpoints())
     if flow := _flow_losses(folder / 'generator'):
         run['flow_loss'] = flow
-    seconds = {}
-    for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
-        if not path.name.endswith('.begun.json'):
-            name = path.stem.removeprefix(f'{arm}_seed{seed}_')
-            seconds[name] = round(read_json(path, 'the record of a finished stage')['seconds'], 1)
     if seconds:
         run['seconds'] = seconds
     return run
 
 
 def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Values and floors by short names: ``proxy_time`` for ``gen/proxy_time9_256``, ``own/...`` as they are."""
+    """Values and floors by short names: ``proxy_time`` for ``gen/proxy_time9_256``.
+
+    A Fréchet distance to a VAE's own reconstructions is divided by its floor, that between two sets of these: both
+    shrink with the spread of what the VAE can show, which differs from VAE to VAE.
+    """
     values = {name: value for name, value in content['metrics'].items() if name == 'class/accuracy'}
     floors = {}
     for name, record in content['records'].items():
         short = re.sub(r'\d+_\d+$', '', name.removeprefix('gen/'))
-        values[short] = record['value']
-        if record.get('floor'):
-            floors[short] = record['floor']['value']
+        value, floor = record['value'], (record.get('floor') or {}).get('value')
+        if short.startswith(f'{OWN}/') and not short.endswith(UNBIASED) and floor:
+            value, floor = value / floor, 1.0
+        values[short] = value
+        if floor is not None:
+            floors[short] = floor
     return {name: value for name, value in values.items() if value is not None}, floors
 
 
@@ -126,61 +139,67 @@ def metrics_of(arms: dict[str, Any]) -> list[str]:
 
 
 def prediction(run: dict[str, Any], name: str) -> float | None:
-    """A number of the VAE's predictions, of before its decoder was fine-tuned where it was."""
-    return run.get('before_fine_tuning', run.get('vae', {})).get(f'predict/{name}')
+    """A number of the VAE's predictions, of before its decoder was fine-tuned where it is."""
+    return run.get('prediction', {}).get(f'predict/{name}')
 
 
 def final(run: dict[str, Any], name: str) -> float | None:
-    """A number of a generator's last checkpoint, where all have been measured."""
-    curve = run.get('curve')
-    return None if not curve else curve[max(curve, key=int)].get(name)
+    """A number of a generator's last checkpoint, once all of them have been measured."""
+    return run['curve'][max(run['curve'], key=int)].get(name) if run.get('all_checkpoints') else None
 
 
-def compare(arms: dict[str, Any]) -> dict[str, Any]:
-    """Every arm against the baseline with the same seed: differences at the end, and steps to where that ends."""
-    if BASELINE not in arms:
-        return {}
+def compare(arms: dict[str, Any], reference: str) -> dict[str, Any]:
+    """Every arm against one of them with the same seed: differences at the end, and steps to where that one ends."""
     found: dict[str, Any] = {}
     for arm, entry in arms.items():
-        if arm == BASELINE:
+        if arm == reference:
             continue
-        found[arm] = {}
         for name in [*metrics_of(arms), 'class/accuracy']:
             pairs = [
-                (run['curve'], arms[BASELINE]['seeds'][seed]['curve'])
+                (run['curve'], other['curve'])
                 for seed, run in entry['seeds'].items()
-                if _complete(run, arms[BASELINE]['seeds'].get(seed), name)
+                if final(run, name) is not None
+                and (other := arms[reference]['seeds'].get(seed))
+                and final(other, name) is not None
             ]
             if pairs:
-                found[arm][name] = _compare_pairs(pairs, name)
+                found.setdefault(arm, {})[name] = _compare_pairs(pairs, name)
     return found
 
 
-def _complete(run: dict[str, Any], baseline: dict[str, Any] | None, name: str) -> bool:
-    """Whether both have been measured at the same steps."""
-    if not baseline or not run.get('curve') or not baseline.get('curve'):
-        return False
-    both = [*run['curve'].values(), *baseline['curve'].values()]
-    return run['curve'].keys() == baseline['curve'].keys() and all(name in values for values in both)
-
-
 def _compare_pairs(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
-    """Differences and ratios over seeds, of curves by step."""
-    differences, ratios = [], []
-    for curve, baseline in pairs:
+    """Differences and shares of steps over seeds, of curves by step."""
+    sign = -1 if name in RISING else 1
+    differences, shares, reverse = [], [], []
+    for curve, reference in pairs:
         steps = sorted(map(int, curve))
-        values, others = ([c[str(step)][name] for step in steps] for c in (curve, baseline))
-        differences.append(values[-1] - others[-1])
-        sign = -1 if name == 'class/accuracy' else 1  # which rises
-        reached = steps_to_reach(steps, [sign * value for value in values], sign * others[-1])
-        ratios.append(None if reached is None else reached / steps[-1])
+        values, others = ([sign * c[str(step)][name] for step in steps] for c in (curve, reference))
+        differences.append(sign * (values[-1] - others[-1]))
+        shares.append(_share(steps, values, others))
+        reverse.append(_share(steps, others, values))
     mean, half = mean_and_interval(differences)
     return {
         'final_difference': differences,
         'mean_difference': mean,
         'interval_95_half_width': half,
-        'share_of_steps_to_baselines_final': ratios,
+        'share_of_steps_to_its_final': shares,
+        'its_share_of_steps_to_this_final': reverse,
     }
+
+
+def _share(steps: list[int], values: list[float], others: list[float]) -> float | str | None:
+    """Share of all steps after which ``values`` come down to where ``others`` end.
+
+    Returns:
+        None where they never do; a text where that says nothing, since ``others`` were there before their end, or
+        where only a bound is known.
+    """
+    if min(others[:-1]) <= others[-1]:
+        return 'does not fall'
+    reached = steps_to_reach(steps, values, others[-1])
+    if reached is None:
+        return None
+    return f'<= {steps[0] / steps[-1]:.2f}' if values[0] <= others[-1] else reached / steps[-1]
 
 
 def finite(value: Any) -> Any:

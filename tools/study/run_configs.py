@@ -11,9 +11,12 @@ from typing import Any
 from arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 from mmengine.config import Config
 
+from pvvae_plugin.files import write_atomically
+
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
 PRETRAINED = 'pretrained'  # folder beside the arms'
+DISTANCES = ('FVD', 'KVD', 'ProxyFVD', 'ProxyKVD')
 TRAININGS = ('pretraining', 'vae', 'decoder', 'generator')
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
@@ -170,6 +173,7 @@ class RunConfigs:
                 changes[loader] = {'dataset': {'data_root': str(Path(self.settings.videos).resolve() / split)}}
             if self.settings.smoke and kind == 'SyntheticVideoDataset':
                 changes[loader]['dataset']['length'] = 24
+        changes = merge(changes, {'train_dataloader': {'batch_size': batch_of_process(base, self.settings.gpus)}})
         if self.settings.smoke:
             changes = merge(changes, {'train_dataloader': {'batch_size': 2}, 'val_dataloader': {'batch_size': 4}})
         return changes, [dict(step) for step in pipeline]
@@ -205,7 +209,7 @@ class RunConfigs:
                     metric['extractor'] = {'type': 'I3DTorchScript', 'weights': self.settings.i3d}
         if reconstructions:
             dataset = {'type': 'VideoArrayDataset', 'data_root': str(reconstructions)}
-            for metric in [m for m in metrics if 'reference' in m]:
+            for metric in [m for m in metrics if 'reference' in m and m['type'] in DISTANCES]:
                 reference = {**metric['reference'], 'dataset': dataset}
                 metrics.append({**metric, 'prefix': OWN, 'reference': reference})
         if has_judge(self.settings):
@@ -235,6 +239,18 @@ class RunConfigs:
             reference['num_samples'] = 8
             if dataset['type'] == 'SyntheticVideoDataset':
                 dataset['length'] = 24
+
+
+def batch_of_process(base: Config, gpus: int) -> int:
+    """Clips of one of ``gpus`` processes: together they take the batch that the config's learning rate is for.
+
+    Raises:
+        ValueError: If it cannot be shared out evenly.
+    """
+    whole = base.get('auto_scale_lr', {}).get('base_batch_size', base.train_dataloader.batch_size)
+    if whole % gpus:
+        raise ValueError(f'--gpus {gpus} cannot share out a batch of {whole} clips: give a divisor of it')
+    return whole // gpus
 
 
 def stage_seed(seed: int, stage: str) -> int:
@@ -289,5 +305,4 @@ def write_config(path: Path, base: Path, changes: dict[str, Any]) -> None:
     """A config that inherits from ``base`` and changes some entries."""
     lines = [f'_base_ = {str(base)!r}']
     lines += [f'{key} = {pprint.pformat(value, width=110, sort_dicts=False)}' for key, value in changes.items()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    write_atomically(path, ('\n'.join(lines) + '\n').encode())

@@ -131,16 +131,17 @@ class Runner:
 
     def _wait_for_earlier(self) -> None:
         """Let stages of a call that was killed save their state; they have been asked to when it went."""
-        end = time.monotonic() + GRACE
         for stage in self.stages:
             if self._pid_file(stage).is_file():
                 text = self._pid_file(stage).read_text(encoding='utf-8').strip()
                 pid = int(text) if text.isdigit() else 0
                 if _runs(pid, stage.command):
                     print(f'{stage.name} of an earlier call is still saving its state', flush=True)
-                while _runs(pid, stage.command) and time.monotonic() < end:
+                while _runs(pid, stage.command) and not self._stop:
+                    self._stop = self.deadline is not None and time.monotonic() > self.deadline
                     time.sleep(POLL)
-                self._pid_file(stage).unlink()
+                if not self._stop:
+                    self._pid_file(stage).unlink()
 
     def _settle(self, one: Running) -> None:
         """Take note of how a stage has ended."""
@@ -156,7 +157,10 @@ class Runner:
             self._attempts_file(stage).unlink(missing_ok=True)
             return
         self._add_attempt(one)
-        self._failed.append(stage.name)
+        if code == PREEMPTED:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
+            self._stop = True
+        else:
+            self._failed.append(stage.name)
 
     def _end(self, running: list[Running]) -> None:
         """Ask all to save their state, and wait for them."""
