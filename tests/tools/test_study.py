@@ -329,6 +329,23 @@ def test_when_time_is_over_stages_save_and_leave(tmp_path):
     assert json.loads((tmp_path / 'stages' / 'long.json').read_text())['seconds'] > 1.4
 
 
+def test_a_stage_that_does_not_leave_in_time_is_ended(tmp_path, capsys):
+    from runner import Runner
+
+    code = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)'
+    start = time.monotonic()
+    outcome = Runner([stage('a', code)], tmp_path, jobs=1, threads=1, minutes=1 / 60, grace=1.0).run()
+    assert outcome == (0, [], True) and time.monotonic() - start < 20
+    assert 'stopped: a, which will start anew' in capsys.readouterr().out
+
+
+def test_a_stage_that_was_asked_to_stop_stops_the_study(tmp_path):
+    from runner import Runner
+
+    stages = [stage('a', 'raise SystemExit(75)'), stage('b', 'pass')]
+    assert Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run() == (0, [], True)
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs the signal of a parent that is gone')
 def test_stages_leave_with_a_study_that_is_killed(tmp_path):
     child = (

@@ -75,6 +75,7 @@ class Scale(NamedTuple):
         probe_clips: Clips that linear probes are fitted on.
         seeds: How many by default.
         jobs: How many processes at once by default.
+        grace: Seconds that a training gets to save its state when it is asked to stop.
     """
 
     vae: str
@@ -91,6 +92,7 @@ class Scale(NamedTuple):
     probe_clips: int
     seeds: int
     jobs: int
+    grace: float
 
 
 SCALES = {
@@ -109,6 +111,7 @@ SCALES = {
         probe_clips=1280,
         seeds=2,
         jobs=2,
+        grace=45.0,
     ),
     'gpu-small': Scale(
         vae='study/vae_gpu_small.py',
@@ -125,6 +128,7 @@ SCALES = {
         probe_clips=4096,
         seeds=3,
         jobs=1,
+        grace=45.0,
     ),
     'paper': Scale(
         vae='pvvae_ucf101.py',
@@ -141,6 +145,7 @@ SCALES = {
         probe_clips=4096,
         seeds=3,
         jobs=1,
+        grace=900.0,  # checkpoints of 11 GB
     ),
 }
 

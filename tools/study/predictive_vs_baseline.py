@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f'written: {write_report(plan)}')
         return 0
     threads = None if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // jobs)
-    runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes)
+    runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes, scale.grace)
     done = sum(map(runner.is_done, stages))
     print(f'{len(stages)} stages, {done} of them done, {jobs} at once; logs in {args.out}/logs', flush=True)
     outcome = runner.run()

@@ -20,7 +20,6 @@ from plan import Stage
 from pvvae_plugin.files import read_json, write_atomically
 
 PREEMPTED = 75  # exit code of a run that was asked to stop and has saved its state
-GRACE = 45.0  # seconds that a stage gets to save its state
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -56,15 +55,23 @@ class Runner:
         jobs: How many at once.
         threads: CPU threads of each; None leaves it to torch.
         minutes: After so many, stages are asked to save their state and leave; None for no limit.
+        grace: Seconds that they get for it.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], out: Path, jobs: int, threads: int | None, minutes: float | None
+        self,
+        stages: Sequence[Stage],
+        out: Path,
+        jobs: int,
+        threads: int | None,
+        minutes: float | None,
+        grace: float = 45.0,
     ) -> None:
         self.stages = list(stages)
         self.out = out
         self.jobs = jobs
         self.threads = threads
+        self.grace = grace
         self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._stop = False
         self._seconds = {stage.name: self._record(stage).get('seconds') for stage in self.stages if self.is_done(stage)}
@@ -166,7 +173,7 @@ class Runner:
         """Ask all to save their state, and wait for them."""
         for one in running:
             one.process.send_signal(signal.SIGTERM)
-        limit = time.monotonic() + GRACE
+        limit = time.monotonic() + self.grace
         for one in running:
             try:
                 one.process.wait(max(0.0, limit - time.monotonic()))
