@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import add_override_argument, end_processes, read_config, start_processes
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
+from pvvae_plugin.datasets.transforms.removal import without_transforms
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
@@ -143,7 +144,7 @@ def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise ValueError(f'{args.config} has no {args.split}_dataloader: choose another --split')
-    config = without_steps(loader.dataset.to_dict())
+    config = without_transforms(loader.dataset, REMOVED)
     dataset = DATASETS.build(config)
     if args.clips_per_video > 1 and getattr(dataset, 'test_mode', False):
         raise ValueError(
@@ -151,20 +152,6 @@ def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]
             f'would encode each clip as often: use 1, or set {args.split}_dataloader.dataset.test_mode=False'
         )
     return dataset, config
-
-
-def without_steps(config: Any) -> Any:
-    """A data set's config without the transforms named in ``REMOVED``, wherever they stand."""
-    if isinstance(config, dict):
-        return {key: without_steps(value) for key, value in config.items()}
-    if isinstance(config, (list, tuple)):
-        return [without_steps(entry) for entry in config if not _is_removed(entry)]
-    return config
-
-
-def _is_removed(entry: Any) -> bool:
-    kind = entry.get('type', '') if isinstance(entry, dict) else ''
-    return getattr(kind, '__name__', str(kind)).split('.')[-1] in REMOVED
 
 
 class ClipEncoder:

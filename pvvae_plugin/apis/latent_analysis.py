@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale, latent_temporal_distances
 from pvvae_plugin.functional.optical_flow import cell_means, optical_flow
+from pvvae_plugin.functional.principal_components import principal_components, stretch
 from pvvae_plugin.functional.rank_correlation import rank_correlation
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.visualization import to_uint8
+from pvvae_plugin.visualization.latent_strips import draw_latents
 
 
 class ClipLatents(NamedTuple):
@@ -64,6 +68,21 @@ def encode_clip(vae: VideoVAE, video: Tensor) -> ClipLatents:
     variance = posterior.logvar[0].double().exp().mean(dim=(1, 2, 3)).cpu()
     # frames 0, p_t, 2 p_t, ...: each the last of its group
     return ClipLatents(frames[::ratio], posterior.mode()[0].cpu(), variance, flows)
+
+
+def write_strip(path: Path, clip: ClipLatents, spatial_ratio: int) -> None:
+    """Write a picture of a clip: frames, components of its latents, flow.
+
+    Args:
+        path: The file.
+        clip: The clip.
+        spatial_ratio: ``p_s``.
+    """
+    c, t, h, w = clip.latents.shape
+    found = principal_components(clip.latents.permute(1, 2, 3, 0).reshape(-1, c))
+    components = stretch(found.scores).view(t, h, w, 3).numpy()
+    strip = draw_latents(clip.frames, components, clip.flows, spatial_ratio, found.shares.tolist())
+    Image.fromarray(strip).save(path, optimize=True)
 
 
 def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:

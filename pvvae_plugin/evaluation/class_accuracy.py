@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from pvvae_plugin.datasets import SyntheticVideoDataset
+from pvvae_plugin.datasets.transforms.removal import without_transforms
 from pvvae_plugin.functional.classification import confusion_counts, wilson_interval
 from pvvae_plugin.functional.keyed_random import numpy_generator
 from pvvae_plugin.models import LatentVideoGenerator
@@ -50,13 +50,13 @@ def build_labelled_data(cfg: Config, num: int) -> LabelledData:
     Raises:
         ValueError: If there are no clips, no labels, or none to hold out.
     """
-    train_config = _clean(cfg.train_dataloader.dataset)
+    train_config = without_transforms(cfg.train_dataloader.dataset, REMOVED)
     train = DATASETS.build(train_config)
     if isinstance(train, SyntheticVideoDataset):
         seed = train.seed + HELD_OUT_SEED
         held_out_config = {**train_config, 'seed': seed, 'length': num, 'test_mode': True}
     elif cfg.get('val_dataloader'):
-        held_out_config = _clean(cfg.val_dataloader.dataset)
+        held_out_config = without_transforms(cfg.val_dataloader.dataset, REMOVED)
     else:
         raise ValueError('the config has no val_dataloader: it names the clips that the classifier must not train on')
     held_out = DATASETS.build(held_out_config)
@@ -73,14 +73,6 @@ def build_labelled_data(cfg: Config, num: int) -> LabelledData:
     if not classes:
         raise ValueError(f"{type(train).__name__} names no classes: give metainfo=dict(classes=('run', 'jump', ...))")
     return LabelledData(train, train_config, held_out, held_out_config, tuple(classes))
-
-
-def _clean(config: Any) -> dict:
-    """The config as plain values, without what changes a motion."""
-    config = copy.deepcopy(config.to_dict() if hasattr(config, 'to_dict') else config)
-    steps = config.get('pipeline', [])
-    config['pipeline'] = [step for step in steps if str(step['type']).split('.')[-1] not in REMOVED]
-    return config
 
 
 def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None:

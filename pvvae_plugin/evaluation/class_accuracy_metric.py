@@ -15,7 +15,7 @@ from pvvae_plugin.functional.classification import wilson_interval
 from pvvae_plugin.registry import METRICS
 
 from .left_out import SUBSTITUTED
-from .motion_classifier import check_labels, read_classifier
+from .motion_classifier import check_labels, load_classifier
 
 
 @METRICS.register_module()
@@ -45,7 +45,7 @@ class ClassAccuracy(BaseMetric):
 
     def __init__(self, classifier: str | os.PathLike, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.classifier = read_classifier(Path(classifier)).requires_grad_(False)
+        self.classifier = load_classifier(Path(classifier)).requires_grad_(False)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Append one entry a sample: whether it was recognised, or :data:`SUBSTITUTED`.
@@ -56,13 +56,14 @@ class ClassAccuracy(BaseMetric):
         labels = [sample.get('label') for sample in data_samples]
         check_labels(labels, self.classifier.logits.out_features)
         device = get_device()
+        self.classifier.to(device)
         for sample, label in zip(data_samples, labels, strict=True):
             if sample.get('substituted_path'):
                 self.results.append(SUBSTITUTED)
                 continue
             clip = sample['generated'] if 'generated' in sample else sample['reconstruction']
             with torch.no_grad():
-                guess = self.classifier.to(device)(clip[None].to(device).float().clamp(-1, 1)).argmax().item()
+                guess = self.classifier(clip[None].to(device).float().clamp(-1, 1)).argmax().item()
             self.results.append(guess == label)
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -221,49 +221,31 @@ def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
     os.replace(part, path)
 
 
-def load_classifier(path: Path, num_classes: int, digest: str) -> MotionClassifier:
-    """Read a classifier of known origin.
+def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:
+    """Read a classifier.
 
     Args:
         path: File written by :func:`save_classifier`.
-        num_classes: Number of classes.
-        digest: See :func:`classifier_digest`.
-
-    Raises:
-        ValueError: If the file is damaged, or another's: other data, another VAE, number of steps or seed.
-    """
-    check_checkpoint(str(path))
-    record = load_safely(path)
-    if record.get('digest') != digest:
-        raise ValueError(
-            f'{path} holds no classifier of this data set, VAE, number of steps and seed: name another file, or '
-            'delete it to train anew'
-        )
-    model = MotionClassifier(num_classes)
-    model.load_state_dict(record['state_dict'])
-    return model.eval()
-
-
-def read_classifier(path: Path) -> MotionClassifier:
-    """Read a classifier, whatever data it was trained on.
-
-    Args:
-        path: File written by :func:`save_classifier`.
+        digest: What it must follow from, see :func:`classifier_digest`; None takes one of any data.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds something else.
+        ValueError: If it is damaged, holds something else, or another's: other data, another VAE, number of steps or
+            seed.
     """
     if not path.is_file():
         raise FileNotFoundError(f'no classifier {path}: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
     check_checkpoint(str(path))
     record = load_safely(path)
-    state = record.get('state_dict') if isinstance(record, dict) else None
-    expected = MotionClassifier(1).state_dict()
-    last = state.get('logits.weight') if isinstance(state, dict) else None
-    if not isinstance(last, Tensor) or last.dim() != 2 or state.keys() != expected.keys():
+    if digest is not None and record.get('digest') != digest:
+        raise ValueError(
+            f'{path} holds no classifier of this data set, VAE, number of steps and seed: name another file, or '
+            'delete it to train anew'
+        )
+    state, expected = record['state_dict'], MotionClassifier(1).state_dict()
+    if not isinstance(state, dict) or state.keys() != expected.keys():
         raise ValueError(f'{path} holds no classifier: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
-    model = MotionClassifier(len(last))
+    model = MotionClassifier(len(state['logits.weight']))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -59,9 +59,9 @@ class _ProxyMetric(BaseMetric):
     ) -> None:
         self.distances = []
         for name, extractor in proxy_extractors(appearance_size, classifier).items():
-            # The label is read while a distance is built.
-            kind = type(f'_{name}', (self.distance,), {'label': name + self.suffix})
-            self.distances.append(kind(extractor, protocol, reference, prefix=prefix))
+            distance = self.distance(extractor, protocol, reference, prefix=prefix)
+            distance.label = name + self.suffix
+            self.distances.append(distance)
         super().__init__(collect_device=collect_device, prefix=self.distances[0].prefix)
         print_log(
             f'{type(self).__name__} compares features of small networks: its numbers serve to compare runs with one '

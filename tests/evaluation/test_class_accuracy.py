@@ -162,17 +162,17 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     path = tmp_path / 'folder' / 'classifier.pth'
     save_classifier(model, path, digest)
     clip = torch.rand(1, 3, 5, 16, 16)
-    assert torch.equal(load_classifier(path, 3, digest)(clip), model(clip))
+    assert torch.equal(load_classifier(path, digest)(clip), model(clip))
     others = [classifier_digest({**data, 'seed': 1}, 3, 10, 0), classifier_digest(data, 3, 11, 0)]
     others += [classifier_digest(data, 3, 10, 1), classifier_digest(data, 4, 10, 0)]
     others += [classifier_digest(data, 3, 10, 0, vae_sha256='0f')]
     assert len({digest, *others}) == 6
     (tmp_path / 'damaged.pth').write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match='damaged'):
-        load_classifier(tmp_path / 'damaged.pth', 3, digest)
+        load_classifier(tmp_path / 'damaged.pth', digest)
     for other in others:
         with pytest.raises(ValueError, match='holds no classifier of this data set'):
-            load_classifier(path, 3, other)
+            load_classifier(path, other)
 
 
 def demo_config(**dataset) -> Config:

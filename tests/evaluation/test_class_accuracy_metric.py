@@ -7,7 +7,7 @@ import torch
 
 from pvvae_plugin.evaluation import ClassAccuracy, ProxyFVD, ProxyKVD
 from pvvae_plugin.evaluation.extractors import build_extractor
-from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, read_classifier, save_classifier
+from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, load_classifier, save_classifier
 from pvvae_plugin.evaluation.protocols import resolve_protocol
 from pvvae_plugin.functional.classification import wilson_interval
 from pvvae_plugin.functional.frechet import frechet_distance
@@ -41,7 +41,7 @@ def samples(count: int, field: str, labels=None) -> list[dict]:
 
 @pytest.mark.parametrize('field', ['generated', 'reconstruction'])
 def test_accuracy_is_the_share_of_right_guesses(file, field):
-    model = read_classifier(file)
+    model = load_classifier(file)
     clips = samples(20, field)
     guesses = [model(sample[field][None]).argmax().item() for sample in clips]
     assert len(set(guesses)) > 1
@@ -76,7 +76,7 @@ def test_clips_without_a_class_and_other_files_are_refused(file, tmp_path):
 def test_features_are_what_the_last_layer_sees(file):
     extractor = build_extractor({'type': 'MotionFeatures', 'weights': file}, resolve_protocol(PROTOCOL))
     clip = torch.rand(2, 3, 5, 16, 16) * 2 - 1
-    model = read_classifier(file)
+    model = load_classifier(file)
     assert extractor.feature_dim == 128
     torch.testing.assert_close(model.logits(extractor(clip)), model(clip))
     assert extractor.record()['weights']['sha256']

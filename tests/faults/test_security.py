@@ -166,7 +166,7 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
         lambda r, f: script('analysis/latents.py', r.vae, f, '--videos', renamed(f, 'a.mp4'), '--out', f.parent / 'o'),
     ),
     'analysis/class_accuracy.py': (ANY, lambda r, f: script('analysis/class_accuracy.py', r.generator, f)),
-    'analysis/class_accuracy.py, classifier': (ANY, lambda r, f: load_classifier(f, 7, 'x')),
+    'analysis/class_accuracy.py, classifier': (ANY, lambda r, f: load_classifier(f, 'x')),
     'analysis/train_classifier.py': (ANY, lambda r, f: script('analysis/train_classifier.py', r.generator, '--out', f)),
     'ClassAccuracy': (ANY, lambda r, f: ClassAccuracy(f)),
     'MotionFeatures': (ANY, lambda r, f: EXTRACTORS.build({'type': 'MotionFeatures', 'weights': f})),

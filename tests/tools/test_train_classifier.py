@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pvvae_plugin.evaluation.motion_classifier import read_classifier
+from pvvae_plugin.evaluation.motion_classifier import load_classifier
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'analysis' / 'train_classifier.py'
 
@@ -28,12 +28,12 @@ def test_a_judge_is_trained_once_and_kept(tool, tmp_path, capsys):
     tool.main(arguments)
     printed = capsys.readouterr().out
     assert '7 classes: linear, bounce' in printed and 'of 14 (' in printed
-    written_at, model = out.stat().st_mtime_ns, read_classifier(out)
+    written_at, model = out.stat().st_mtime_ns, load_classifier(out)
     assert model.logits.out_features == 7
     tool.main(arguments)
     assert 'of an earlier call' in capsys.readouterr().out and out.stat().st_mtime_ns == written_at
     tool.main([*arguments[:1], '--out', str(tmp_path / 'again.pth'), *arguments[3:]])
-    again = read_classifier(tmp_path / 'again.pth').state_dict()
+    again = load_classifier(tmp_path / 'again.pth').state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
 
 

@@ -76,7 +76,7 @@ def get_classifier(
     path = args.classifier or args.out.with_name(f'classifier-{digest[:12]}.pth')
     if path.is_file():
         print(f'classifier of an earlier call: {path}')
-        return load_classifier(path, k, digest).to(device), path
+        return load_classifier(path, digest).to(device), path
     print(f'training the classifier on {k} classes: {", ".join(data.classes[:10])}')
     start = time.time()
     reconstruct = functools.partial(accuracy.reconstruct, model.backbone)

@@ -20,7 +20,6 @@ from typing import Any
 import matplotlib
 import torch
 from mmengine.registry import init_default_scope
-from PIL import Image
 from torch import Tensor
 
 from pvvae_plugin import __version__
@@ -30,9 +29,7 @@ from pvvae_plugin.apis.first_clips import check_lengths, find_videos, read_first
 from pvvae_plugin.apis.video_input import check_size
 from pvvae_plugin.datasets import ClipError
 from pvvae_plugin.files import file_sha256
-from pvvae_plugin.functional.principal_components import principal_components, stretch
 from pvvae_plugin.models.pretrained import OWN_WEIGHTS, resolve_checkpoint
-from pvvae_plugin.visualization.latent_strips import draw_latents
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
@@ -72,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         for i, file in enumerate(files):
             clip = analysis.encode_clip(vae, read_first_clip(file, args.num_frames, args.size))
             if i < len(names):
-                write_picture(args.out / names[i], clip, vae.spatial_ratio)
+                analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
             clips.append(analysis.measure_change(clip, vae.spatial_ratio))
     except (ClipError, ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
         sys.exit(f'error: {error}')
@@ -110,15 +107,6 @@ def picture_names(files: Sequence[Path]) -> list[str]:
             name, number = f'pca_{file.stem}_{number}.png', number + 1
         names.append(name)
     return names
-
-
-def write_picture(path: Path, clip: analysis.ClipLatents, spatial_ratio: int) -> None:
-    """The strip of a clip."""
-    c, t, h, w = clip.latents.shape
-    found = principal_components(clip.latents.permute(1, 2, 3, 0).reshape(-1, c))
-    components = stretch(found.scores).view(t, h, w, 3).numpy()
-    strip = draw_latents(clip.frames, components, clip.flows, spatial_ratio, found.shares.tolist())
-    Image.fromarray(strip).save(path, optimize=True)
 
 
 def report(record: dict[str, Any], num_clips: int) -> list[str]:

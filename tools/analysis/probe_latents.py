@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -29,14 +28,13 @@ from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer, add_override_argument, read_config
 from pvvae_plugin.apis import latent_analysis as analysis
 from pvvae_plugin.datasets import ClipError, ClipIndex, SyntheticVideoDataset
+from pvvae_plugin.datasets.transforms.removal import without_transforms
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 from pvvae_plugin.functional.optical_flow import cell_means
-from pvvae_plugin.functional.principal_components import principal_components, stretch
 from pvvae_plugin.models.pretrained import resolve_checkpoint
 from pvvae_plugin.registry import DATASETS
-from pvvae_plugin.visualization.latent_strips import draw_latents
 
 # A clip played backwards, or cut short, has another motion than the one that is known of it.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
@@ -67,13 +65,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         if getattr(args, name) < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {getattr(args, name)}')
     return args
-
-
-def build_dataset(config: Any) -> Dataset:
-    """The data set of a config, its clips played forwards, whole and unmirrored."""
-    config = config.to_dict()
-    config['pipeline'] = [step for step in config.get('pipeline', []) if step['type'].split('.')[-1] not in REMOVED]
-    return DATASETS.build(config)
 
 
 def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple[int, analysis.ClipLatents]]:
@@ -143,29 +134,23 @@ def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> di
     }
 
 
-def draw(clip: analysis.ClipLatents, path: Path, spatial_ratio: int) -> None:
-    """The strip of a clip: frames, components of its latents, flow."""
-    c, t, h, w = clip.latents.shape
-    found = principal_components(clip.latents.permute(1, 2, 3, 0).reshape(-1, c))
-    components = stretch(found.scores).view(t, h, w, 3).numpy()
-    strip = draw_latents(clip.frames, components, clip.flows, spatial_ratio, found.shares.tolist())
-    Image.fromarray(strip).save(path, optimize=True)
-
-
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     try:
         checkpoint = resolve_checkpoint(args.checkpoint)
-        train, held_out = build_dataset(cfg.train_dataloader.dataset), build_dataset(cfg.val_dataloader.dataset)
+        train, held_out = (
+            DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED))
+            for split in ('train', 'val')
+        )
         vae = VideoAutoencoderInferencer(args.config, args.checkpoint).vae
         ratios = vae.temporal_ratio, vae.spatial_ratio
         args.out.mkdir(parents=True, exist_ok=True)
         judged_on, changes = [], []
         for number, (index, clip) in enumerate(encoded(vae, held_out, args.num_held_out, fresh=False)):
             if number < args.num_pictures:
-                draw(clip, args.out / f'pca_{number}.png', vae.spatial_ratio)
+                analysis.write_strip(args.out / f'pca_{number}.png', clip, vae.spatial_ratio)
             judged_on.append(rows_of(index, clip, held_out, *ratios))
             changes.append(analysis.measure_change(clip, vae.spatial_ratio))
         clips = encoded(vae, train, args.num_clips, fresh=True)

@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         data = accuracy.build_labelled_data(cfg, HELD_OUT)
         digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed)
         if args.out.is_file():
-            classifier = load_classifier(args.out, len(data.classes), digest)
+            classifier = load_classifier(args.out, digest)
             print(f'classifier of an earlier call: {args.out}')
         else:
             print(f'training on {len(data.classes)} classes: {", ".join(data.classes[:10])}')

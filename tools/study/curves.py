@@ -41,9 +41,3 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
         return mean, None
     quantile = T_975[len(values) - 2] if len(values) - 2 < len(T_975) else T_975[-1]  # a little too wide
     return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
-
-
-def rank(values: Sequence[float]) -> list[float]:
-    """Places in rising order, equal values sharing the mean of theirs."""
-    order = sorted(values)
-    return [statistics.fmean(i for i, other in enumerate(order) if other == value) for value in values]

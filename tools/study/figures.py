@@ -11,23 +11,12 @@ from arms import ARMS, BASELINE, FULLEST, RISING
 from PIL import Image, ImageDraw, ImageFont
 from plan import Plan
 from results import final, metrics_of, prediction
+from run_configs import OWN
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-COLORS = {
-    'baseline': '0.45',
-    'predictive': 'C0',
-    'motion': 'C2',
-    'full': 'C3',
-    'drop50': 'C4',
-    'drop75': 'C5',
-    'gaussian': 'C1',
-    'diff4': 'C6',
-    'kl4': 'C7',
-    'kl2': 'C8',
-    'weighted': 'C9',
-}
+COLORS = {arm: f'C{i - 1}' if i else '0.45' for i, arm in enumerate(ARMS)}  # the baseline in grey
 GAP, HEADING = 12, 34  # pixels
 # What was predicted before a decoder was fine-tuned, which forgets it.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
@@ -85,7 +74,7 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
         arms: What was measured.
         own: Distances to the VAE's own reconstructions in place of those to real clips, accuracy and loss.
     """
-    names = [name for name in metrics_of(arms) if name.startswith('own/') == own and name not in RISING]
+    names = [name for name in metrics_of(arms) if name.startswith(f'{OWN}/') == own and name not in RISING]
     if not names:
         return None
     titles: dict[str | None, str] = {name: name for name in names}

@@ -19,7 +19,7 @@ class Stage(NamedTuple):
     Attributes:
         name: Also of its log and its record.
         kind: Of work, by which the time left is estimated.
-        command: What to run, from the repository's root.
+        command: What to run.
         needs: Stages before it.
         resumable: Whether it goes on where it was stopped, rather than from its start.
     """

@@ -1,6 +1,6 @@
 """Are latents that predict easier to generate from? The same VAE under several objectives, the same generator on each.
 
-    python tools/study/predictive_vs_baseline.py --scale tiny --out work_dirs/study            # on a CPU, 45 minutes
+    python tools/study/predictive_vs_baseline.py --scale tiny --out work_dirs/study            # on a CPU
     python tools/study/predictive_vs_baseline.py --scale tiny --arms all --out work_dirs/study # over night
     python tools/study/predictive_vs_baseline.py --scale tiny --videos VIDEOS --out work_dirs/study_videos
     python tools/study/predictive_vs_baseline.py --scale gpu-small --arms all --minutes 8 --out work_dirs/study_gpu
@@ -24,9 +24,10 @@ from arms import ARMS, GROUPS, SCALES, Settings
 from mmengine.registry import init_default_scope
 from plan import Plan
 from report import write_report
-from runner import PREEMPTED, Runner
+from runner import Runner
 
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
+from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import lock_folder, read_json, write_atomically
 
 
@@ -34,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--scale', choices=list(SCALES), required=True)
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder of the study')
-    names = [*GROUPS, *(name for name in ARMS)]
+    names = [*GROUPS, *ARMS]
     parser.add_argument(
         '--arms',
         nargs='+',
@@ -169,10 +170,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'failed: {", ".join(outcome.failed)}; the same command tries them again', file=sys.stderr)
     if outcome.stopped:
         print(f'{outcome.done} of {len(stages)} stages done: the same command goes on', file=sys.stderr)
-        return PREEMPTED
-    if outcome.failed:
-        return 1
-    return 0
+        return EXIT_CODE
+    return 1 if outcome.failed else 0
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from curves import mean_and_interval
 from figures import draw_all
 from plan import Plan
 from results import collect, final, finite, metrics_of, prediction
+from run_configs import OWN
 
 from pvvae_plugin.files import write_atomically
 
@@ -41,7 +42,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield ''
     yield 'Predictions are those of before the decoder was fine-tuned.'
     names = metrics_of(arms)
-    of_real = [name for name in names if not name.startswith('own/')]
+    of_real = [name for name in names if not name.startswith(f'{OWN}/')]
     columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in of_real}
     columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
     columns['flow loss'] = lambda run: last(run.get('flow_loss'))
@@ -140,8 +141,7 @@ def against(reference: str, comparisons: dict[str, Any], arms: dict[str, Any]) -
     rows = [(arms[arm]['title'], name, found) for arm, names in comparisons.items() for name, found in names.items()]
     if not rows:
         return
-    title = arms[reference]['title']
-    yield from ('', f'### Against "{title}", same seed', '')
+    yield from ('', f'### Against "{arms[reference]["title"]}", same seed', '')
     yield '| | | difference at the end | share of steps to where that one ends | its share to where this one ends |'
     yield '|---|---|---|---|---|'
     for title, name, found in rows:

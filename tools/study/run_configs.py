@@ -34,8 +34,8 @@ class RunConfigs:
         self.out = out.resolve()
         self.scale = scale_of(settings)
         self.vae_file, self.generator_file = base_configs(settings)
-        self.vae_base = Config.fromfile(self.vae_file)
-        self.generator_base = Config.fromfile(self.generator_file)
+        self.vae_base = Config.fromfile(self.vae_file).to_dict()
+        self.generator_base = Config.fromfile(self.generator_file).to_dict()
         self.judge = self.out / 'judge.pth'
 
     def folder(self, arm: str, seed: int) -> Path:
@@ -56,7 +56,7 @@ class RunConfigs:
 
     def is_synthetic(self) -> bool:
         """Whether clips are procedural."""
-        return self.vae_base.train_dataloader.dataset.type == 'SyntheticVideoDataset'
+        return self.vae_base['train_dataloader']['dataset']['type'] == 'SyntheticVideoDataset'
 
     def write_shared(self) -> None:
         """Write the configs of what all runs share: the judge and the features of real clips."""
@@ -105,7 +105,7 @@ class RunConfigs:
 
     def _decoder(self, arm: str, seed: int) -> dict[str, Any]:
         """Changes of its config while the decoder is trained alone."""
-        adversarial = {'adversarial': {'start_iter': 0}} if self.vae_base.model.get('adversarial') else {}
+        adversarial = {'adversarial': {'start_iter': 0}} if self.vae_base['model'].get('adversarial') else {}
         training = {
             **schedule(self.vae_base, self.decoder_steps(arm)),
             'load_from': str(self.folder(arm, seed) / 'vae'),
@@ -130,7 +130,7 @@ class RunConfigs:
 
     def _weighted(self, arm: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Clips of a data set, those that move more often."""
-        dataset = merge(plain(self.vae_base.train_dataloader.dataset.to_dict()), changes)
+        dataset = merge(self.vae_base['train_dataloader']['dataset'], changes)
         weighted = {'type': 'MotionWeightedDataset', 'candidates': ARMS[arm].candidates, 'dataset': dataset}
         return {'train_dataloader': {'dataset': {'_delete_': True, **weighted}}}
 
@@ -151,7 +151,7 @@ class RunConfigs:
         }
         return merge(data, {**training, **self._tests_generator(folder / RECONSTRUCTIONS)})
 
-    def _data(self, base: Config, still_share: float | None = None) -> tuple[dict[str, Any], list[dict]]:
+    def _data(self, base: dict[str, Any], still_share: float | None = None) -> tuple[dict[str, Any], list[dict]]:
         """What the settings change of a config's data sets, and the pipeline of its training clips.
 
         Args:
@@ -160,11 +160,11 @@ class RunConfigs:
         """
         still_share = self.settings.still_share if still_share is None else still_share
         changes: dict[str, Any] = {}
-        pipeline = base.train_dataloader.dataset.get('pipeline') or []
+        pipeline = base['train_dataloader']['dataset'].get('pipeline', [])
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if base.get(loader) is None:
                 continue
-            kind, split = base[loader].dataset.type, 'train' if loader.startswith('train') else 'val'
+            kind, split = base[loader]['dataset']['type'], 'train' if loader.startswith('train') else 'val'
             if kind == 'SyntheticVideoDataset':
                 changes[loader] = {'dataset': {'difficulty': self.settings.difficulty}}
                 if split == 'train' and still_share:
@@ -176,17 +176,19 @@ class RunConfigs:
         changes = merge(changes, {'train_dataloader': {'batch_size': batch_of_process(base, self.settings.gpus)}})
         if self.settings.smoke:
             changes = merge(changes, {'train_dataloader': {'batch_size': 2}, 'val_dataloader': {'batch_size': 4}})
-        return changes, [dict(step) for step in pipeline]
+        return changes, pipeline
 
     def _tests_vae(self) -> dict[str, Any]:
-        metrics = [dict(metric) for metric in self.vae_base.test_evaluator]
+        metrics = copy.deepcopy(self.vae_base['test_evaluator'])
         if self.settings.i3d:
             i3d = {'type': 'I3DTorchScript', 'weights': self.settings.i3d}
             metrics = [m for m in metrics if m['type'] not in ('FVD', 'ProxyFVD')]
-            metrics.append({'type': 'FVD', 'extractor': i3d, 'protocol': self._protocol()})
+            metrics.append(
+                {'type': 'FVD', 'extractor': i3d, 'protocol': self.generator_base['test_evaluator'][0]['protocol']}
+            )
         if has_judge(self.settings):
             metrics.append({'type': 'ClassAccuracy', 'classifier': str(self.judge)})
-        return {'test_evaluator': plain(metrics)}
+        return {'test_evaluator': metrics}
 
     def _tests_generator(self, reconstructions: Path | None = None) -> dict[str, Any]:
         """Metrics of generated clips, and how many.
@@ -194,7 +196,7 @@ class RunConfigs:
         Args:
             reconstructions: File of real clips as the generator's VAE reconstructs them, to compare with besides.
         """
-        metrics = plain([dict(metric) for metric in self.generator_base.test_evaluator])
+        metrics = copy.deepcopy(self.generator_base['test_evaluator'])
         for metric in metrics:
             self._adapt_reference(metric)
             if metric['type'].startswith('Proxy') and has_judge(self.settings):
@@ -219,9 +221,6 @@ class RunConfigs:
             changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'steps': 2}}
         return changes
 
-    def _protocol(self) -> Any:
-        return plain(self.generator_base.test_evaluator[0])['protocol']
-
     def _adapt_reference(self, metric: dict[str, Any]) -> None:
         """Let the real clips of a metric be those that the settings name."""
         reference = metric.get('reference')
@@ -241,13 +240,13 @@ class RunConfigs:
                 dataset['length'] = 24
 
 
-def batch_of_process(base: Config, gpus: int) -> int:
+def batch_of_process(base: dict[str, Any], gpus: int) -> int:
     """Clips of one of ``gpus`` processes: together they take the batch that the config's learning rate is for.
 
     Raises:
         ValueError: If it cannot be shared out evenly.
     """
-    whole = base.get('auto_scale_lr', {}).get('base_batch_size', base.train_dataloader.batch_size)
+    whole = base.get('auto_scale_lr', {}).get('base_batch_size', base['train_dataloader']['batch_size'])
     if whole % gpus:
         raise ValueError(f'--gpus {gpus} cannot share out a batch of {whole} clips: give a divisor of it')
     return whole // gpus
@@ -258,9 +257,9 @@ def stage_seed(seed: int, stage: str) -> int:
     return 10 * seed + TRAININGS.index(stage)
 
 
-def schedule(base: Config, steps: int, validate_every: int | None = None) -> dict[str, Any]:
+def schedule(base: dict[str, Any], steps: int, validate_every: int | None = None) -> dict[str, Any]:
     """A run of so many steps, validated so often, or at the end alone; its warm-up takes a quarter of it at most."""
-    schedulers = plain(list(base.param_scheduler))
+    schedulers = copy.deepcopy(base['param_scheduler'])
     for scheduler in schedulers:
         for end in ('begin', 'end'):
             if end in scheduler:
@@ -290,15 +289,6 @@ def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = copy.deepcopy(value)
     return merged
-
-
-def plain(value: Any) -> Any:
-    """Dicts and lists in place of MMEngine's."""
-    if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(plain(entry) for entry in value)
-    return value
 
 
 def write_config(path: Path, base: Path, changes: dict[str, Any]) -> None:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from plan import Stage
 
+from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import read_json, write_atomically
 
-PREEMPTED = 75  # exit code of a run that was asked to stop and has saved its state
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
@@ -164,7 +164,7 @@ class Runner:
             self._attempts_file(stage).unlink(missing_ok=True)
             return
         self._add_attempt(one)
-        if code == PREEMPTED:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
+        if code == EXIT_CODE:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
             self._stop = True
         else:
             self._failed.append(stage.name)
@@ -247,8 +247,8 @@ class Runner:
 
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
-        finished = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
-        write_atomically(path, (json.dumps({**content, 'finished': finished}, indent=2) + '\n').encode())
+        now = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
+        write_atomically(path, (json.dumps({**content, 'written': now}, indent=2) + '\n').encode())
 
 
 def _runs(pid: int, command: Sequence[str]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pvvae_plugin.evaluation.motion_classifier import SIDE, read_classifier
+from pvvae_plugin.evaluation.motion_classifier import SIDE, load_classifier
 from pvvae_plugin.evaluation.weights import identify_weights
 from pvvae_plugin.registry import EXTRACTORS
 
@@ -34,7 +34,7 @@ class MotionFeatures(FeatureExtractor):
 
     def __init__(self, weights: str | os.PathLike) -> None:
         super().__init__()
-        self.network = read_classifier(Path(weights))
+        self.network = load_classifier(Path(weights))
         self.feature_dim = self.network.logits.in_features
         self.weights = identify_weights(Path(weights))
         self.eval().requires_grad_(False)
