@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,6 +262,33 @@ def test_intervals_are_students():
         assert np.mean([abs(m - 5) <= h for m, h in found]) == pytest.approx(0.95, abs=0.015)
 
 
+def test_intervals_of_differences_are_those_of_a_block_design():
+    from curves import differences, mean_and_interval
+
+    # Two arms: Student's interval of paired differences.
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(2, 4)).tolist()
+    pairs, half = differences({'a': dict(enumerate(first)), 'b': dict(enumerate(second))}, 'a')['b']
+    assert pairs == pytest.approx([b - a for a, b in zip(first, second, strict=True)])
+    assert half == pytest.approx(mean_and_interval(pairs)[1])
+    # The textbook's sum of squares where every arm has every seed, of 4 arms and 3 seeds 6 degrees of freedom.
+    table = rng.normal(size=(4, 3))
+    found = differences({arm: dict(enumerate(row)) for arm, row in zip('abcd', table.tolist(), strict=True)}, 'b')
+    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    assert found['d'][1] == pytest.approx(2.447 * math.sqrt((rest**2).sum() / 6 * 2 / 3), rel=1e-4)
+    assert set(found) == {'a', 'c', 'd'}
+    # How often it holds the truth: seeds differ by more than arms do, and one arm lacks one.
+    truth, hits = {'a': 0.0, 'b': 1.0, 'c': -2.0, 'd': 0.5}, []
+    for _ in range(2000):
+        seeds = rng.normal(scale=5, size=2)
+        runs = {arm: {s: mean + seeds[s] + rng.normal() for s in (0, 1)} for arm, mean in truth.items()}
+        del runs['d'][1]
+        hits += [abs(np.mean(p) - truth[arm]) <= h for arm, (p, h) in differences(runs, 'a').items()]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+    # One seed says nothing of how runs scatter.
+    assert differences({'a': {0: 1.0}, 'b': {0: 3.0}, 'c': {1: 4.0}}, 'a') == {'b': ([2.0], None)}
+
+
 def stage(name, code, needs=(), kind='test', resumable=False):
     from plan import Stage
 
@@ -287,6 +315,24 @@ def test_a_failure_costs_what_needs_it_and_the_next_call_tries_again(tmp_path):
     assert (tmp_path / 'order').read_text() == 'a b d b c '
     record = json.loads((tmp_path / 'stages' / 'c.json').read_text())
     assert record['command'] == stages[2].command and record['seconds'] > 0 and record['threads'] == 1
+    assert 'cores' in record['machine'] or record['machine'] == torch.cuda.get_device_name()
+
+
+def test_what_nothing_needs_goes_when_its_stage_is_done(tmp_path):
+    from plan import Plan
+    from runner import Runner
+
+    made = [tmp_path / 'generator' / f'iter_{step}.pth' for step in range(500, 4001, 500)]
+    made[0].parent.mkdir()
+    code = '; '.join(['import pathlib', *(f'pathlib.Path({str(path)!r}).touch()' for path in made)])
+    planned = {one.kind: one for one in Plan(settings(), ['full'], [0], tmp_path).stages()}['generator']
+    leftovers = tuple(tmp_path / 'generator' / path.name for path in planned.leftovers)
+    failing = stage('a', f'{code}; raise SystemExit(1)')._replace(leftovers=leftovers)
+    assert Runner([failing], tmp_path, jobs=1, threads=1, minutes=None).run().failed == ['a']
+    assert all(path.exists() for path in made)  # to go on from
+    works = failing._replace(command=[sys.executable, '-c', code])
+    assert Runner([works], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
+    assert [path.name for path in made if path.exists()] == [f'iter_{step}.pth' for step in (500, 1000, 2000, 4000)]
 
 
 def test_stages_run_side_by_side_with_their_threads(tmp_path):
@@ -406,6 +452,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     out = tmp_path / 'study'
     out.mkdir()
     (out / 'study.json').write_text(json.dumps(other._asdict()))
+    (tmp_path / 'changed').mkdir()
+    before = {**settings()._asdict(), 'sha256': {'configs': 'of an older file'}}
+    (tmp_path / 'changed' / 'study.json').write_text(json.dumps(before))
     tiny = ('--scale', 'tiny', '--out', str(out))
     mistakes = {
         (*tiny, '--videos', str(tmp_path / 'videos')): 'there is no folder val in it',
@@ -416,6 +465,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         (*tiny, '--still', '2'): '--still is a share and must lie in [0, 1], got 2.0',
         ('--scale', 'paper', '--out', str(out), '--still', '0.5'): 'are of procedural clips',
         (*tiny, '--from-scratch', '--vae-init', str(tmp_path)): 'leave it out here',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs of before configs changed',
+        (*tiny, '--add', 'results.json'): '--add is of reports: give --report-only as well',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }
@@ -462,12 +513,13 @@ def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: 
         (folder / f'generator_{step}.json').write_text(json.dumps({'metrics': metrics, 'records': of}))
         records.append(f'at_{step}')
     for name in records:
-        (plan.out / 'stages' / f'{arm}_seed{seed}_{name}.json').write_text('{"seconds": 2.0}')
+        (plan.out / 'stages' / f'{arm}_seed{seed}_{name}.json').write_text(json.dumps(RECORD))
     log = folder / 'generator' / '20260101_000000' / 'vis_data'
     log.mkdir(parents=True)
     (log / 'scalars.json').write_text('{"flow/loss": 0.75, "step": 500}\n{"loss": 1, "step": 900}\n{"flow/lo')
 
 
+RECORD = {'seconds': 2.0, 'machine': 'a desk, 2 cores', 'written': '2026-11-01 10:00 UTC'}
 STEPS = [500, 1000, 2000, 4000]
 
 
@@ -509,7 +561,8 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     text = (tmp_path / 'results.md').read_text()
     # 12.706 standard errors: 0.5 of PSNR, and 2 of the difference.
     assert '24.5 ± 6.4 (24, 25)' in text and '25 ± 0 (25, 25)' in text
-    wanted = '| + decoder fine-tuning | proxy_time | +0 ± 25 (-2, +2) | 0.35, not reached | not reached, 0.50 |'
+    assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01.' in text
+    wanted = '| + decoder fine-tuning | **proxy_time** | +0 ± 25 (-2, +2) | 0.35, not reached | not reached, 0.50 |'
     assert wanted in text
     assert (tmp_path / 'figures' / 'convergence.png').is_file()
 
@@ -528,7 +581,7 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     assert list(found['arms']) == ['baseline', 'full'] and list(found['arms']['full']['seeds']) == ['0', '1']
     assert list(found['arms']['full']['seeds']['1']['curve']) == ['500', '1000', '2000']
     assert found['against']['baseline']['full']['proxy_time']['final_difference'] == [-2]
-    assert '| + decoder fine-tuning | 1 | ' in (tmp_path / 'results.md').read_text()
+    assert '| + decoder fine-tuning | 1 |' in (tmp_path / 'results.md').read_text()
 
 
 def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
@@ -540,8 +593,41 @@ def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
     assert prediction(arms['full']['seeds']['0'], 'k1_vs_repeat') is None
     before = {'metrics': {'predict/k1_vs_repeat': 0.25}, 'records': {}}
     (plan.folder('full', 0) / 'vae_before.json').write_text(json.dumps(before))
-    (tmp_path / 'stages' / 'full_seed0_test_before.json').write_text('{"seconds": 1.0}')
+    (tmp_path / 'stages' / 'full_seed0_test_before.json').write_text(json.dumps(RECORD))
     assert prediction(collect(plan)['arms']['full']['seeds']['0'], 'k1_vs_repeat') == 0.25
+
+
+def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
+    from plan import Plan
+    from report import write_report
+
+    whole = two_seeds(tmp_path / 'here')
+    elsewhere = Plan(settings(), ['motion'], [0, 1], tmp_path / 'there')
+    for seed in (0, 1):
+        write_run(elsewhere, 'motion', seed, dict.fromkeys(STEPS, 2.0 + seed), dict.fromkeys(STEPS, 0.5), psnr=20.0)
+    write_report(elsewhere)
+    added = tmp_path / 'there' / 'results.json'
+    write_report(whole, [added])
+    found = json.loads((tmp_path / 'here' / 'results.json').read_text())
+    assert list(found['arms']) == ['baseline', 'motion', 'full']
+    assert found['against']['baseline']['motion']['proxy_time']['final_difference'] == [-1, -1]
+    assert found['against']['full']['motion']['PSNR']['final_difference'] == [-4, -5]
+    # Three arms tell more of how runs scatter than two do.
+    alone = 12.706 * math.sqrt(8) / math.sqrt(2)
+    assert found['against']['baseline']['full']['proxy_time']['interval_95_half_width'] < alone / 3
+
+    report = ('--scale', 'tiny', '--out', str(tmp_path / 'here'), '--report-only', '--add')
+    content = json.loads(added.read_text())
+    for change, message in (
+        ({'settings': {**content['settings'], 'difficulty': 'hard'}}, "is of a study with difficulty='hard'"),
+        ({'arms': {'full': found['arms']['full']}}, 'full of seed 0, 1 is there already'),
+        ({'arms': {'full': {**found['arms']['full'], 'vae_steps': 9}}}, 'full differs from ours in vae_steps'),
+    ):
+        added.write_text(json.dumps({**content, **change}))
+        with pytest.raises(SystemExit) as ended:
+            call(*report, str(added))
+        assert message in str(ended.value.code)
+    capsys.readouterr()
 
 
 def test_a_report_of_nothing_says_so(tmp_path):

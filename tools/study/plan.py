@@ -22,6 +22,7 @@ class Stage(NamedTuple):
         command: What to run.
         needs: Stages before it.
         resumable: Whether it goes on where it was stopped, rather than from its start.
+        leftovers: Files of it that nothing needs once it is done.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Stage(NamedTuple):
     command: list[str]
     needs: tuple[str, ...]
     resumable: bool = False
+    leftovers: tuple[Path, ...] = ()
 
 
 class Plan(RunConfigs):
@@ -122,7 +124,10 @@ class Plan(RunConfigs):
         stages.append(Stage(f'{run}_reconstructions', 'reconstructions', own, (trained, 'references')))
         encoded = (f'{run}_latents_train', f'{run}_latents_val')
         command = self._train(generator_config, folder / 'generator')
-        stages.append(Stage(f'{run}_generator', 'generator', command, encoded, resumable=True))
+        first, measured = min(self.checkpoints()), set(self.checkpoints())
+        unmeasured = set(range(first, self.scale.generator_steps, first)) - measured
+        leftovers = tuple(folder / 'generator' / f'iter_{step}.pth' for step in sorted(unmeasured))
+        stages.append(Stage(f'{run}_generator', 'generator', command, encoded, resumable=True, leftovers=leftovers))
         for step in self.checkpoints():
             checkpoint = folder / 'generator' / f'iter_{step}.pth'
             command = [*self._launch('test.py', str(generator_config), str(checkpoint))]

@@ -60,11 +60,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--smoke', action='store_true', help='next to no steps: whether it runs, nothing else')
     parser.add_argument('--list', action='store_true', help='print the commands and leave')
     parser.add_argument('--report-only', action='store_true', help='write results of what is there and leave')
+    parser.add_argument(
+        '--add',
+        nargs='+',
+        type=Path,
+        default=[],
+        metavar='RESULTS.json',
+        help='with --report-only: results of the same study in other folders, such as those of other machines',
+    )
     args = parser.parse_args(argv)
     for name in ('seeds', 'jobs', 'gpus', 'minutes'):
         value = getattr(args, name)
         if value is not None and value <= 0:
             parser.error(f'--{name} must be positive, got {value}')
+    if args.add and not args.report_only:
+        parser.error('--add is of reports: give --report-only as well')
     return args
 
 
@@ -109,29 +119,34 @@ def settings_of(args: argparse.Namespace) -> Settings:
     )
 
 
-def claim_folder(out: Path, settings: Settings, to_run: bool) -> None:
-    """Take the folder, or refuse one of another study.
+def claim_folder(plan: Plan, to_run: bool) -> None:
+    """Take the study's folder, or refuse one of another study.
 
     Args:
-        out: The folder.
-        settings: Of the study.
+        plan: The study.
         to_run: Whether stages are to run; a report of what there is can be written beside a process that works.
 
     Raises:
         BlockingIOError: If another process works in it.
         ValueError: If it holds results of other settings.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    plan.out.mkdir(parents=True, exist_ok=True)
     if to_run:
-        lock_folder(out)
-    path = out / 'study.json'
-    if path.is_file():
-        there = read_json(path, 'the settings of a study')
-        differing = [f'{k}={there.get(k)!r}' for k, v in settings._asdict().items() if there.get(k) != v]
-        if differing:
-            raise ValueError(f'{out} is of a study with {", ".join(differing)}: give another --out, or those arguments')
+        lock_folder(plan.out)
+    path, settings, contents = plan.out / 'study.json', plan.settings._asdict(), plan.contents()
+    if not path.is_file():
+        write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
         return
-    write_atomically(path, (json.dumps(settings._asdict(), indent=2) + '\n').encode())
+    there = read_json(path, 'the settings of a study')
+    if differing := [f'{k}={there.get(k)!r}' for k, v in settings.items() if there.get(k) != v]:
+        raise ValueError(
+            f'{plan.out} is of a study with {", ".join(differing)}: give another --out, or those arguments'
+        )
+    if changed := [what for what, digest in contents.items() if there.get('sha256', {}).get(what) != digest]:
+        raise ValueError(
+            f'{plan.out} holds runs of before {", ".join(changed)} changed, which cannot be compared with those to '
+            'come: give another --out, or change that back'
+        )
 
 
 def chosen_arms(names: list[str]) -> list[str]:
@@ -152,14 +167,13 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             print('\n'.join(shlex.join(stage.command) for stage in stages))
             return 0
-        claim_folder(args.out, settings, to_run=not args.report_only)
-        if not args.report_only:
-            plan.write_configs()
+        claim_folder(plan, to_run=not args.report_only)
+        if args.report_only:
+            print(f'written: {write_report(plan, args.add)}')
+            return 0
+        plan.write_configs()
     except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
         sys.exit(f'error: {error}')
-    if args.report_only:
-        print(f'written: {write_report(plan)}')
-        return 0
     threads = None if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // jobs)
     runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes, scale.grace)
     done = sum(map(runner.is_done, stages))

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
+from numpy.lib.format import open_memmap
 
 from pvvae_plugin.apis import read_config
 from pvvae_plugin.evaluation import resolve_protocol
@@ -41,15 +42,18 @@ def write_reconstructions(cfg: Config, path: Path) -> None:
     # Both sets of the reference: what is compared with, and what its floor is measured on.
     count = min(len(dataset), 2 * (metric.reference.get('num_samples') or protocol.num_samples))
     indices = [i * len(dataset) // count for i in range(count)]
-    written, bar = [], ProgressBar(count, file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written, bar = None, ProgressBar(count, file=sys.stderr)
     for start in range(0, count, BATCH):
         clips = [dataset[index]['inputs'] for index in indices[start : start + BATCH]]
         video = torch.stack(clips).float().div_(127.5).sub_(1.0)
-        written += [to_uint8(clip) for clip in reconstruct(vae, video).cpu()]
+        made = np.stack([to_uint8(clip) for clip in reconstruct(vae, video).cpu()])
+        if written is None:  # on disk: at 256 px these are gigabytes
+            written = open_memmap(path, mode='w+', dtype=made.dtype, shape=(count, *made.shape[1:]))
+        written[start : start + len(made)] = made
         bar.update(len(clips))
     print(file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.stack(written))
+    written.flush()
 
 
 def main() -> None:

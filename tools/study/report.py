@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from curves import mean_and_interval
@@ -17,13 +18,20 @@ from pvvae_plugin.files import write_atomically
 Value = Callable[[dict[str, Any]], float | None]
 
 
-def write_report(plan: Plan) -> str:
+def write_report(plan: Plan, others: Sequence[Path] = ()) -> str:
     """Write everything that can be said so far into the study's folder.
+
+    Args:
+        plan: The study.
+        others: ``results.json`` of the same study in other folders, whose runs are added.
 
     Returns:
         What was written, for the terminal.
+
+    Raises:
+        ValueError: If one of these does not go with it.
     """
-    found = finite(collect(plan))
+    found = finite(collect(plan, others))
     write_atomically(plan.out / 'results.json', (json.dumps(found, indent=2) + '\n').encode())
     write_atomically(plan.out / 'results.md', ('\n'.join(lines(found)) + '\n').encode())
     figures = draw_all(found, plan)
@@ -34,8 +42,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     """The tables, as Markdown."""
     arms, settings = found['arms'], found['settings']
     data = settings['videos'] or f'procedural clips ({settings["difficulty"]})'
-    yield f'Scale {settings["scale"]}, {data}; {found["machine"]}, {found["date"]}, torch {found["torch"]}.'
+    runs = [run for entry in arms.values() for run in entry['seeds'].values()]
+    machines = dict.fromkeys(name for run in runs for name in run.get('machines', []))
+    days = sorted({day for run in runs for day in run.get('days', [])})
+    when = ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else 'nothing yet'
+    yield f'Scale {settings["scale"]}, {data}; {"; ".join(machines)}; {when}.'
     yield 'Means over seeds with half the width of their 95 % interval (Student), and in brackets each seed.'
+    if found['primary']:
+        yield f'What decides is {found["primary"]} to real clips, in bold.'
     if settings['smoke']:
         yield '**A test of whether it runs: the numbers mean nothing.**'
     yield from section('Reconstruction and prediction', arms, vae_columns(arms))
@@ -43,7 +57,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield 'Predictions are those of before the decoder was fine-tuned.'
     names = metrics_of(arms)
     of_real = [name for name in names if not name.startswith(f'{OWN}/')]
-    columns: dict[str, Value] = {name: lambda run, name=name: final(run, name) for name in of_real}
+    columns: dict[str, Value] = {
+        bold(name, found): lambda run, name=name: final(run, name)
+        for name in sorted(of_real, key=lambda name: name != found['primary'])
+    }
     columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
     columns['flow loss'] = lambda run: last(run.get('flow_loss'))
     yield from section('Generation, last checkpoint: distances to real clips', arms, columns)
@@ -51,7 +68,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     columns = {name: lambda run, name=name: final(run, name) for name in names if name not in of_real}
     yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
     for reference, comparisons in found['against'].items():
-        yield from against(reference, comparisons, arms)
+        yield from against(reference, comparisons, found)
     yield from section('Latents', arms, latent_columns(arms))
     yield from section('Seconds of training', arms, time_columns(arms))
 
@@ -136,12 +153,20 @@ def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
                 return
 
 
-def against(reference: str, comparisons: dict[str, Any], arms: dict[str, Any]) -> Iterator[str]:
+def bold(name: str, found: dict[str, Any]) -> str:
+    """The number that decides stands out."""
+    return f'**{name}**' if name == found['primary'] else name
+
+
+def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     """Differences to one arm with the same seed."""
+    arms = results['arms']
     rows = [(arms[arm]['title'], name, found) for arm, names in comparisons.items() for name, found in names.items()]
     if not rows:
         return
     yield from ('', f'### Against "{arms[reference]["title"]}", same seed', '')
+    yield 'Intervals of differences: by the scatter of all runs that an arm and a seed do not explain.'
+    yield ''
     yield '| | | difference at the end | share of steps to where that one ends | its share to where this one ends |'
     yield '|---|---|---|---|---|'
     for title, name, found in rows:
@@ -149,10 +174,10 @@ def against(reference: str, comparisons: dict[str, Any], arms: dict[str, Any]) -
         mean = f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
         each = ', '.join(f'{value:+.3g}' for value in found['final_difference'])
         shares = ' | '.join(
-            ', '.join(map(share, found[key]))
+            ', '.join(map(share, found.get(key, [])))
             for key in ('share_of_steps_to_its_final', 'its_share_of_steps_to_this_final')
         )
-        yield f'| {title} | {name} | {mean} ({each}) | {shares} |'
+        yield f'| {title} | {bold(name, results)} | {mean} ({each}) | {shares} |'
 
 
 def share(value: float | str | None) -> str:

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import re
-from datetime import datetime, timezone
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from arms import ARMS, BASELINE, FULLEST, RISING
-from curves import mean_and_interval, steps_to_reach
+from curves import differences, steps_to_reach
 from plan import Plan
 from run_configs import OWN
 
-from pvvae_plugin import __version__
 from pvvae_plugin.files import read_json
 
 UNBIASED = '_kernel'  # end of names of distances whose floor is 0
 
 
-def collect(plan: Plan) -> dict[str, Any]:
-    """All numbers that are there, of every arm and seed that the folder holds."""
+# What decides, where several are measured; named before there were results.
+PRIMARY = ('fvd', 'proxy_motion', 'proxy_time')
+
+
+def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
+    """All numbers that are there, of every arm and seed that the folder holds.
+
+    Args:
+        plan: The study.
+        others: ``results.json`` of the same study in other folders, whose runs are added.
+
+    Raises:
+        ValueError: If one of these is of another study, or has a run that is there already.
+    """
     arms = {}
     for arm, what in ARMS.items():
         seeds = sorted(int(path.name.removeprefix('seed')) for path in (plan.out / arm).glob('seed*'))
@@ -39,34 +48,45 @@ def collect(plan: Plan) -> dict[str, Any]:
                 'generator_steps': plan.scale.generator_steps,
                 'seeds': runs,
             }
+    settings = plan.settings._asdict()
+    settings |= {name: Path(settings[name]).name for name in ('videos', 'i3d', 'vae_init') if settings[name]}
+    for path in others:
+        arms = _with_other(arms, path, settings)
     return {
-        'settings': plan.settings._asdict(),
-        'machine': machine(),
-        'date': datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC'),
-        'pvvae_plugin': __version__,
-        'torch': torch.__version__,
+        'settings': settings,
+        'primary': next((name for name in PRIMARY if name in metrics_of(arms)), None),
         'arms': arms,
         'against': {reference: compare(arms, reference) for reference in (BASELINE, FULLEST) if reference in arms},
     }
 
 
-def machine() -> str:
-    """Where it was measured."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    return f'{names[0] if names else platform.machine()}, {os.cpu_count()} cores'
+def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Runs of a folder, and those of another one's results."""
+    other = read_json(path, "a study's results.json")
+    differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
+    if differing:
+        raise ValueError(f'{path} is of a study with {", ".join(differing)}: only runs of the same study go together')
+    for arm, entry in other['arms'].items():
+        ours = arms.setdefault(arm, {**entry, 'seeds': {}})
+        if differing := [k for k, v in entry.items() if k != 'seeds' and ours.get(k) != v]:
+            raise ValueError(f'{path}: {arm} differs from ours in {", ".join(differing)}')
+        if twice := ours['seeds'].keys() & entry['seeds'].keys():
+            raise ValueError(f'{path}: {arm} of seed {", ".join(sorted(twice))} is there already')
+        ours['seeds'] = dict(sorted({**ours['seeds'], **entry['seeds']}.items()))
+    return {arm: arms[arm] for arm in ARMS if arm in arms}
 
 
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     """One arm with one seed: what those of its stages wrote that are done."""
     folder, run = plan.folder(arm, seed), {}
-    seconds = {}
+    seconds, where, days = {}, {}, set()
     for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
         if not path.name.endswith('.begun.json'):
             name = path.stem.removeprefix(f'{arm}_seed{seed}_')
-            seconds[name] = round(read_json(path, 'the record of a finished stage')['seconds'], 1)
+            record = read_json(path, 'the record of a finished stage')
+            seconds[name] = round(record['seconds'], 1)
+            where[record['machine']] = None
+            days.add(record['written'][:10])
     for name, stage, file in (('vae', 'test', 'vae.json'), ('before_fine_tuning', 'test_before', 'vae_before.json')):
         if stage in seconds:
             metrics = read_json(folder / file, 'what tools/test.py --out writes')['metrics']
@@ -91,7 +111,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     if flow := _flow_losses(folder / 'generator'):
         run['flow_loss'] = flow
     if seconds:
-        run['seconds'] = seconds
+        run |= {'seconds': seconds, 'machines': list(where), 'days': sorted(days)}
     return run
 
 
@@ -148,43 +168,53 @@ def final(run: dict[str, Any], name: str) -> float | None:
     return run['curve'][max(run['curve'], key=int)].get(name) if run.get('all_checkpoints') else None
 
 
+# Numbers of VAEs that arms are compared by.
+OF_VAES: dict[str, Callable[[dict[str, Any]], float | None]] = {
+    'PSNR': lambda run: run.get('vae', {}).get('recon/psnr'),
+    'prediction error / repeat': lambda run: prediction(run, 'k1_vs_repeat'),
+    'LTD 1': lambda run: run['ltd']['relative'][0] if 'ltd' in run else None,
+    **{
+        f'probe {name}': lambda run, name=name: run.get('probes', {}).get(name, {}).get('explained_variance')
+        for name in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next')
+    },
+}
+
+
 def compare(arms: dict[str, Any], reference: str) -> dict[str, Any]:
     """Every arm against one of them with the same seed: differences at the end, and steps to where that one ends."""
     found: dict[str, Any] = {}
-    for arm, entry in arms.items():
-        if arm == reference:
+    generated = {name: lambda run, name=name: final(run, name) for name in [*metrics_of(arms), 'class/accuracy']}
+    for name, value in {**generated, **OF_VAES}.items():
+        ends = {
+            arm: {seed: number for seed, run in entry['seeds'].items() if (number := value(run)) is not None}
+            for arm, entry in arms.items()
+        }
+        if not ends[reference]:
             continue
-        for name in [*metrics_of(arms), 'class/accuracy']:
-            pairs = [
-                (run['curve'], other['curve'])
-                for seed, run in entry['seeds'].items()
-                if final(run, name) is not None
-                and (other := arms[reference]['seeds'].get(seed))
-                and final(other, name) is not None
-            ]
-            if pairs:
-                found.setdefault(arm, {})[name] = _compare_pairs(pairs, name)
+        for arm, (pairs, half) in differences(ends, reference).items():
+            compared = {
+                'final_difference': pairs,
+                'mean_difference': statistics.fmean(pairs),
+                'interval_95_half_width': half,
+            }
+            if name in generated:
+                runs, others = arms[arm]['seeds'], arms[reference]['seeds']
+                shared = [seed for seed in ends[arm] if seed in ends[reference]]
+                compared |= _shares([(runs[seed]['curve'], others[seed]['curve']) for seed in shared], name)
+            found.setdefault(arm, {})[name] = compared
     return found
 
 
-def _compare_pairs(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
-    """Differences and shares of steps over seeds, of curves by step."""
+def _shares(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
+    """Shares of steps over seeds, of curves by step."""
     sign = -1 if name in RISING else 1
-    differences, shares, reverse = [], [], []
+    shares, reverse = [], []
     for curve, reference in pairs:
         steps = sorted(map(int, curve))
         values, others = ([sign * c[str(step)][name] for step in steps] for c in (curve, reference))
-        differences.append(sign * (values[-1] - others[-1]))
         shares.append(_share(steps, values, others))
         reverse.append(_share(steps, others, values))
-    mean, half = mean_and_interval(differences)
-    return {
-        'final_difference': differences,
-        'mean_difference': mean,
-        'interval_95_half_width': half,
-        'share_of_steps_to_its_final': shares,
-        'its_share_of_steps_to_this_final': reverse,
-    }
+    return {'share_of_steps_to_its_final': shares, 'its_share_of_steps_to_this_final': reverse}
 
 
 def _share(steps: list[int], values: list[float], others: list[float]) -> float | str | None:

@@ -11,7 +11,9 @@ from typing import Any
 from arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 from mmengine.config import Config
 
-from pvvae_plugin.files import write_atomically
+from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.models.pretrained import resolve_checkpoint
 
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
@@ -37,6 +39,17 @@ class RunConfigs:
         self.vae_base = Config.fromfile(self.vae_file).to_dict()
         self.generator_base = Config.fromfile(self.generator_file).to_dict()
         self.judge = self.out / 'judge.pth'
+
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of what all runs are made from."""
+        files = {'--i3d': self.settings.i3d}
+        if self.settings.vae_init:
+            files['--vae-init'] = resolve_checkpoint(self.settings.vae_init)
+        configs = {'vae': self.vae_base, 'generator': self.generator_base}
+        return {
+            'configs': config_sha256(configs),
+            **{option: file_sha256(file) for option, file in files.items() if file},
+        }
 
     def folder(self, arm: str, seed: int) -> Path:
         """Where a run's files lie."""

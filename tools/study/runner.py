@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
+import re
 import shlex
 import signal
 import subprocess
@@ -15,8 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from plan import Stage
 
+from pvvae_plugin import __version__
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import read_json, write_atomically
 
@@ -158,10 +162,12 @@ class Runner:
             earlier = self._attempts(stage)
             seconds = time.monotonic() - one.started + earlier
             self._seconds[stage.name] = seconds
-            self._write(
-                self._record_file(stage), {'command': stage.command, 'seconds': seconds, 'threads': self.threads}
-            )
+            record = {'command': stage.command, 'seconds': seconds, 'threads': self.threads, 'machine': machine()}
+            versions = {'torch': torch.__version__, 'pvvae_plugin': __version__}
+            self._write(self._record_file(stage), {**record, **versions})
             self._attempts_file(stage).unlink(missing_ok=True)
+            for path in stage.leftovers:
+                path.unlink(missing_ok=True)
             return
         self._add_attempt(one)
         if code == EXIT_CODE:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
@@ -249,6 +255,15 @@ class Runner:
     def _write(path: Path, content: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
         write_atomically(path, (json.dumps({**content, 'written': now}, indent=2) + '\n').encode())
+
+
+def machine() -> str:
+    """What this is, for the records."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
+    return f'{names[0] if names else platform.machine()}, {os.cpu_count()} cores'
 
 
 def _runs(pid: int, command: Sequence[str]) -> bool:
