@@ -8,6 +8,7 @@ test_dataloader = _base_.val_dataloader
 test_cfg = dict()
 test_evaluator = [
     dict(type='VideoReconstruction'),
+    dict(type='ProxyFVD', protocol=dict(base='paper', num_frames=9, num_samples=256), appearance_size=64),
     dict(type='FuturePrediction'),
     dict(type='LatentTemporalDistance'),
 ]

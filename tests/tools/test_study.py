@@ -172,6 +172,7 @@ def test_data_are_those_that_are_asked_for(tmp_path):
     assert [dataset.get('difficulty') for dataset in references] == ['hard', 'hard', None, None]
     assert all(metric.classifier == str(tmp_path / 'hard' / 'judge.pth') for metric in proxies)
     assert generator.test_evaluator[-1].type == vae.test_evaluator[-1].type == 'ClassAccuracy'
+    assert [m.classifier for m in vae.test_evaluator if m.type == 'ProxyFVD'] == [str(tmp_path / 'hard' / 'judge.pth')]
 
     plan, read = written(tmp_path / 'videos_study', videos=str(videos))
     vae, generator = read('full', 'vae'), read('full', 'generator')
@@ -505,7 +506,7 @@ def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: 
     records = ['test']
     for step, distance in distances.items():
         of = {
-            'gen/proxy_time9_256': {'value': distance, 'floor': {'value': 0.25}},
+            'gen/proxy_time9_256': {'value': distance, 'floor': {'value': 0.25}, 'standard_error': 0.125},
             'own/proxy_time9_256': {'value': 3.0, 'floor': {'value': 2.0}},
             'own/proxy_time_kernel9_256': {'value': 3.0, 'floor': {'value': 2.0}},
         }
@@ -559,9 +560,10 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     # Divided by its floor, but for kernel distances, whose floor is 0.
     assert run['curve']['4000']['own/proxy_time'] == 1.5 and run['curve']['4000']['own/proxy_time_kernel'] == 3.0
     text = (tmp_path / 'results.md').read_text()
-    # 12.706 standard errors: 0.5 of PSNR, and 2 of the difference.
-    assert '24.5 ± 6.4 (24, 25)' in text and '25 ± 0 (25, 25)' in text
+    assert '24.5 (24, 25)' in text and '25 (25, 25)' in text
+    assert 'jackknife; median of runs): proxy_time 0.12.' in text
     assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01.' in text
+    # 12.706 standard errors of 2.
     wanted = '| + decoder fine-tuning | **proxy_time** | +0 ± 25 (-2, +2) | 0.35, not reached | not reached, 0.50 |'
     assert wanted in text
     assert (tmp_path / 'figures' / 'convergence.png').is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     days = sorted({day for run in runs for day in run.get('days', [])})
     when = ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else 'nothing yet'
     yield f'Scale {settings["scale"]}, {data}; {"; ".join(machines)}; {when}.'
-    yield 'Means over seeds with half the width of their 95 % interval (Student), and in brackets each seed.'
+    yield 'Means over seeds, each in brackets; of three and more with half their 95 % interval (Student).'
     if found['primary']:
         yield f'What decides is {found["primary"]} to real clips, in bold.'
     if settings['smoke']:
@@ -65,6 +66,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     columns['flow loss'] = lambda run: last(run.get('flow_loss'))
     yield from section('Generation, last checkpoint: distances to real clips', arms, columns)
     yield from floors(arms, of_real)
+    yield from scatter_over_clips(arms, of_real)
     columns = {name: lambda run, name=name: final(run, name) for name in names if name not in of_real}
     yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
     for reference, comparisons in found['against'].items():
@@ -92,7 +94,9 @@ def cell(entry: dict[str, Any], value: Value) -> str:
     mean, half = mean_and_interval(numbers)
     if half is None:
         return f'{mean:.4g}'
-    return f'{mean:.4g} ± {half:.2g} ({", ".join(f"{number:.4g}" for number in numbers)})'
+    # Of two seeds the interval is 12.7 standard errors to each side, and nothing that anyone could use.
+    width = f' ± {half:.2g}' if len(numbers) > 2 else ''
+    return f'{mean:.4g}{width} ({", ".join(f"{number:.4g}" for number in numbers)})'
 
 
 def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
@@ -151,6 +155,20 @@ def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
                 listed = ', '.join(f'{name} {run["floors"][name]:.3g}' for name in names if name in run['floors'])
                 yield from ('', f'Real clips against real clips: {listed}.')
                 return
+
+
+def scatter_over_clips(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
+    """How far other clips of the same generators would move the numbers."""
+    found = [
+        errors[max(errors, key=int)]
+        for entry in arms.values()
+        for run in entry['seeds'].values()
+        if (errors := run.get('standard_errors_over_clips'))
+    ]
+    medians = {name: statistics.median(of) for name in names if (of := [e[name] for e in found if name in e])}
+    if medians:
+        listed = ', '.join(f'{name} {error:.2g}' for name, error in medians.items())
+        yield from ('', f'Standard errors over the clips of one generator (jackknife; median of runs): {listed}.')
 
 
 def bold(name: str, found: dict[str, Any]) -> str:

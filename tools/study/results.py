@@ -52,11 +52,12 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
     settings |= {name: Path(settings[name]).name for name in ('videos', 'i3d', 'vae_init') if settings[name]}
     for path in others:
         arms = _with_other(arms, path, settings)
+    references = (BASELINE, FULLEST) if len(arms) > 2 else (BASELINE,)
     return {
         'settings': settings,
         'primary': next((name for name in PRIMARY if name in metrics_of(arms)), None),
         'arms': arms,
-        'against': {reference: compare(arms, reference) for reference in (BASELINE, FULLEST) if reference in arms},
+        'against': {reference: compare(arms, reference) for reference in references if reference in arms},
     }
 
 
@@ -99,14 +100,14 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
         run['probes'] = record['probes']
         run['ltd'] = record['latent_temporal_distance']
         run['motion_correlation'] = record['correlation']['value']
-    curve, floors = {}, {}
+    curve, floors, errors = {}, {}, {}
     for step in plan.checkpoints():
         if f'at_{step}' in seconds:
             content = read_json(folder / f'generator_{step}.json', 'what tools/test.py --out writes')
-            curve[str(step)], found = _distances(content)
+            curve[str(step)], found, errors[str(step)] = _distances(content)
             floors |= found
     if curve:
-        run['curve'], run['floors'] = curve, floors
+        run |= {'curve': curve, 'floors': floors, 'standard_errors_over_clips': errors}
         run['all_checkpoints'] = len(curve) == len(plan.checkpoints())
     if flow := _flow_losses(folder / 'generator'):
         run['flow_loss'] = flow
@@ -115,23 +116,26 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     return run
 
 
-def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Values and floors by short names: ``proxy_time`` for ``gen/proxy_time9_256``.
+def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Values, floors and standard errors by short names: ``proxy_time`` for ``gen/proxy_time9_256``.
 
     A Fréchet distance to a VAE's own reconstructions is divided by its floor, that between two sets of these: both
     shrink with the spread of what the VAE can show, which differs from VAE to VAE.
     """
     values = {name: value for name, value in content['metrics'].items() if name == 'class/accuracy'}
-    floors = {}
+    floors, errors = {}, {}
     for name, record in content['records'].items():
         short = re.sub(r'\d+_\d+$', '', name.removeprefix('gen/'))
         value, floor = record['value'], (record.get('floor') or {}).get('value')
+        error = record.get('standard_error')
         if short.startswith(f'{OWN}/') and not short.endswith(UNBIASED) and floor:
-            value, floor = value / floor, 1.0
+            value, error, floor = value / floor, None if error is None else error / floor, 1.0
         values[short] = value
+        if error is not None:
+            errors[short] = error
         if floor is not None:
             floors[short] = floor
-    return {name: value for name, value in values.items() if value is not None}, floors
+    return {name: value for name, value in values.items() if value is not None}, floors, errors
 
 
 def _flow_losses(work_dir: Path) -> dict[str, float]:

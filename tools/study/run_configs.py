@@ -199,9 +199,15 @@ class RunConfigs:
             metrics.append(
                 {'type': 'FVD', 'extractor': i3d, 'protocol': self.generator_base['test_evaluator'][0]['protocol']}
             )
-        if has_judge(self.settings):
-            metrics.append({'type': 'ClassAccuracy', 'classifier': str(self.judge)})
-        return {'test_evaluator': metrics}
+        return {'test_evaluator': self._judged(metrics)}
+
+    def _judged(self, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Metrics with those that the judge of procedural clips allows."""
+        if not has_judge(self.settings):
+            return metrics
+        judge = {'classifier': str(self.judge)}
+        metrics = [{**metric, **judge} if metric['type'].startswith('Proxy') else metric for metric in metrics]
+        return [*metrics, {'type': 'ClassAccuracy', **judge}]
 
     def _tests_generator(self, reconstructions: Path | None = None) -> dict[str, Any]:
         """Metrics of generated clips, and how many.
@@ -212,8 +218,6 @@ class RunConfigs:
         metrics = copy.deepcopy(self.generator_base['test_evaluator'])
         for metric in metrics:
             self._adapt_reference(metric)
-            if metric['type'].startswith('Proxy') and has_judge(self.settings):
-                metric['classifier'] = str(self.judge)
         if self.settings.i3d and self.settings.scale != 'paper':
             i3d = {'type': 'I3DTorchScript', 'weights': self.settings.i3d}
             shared = {'protocol': metrics[0]['protocol'], 'reference': metrics[0]['reference']}
@@ -227,9 +231,7 @@ class RunConfigs:
             for metric in [m for m in metrics if 'reference' in m and m['type'] in DISTANCES]:
                 reference = {**metric['reference'], 'dataset': dataset}
                 metrics.append({**metric, 'prefix': OWN, 'reference': reference})
-        if has_judge(self.settings):
-            metrics.append({'type': 'ClassAccuracy', 'classifier': str(self.judge)})
-        changes: dict[str, Any] = {'test_evaluator': metrics}
+        changes: dict[str, Any] = {'test_evaluator': self._judged(metrics)}
         if self.settings.smoke:
             changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'steps': 2}}
         return changes
