@@ -564,9 +564,16 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     assert 'jackknife; median of runs): proxy_time 0.12.' in text
     assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01.' in text
     # 12.706 standard errors of 2.
-    wanted = '| + decoder fine-tuning | **proxy_time** | +0 ± 25 (-2, +2) | 0.35, not reached | not reached, 0.50 |'
-    assert wanted in text
+    assert rows_below(text, '### Minus "reconstruction only"')[0].startswith('| + decoder fine-tuning | +0 ± 25 | ')
+    assert '| | **proxy_time** | own/proxy_time |' in text
+    for heading, shares in (('### Share of', '0.35, not reached'), ('### The reverse', 'not reached, 0.50')):
+        assert rows_below(text, heading)[0].startswith(f'| + decoder fine-tuning | {shares} | does not fall, ')
     assert (tmp_path / 'figures' / 'convergence.png').is_file()
+
+
+def rows_below(text: str, heading: str) -> list[str]:
+    """Rows of the table below a heading."""
+    return text.split(heading)[1].split('\n\n')[1].splitlines()[2:]
 
 
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
@@ -583,7 +590,8 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     assert list(found['arms']) == ['baseline', 'full'] and list(found['arms']['full']['seeds']) == ['0', '1']
     assert list(found['arms']['full']['seeds']['1']['curve']) == ['500', '1000', '2000']
     assert found['against']['baseline']['full']['proxy_time']['final_difference'] == [-2]
-    assert '| + decoder fine-tuning | 1 |' in (tmp_path / 'results.md').read_text()
+    rows = rows_below((tmp_path / 'results.md').read_text(), '### Generation, last checkpoint')
+    assert rows[1].startswith('| + decoder fine-tuning | 1 |')
 
 
 def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):

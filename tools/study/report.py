@@ -76,14 +76,20 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def section(title: str, arms: dict[str, Any], columns: dict[str, Value]) -> Iterator[str]:
-    """A table of arms and numbers; columns without any are left out."""
+    """A table of arms and numbers."""
     cells = {arm: {name: cell(entry, value) for name, value in columns.items()} for arm, entry in arms.items()}
+    yield from table(title, arms, cells)
+
+
+def table(title: str, arms: dict[str, Any], cells: dict[str, dict[str, str]]) -> Iterator[str]:
+    """A table with a row for each arm; columns without any number are left out."""
+    columns = dict.fromkeys(name for row in cells.values() for name in row)
     kept = [name for name in columns if any(row[name] != '-' for row in cells.values())]
     if not kept:
         return
     yield from ('', f'### {title}', '', f'| | {" | ".join(kept)} |', '|---' * (len(kept) + 1) + '|')
-    for arm, entry in arms.items():
-        yield f'| {entry["title"]} | {" | ".join(cells[arm][name] for name in kept)} |'
+    for arm, row in cells.items():
+        yield f'| {arms[arm]["title"]} | {" | ".join(row[name] for name in kept)} |'
 
 
 def cell(entry: dict[str, Any], value: Value) -> str:
@@ -178,24 +184,32 @@ def bold(name: str, found: dict[str, Any]) -> str:
 
 def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
     """Differences to one arm with the same seed."""
-    arms = results['arms']
-    rows = [(arms[arm]['title'], name, found) for arm, names in comparisons.items() for name, found in names.items()]
-    if not rows:
-        return
-    yield from ('', f'### Against "{arms[reference]["title"]}", same seed', '')
-    yield 'Intervals of differences: by the scatter of all runs that an arm and a seed do not explain.'
+    arms, title = results['arms'], results['arms'][reference]['title']
+    order = sorted(
+        dict.fromkeys(name for names in comparisons.values() for name in names),
+        key=lambda name: name != results['primary'],
+    )
+
+    def cells(text: Callable[[dict[str, Any]], str]) -> dict[str, dict[str, str]]:
+        return {
+            arm: {bold(name, results): text(names[name]) if name in names else '-' for name in order}
+            for arm, names in comparisons.items()
+        }
+
+    yield from table(f'Minus "{title}" with the same seed', arms, cells(difference))
     yield ''
-    yield '| | | difference at the end | share of steps to where that one ends | its share to where this one ends |'
-    yield '|---|---|---|---|---|'
-    for title, name, found in rows:
-        half = found['interval_95_half_width']
-        mean = f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
-        each = ', '.join(f'{value:+.3g}' for value in found['final_difference'])
-        shares = ' | '.join(
-            ', '.join(map(share, found.get(key, [])))
-            for key in ('share_of_steps_to_its_final', 'its_share_of_steps_to_this_final')
-        )
-        yield f'| {title} | {bold(name, results)} | {mean} ({each}) | {shares} |'
+    yield 'Intervals of differences, 95 %: by the scatter of all runs that an arm and a seed do not explain.'
+    for key, heading in (
+        ('share_of_steps_to_its_final', f'Share of steps to where "{title}" ends'),
+        ('its_share_of_steps_to_this_final', f'The reverse: share of steps of "{title}" to where the arm ends'),
+    ):
+        yield from table(heading, arms, cells(lambda found, key=key: ', '.join(map(share, found.get(key, []))) or '-'))
+
+
+def difference(found: dict[str, Any]) -> str:
+    """A mean difference with its interval."""
+    half = found['interval_95_half_width']
+    return f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
 
 
 def share(value: float | str | None) -> str:
