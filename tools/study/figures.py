@@ -46,9 +46,13 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
             figure.savefig(folder / name, dpi=90)
             plt.close(figure)
             names.append(name)
-    patterns = {'latents.png': ['probes/pca_{}.png'], 'predictions.png': PREDICTIONS}
-    for name, wanted in patterns.items():
-        if side_by_side(plan, wanted, folder / name):
+    patterns = {
+        'latents.png': (['probes/pca_{}.png'], 2),
+        'predictions.png': (PREDICTIONS, 2),
+        'generated.png': (['samples/sheet.png'], 1),
+    }
+    for name, (wanted, count) in patterns.items():
+        if side_by_side(plan, wanted, folder / name, count):
             names.append(name)
     return names
 
@@ -203,7 +207,7 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
     return figure
 
 
-def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int = 2) -> bool:
+def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int) -> bool:
     """Pictures of the first clips, by the baseline on the left and by the fullest objective on the right.
 
     Args:

@@ -133,7 +133,16 @@ class Plan(RunConfigs):
             command = [*self._launch('test.py', str(generator_config), str(checkpoint))]
             command += ['--out', str(folder / f'generator_{step}.json'), '--work-dir', str(folder / 'test')]
             stages.append(Stage(f'{run}_at_{step}', 'at', command, (f'{run}_generator', f'{run}_reconstructions')))
+        command = [*script('sample.py'), str(generator_config), str(folder / 'generator')]
+        command += ['--out-dir', str(folder / 'samples'), *self._sampling()]
+        stages.append(Stage(f'{run}_samples', 'samples', command, (f'{run}_generator',), resumable=True))
         return stages
+
+    def _sampling(self) -> list[str]:
+        """Clips to look at are made as those that are measured."""
+        sampling = self.generator_base['test_cfg']['sampling']
+        steps = 2 if self.settings.smoke else sampling['steps']
+        return ['--steps', str(steps), '--guidance', str(sampling.get('guidance', 1.0))]
 
     def _train(self, config: Path, work_dir: Path) -> list[str]:
         return [*self._launch('train.py', str(config)), '--work-dir', str(work_dir), '--resume']
