@@ -15,6 +15,7 @@ from run_configs import OWN
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
 
 COLORS = {arm: f'C{i - 1}' if i else '0.45' for i, arm in enumerate(ARMS)}  # the baseline in grey
 GAP, HEADING = 12, 34  # pixels
@@ -104,12 +105,21 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
             axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
         if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
             axis.set_yscale('log')
+            label_plainly(axis.yaxis)
         axis.set_xscale('log', base=2)
         ticks = sorted({step for line in axis.lines for step in line.get_xdata() if step > 1})
         axis.set_xticks(ticks, [f'{step:g}' for step in ticks])
         axis.set_xlabel('generator steps')
     axes[0].legend(fontsize=7)
     return figure
+
+
+def label_plainly(axis: Any) -> None:
+    """Numbers of a logarithmic axis without powers of ten, and enough of them where it spans less than one."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=np.arange(1, 10, 0.2) if high < 4 * low else (1, 2, 5), numticks=20))
+    axis.set_major_formatter('{x:g}')
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _curve(run: dict[str, Any], name: str | None) -> dict[int, float]:
@@ -203,6 +213,7 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
                 axis.plot(*zip(*points, strict=True), 'o', color=COLORS[arm], label=entry['title'])
         axis.set_xlabel('prediction error / repeat, 1 group dropped')
         axis.set_xscale('log')
+        label_plainly(axis.xaxis)
     axes[0].legend(fontsize=7)
     return figure
 
