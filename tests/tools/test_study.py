@@ -637,6 +637,9 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             call(*report, str(added))
         assert message in str(ended.value.code)
+    added.write_text('{}')
+    with pytest.raises(SystemExit, match='has no arms, settings'):
+        call(*report, str(added))
     capsys.readouterr()
 
 

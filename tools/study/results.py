@@ -64,6 +64,8 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
 def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Runs of a folder, and those of another one's results."""
     other = read_json(path, "a study's results.json")
+    if missing := {'settings', 'arms'} - other.keys():
+        raise ValueError(f'{path} has no {", ".join(sorted(missing))}: it takes the results.json of a study')
     differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
     if differing:
         raise ValueError(f'{path} is of a study with {", ".join(differing)}: only runs of the same study go together')
@@ -233,7 +235,7 @@ def _share(steps: list[int], values: list[float], others: list[float]) -> float 
     reached = steps_to_reach(steps, values, others[-1])
     if reached is None:
         return None
-    return f'<= {steps[0] / steps[-1]:.2f}' if values[0] <= others[-1] else reached / steps[-1]
+    return f'<= {steps[0] / steps[-1]:.3g}' if values[0] <= others[-1] else reached / steps[-1]
 
 
 def finite(value: Any) -> Any:
