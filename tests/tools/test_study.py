@@ -147,6 +147,22 @@ def test_at_the_papers_scale_arms_are_the_configs_of_its_ablations(tmp_path):
     assert drop_ratio(ours) == drop_ratio(theirs) == 0.0
 
 
+def test_ratios_that_drop_as_many_groups_are_one_arm(tmp_path, capsys):
+    from arms import ARMS, same_as
+    from plan import Plan
+
+    # floor(2 * 0.5) = floor(2 * 0.75) = 1 of the three groups at tiny; 2 and 3 of the five elsewhere.
+    assert Plan(settings(), ['baseline', 'drop75'], [0], tmp_path).arms == ['baseline', 'drop50']
+    assert Plan(settings(), ['drop50', 'drop75'], [0], tmp_path).arms == ['drop50']
+    assert Plan(settings(scale='gpu-small'), list(ARMS), [0], tmp_path).arms == list(ARMS)
+    assert [same_as(arm, 2) for arm in ('drop50', 'drop75', 'full')] == ['drop50', 'drop50', 'full']
+    with pytest.raises(SystemExit, match='0'):
+        call('--scale', 'tiny', '--out', str(tmp_path / 'study'), '--arms', 'ratio', '--list')
+    printed = capsys.readouterr()
+    assert 'drop75 is drop50 here: of clips of 3 groups both drop as many' in printed.err
+    assert 'drop75' not in printed.out and 'drop50' in printed.out
+
+
 def test_processes_share_out_the_batch_that_the_rate_is_for(tmp_path):
     for scale, gpus, batches in (('paper', 8, (4, 8)), ('paper', 1, (32, 64)), ('tiny', 2, (4, 8))):
         plan, read = written(tmp_path / f'{scale}{gpus}', scale=scale, gpus=gpus)

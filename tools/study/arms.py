@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,16 @@ GROUPS = {
     'still': ['baseline', 'full', 'diff4', 'weighted'],
     'all': list(ARMS),
 }
+
+
+def same_as(arm: str, num_groups: int) -> str:
+    """The first arm that trains alike: of few groups of frames, two ratios may drop equally many."""
+
+    def effect(name: str) -> Arm:
+        what = ARMS[name]
+        return what._replace(title='', max_drop_ratio=math.floor((num_groups - 1) * what.max_drop_ratio + 1e-6))
+
+    return next(other for other in ARMS if effect(other) == effect(arm))
 
 
 class Scale(NamedTuple):

@@ -214,7 +214,8 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
         axis.set_xlabel('prediction error / repeat, 1 group dropped')
         axis.set_xscale('log')
         label_plainly(axis.xaxis)
-    axes[0].legend(fontsize=7)
+    if axes[0].lines:
+        axes[0].legend(fontsize=7)
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arms import ARMS, ROOT, Settings, has_judge
+from arms import ARMS, ROOT, Settings, has_judge, same_as
 from run_configs import PRETRAINED, RECONSTRUCTIONS, WEIGHTED, RunConfigs
 
 TOOLS = ROOT / 'tools'
@@ -42,13 +42,17 @@ class Plan(RunConfigs):
         seeds: Seeds of VAE and generator.
         out: The study's folder.
         vaes_alone: Without generators.
+
+    Attributes:
+        same: Arms that would train as another one does, and which one; that one is taken in their place.
     """
 
     def __init__(
         self, settings: Settings, arms: Sequence[str], seeds: Sequence[int], out: Path, vaes_alone: bool = False
     ) -> None:
         super().__init__(settings, out)
-        self.arms = list(arms)
+        self.same = {arm: first for arm in arms if (first := same_as(arm, self.num_groups())) != arm}
+        self.arms = [arm for arm in ARMS if arm in {self.same.get(arm, arm) for arm in arms}]
         self.seeds = list(seeds)
         self.vaes_alone = vaes_alone
 

@@ -163,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settings = settings_of(args)
         plan = Plan(settings, chosen_arms(args.arms), range(seeds), args.out, args.vaes_alone)
+        for arm, first in plan.same.items():
+            print(f'{arm} is {first} here: of clips of {plan.num_groups()} groups both drop as many', file=sys.stderr)
         stages = plan.stages()
         if args.list:
             print('\n'.join(shlex.join(stage.command) for stage in stages))

@@ -67,6 +67,12 @@ class RunConfigs:
         """Steps that train the decoder alone."""
         return self.scale.decoder_steps if ARMS[arm].finetunes else 0
 
+    def num_groups(self) -> int:
+        """Groups of frames of a training clip, of which all but the first can be dropped."""
+        dataset = self.vae_base['train_dataloader']['dataset']
+        ratio = next(step['temporal_ratio'] for step in dataset['pipeline'] if step['type'] == 'FutureDropSampler')
+        return 1 + (dataset['clip_len'] - 1) // ratio
+
     def is_synthetic(self) -> bool:
         """Whether clips are procedural."""
         return self.vae_base['train_dataloader']['dataset']['type'] == 'SyntheticVideoDataset'
