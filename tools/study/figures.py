@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from arms import ARMS, BASELINE, FULLEST, RISING
+from arms import ARMS, BASELINE, FULLEST, GROUPS, RISING
 from PIL import Image, ImageDraw, ImageFont
 from plan import Plan
 from results import final, metrics_of, prediction
@@ -32,9 +32,13 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
     folder = plan.out / 'figures'
     folder.mkdir(parents=True, exist_ok=True)
     arms = found['arms']
+    # Ten curves in one panel can be told apart by nobody.
+    ladder = {arm: entry for arm, entry in arms.items() if arm in GROUPS['ladder']}
+    knobs = {arm: entry for arm, entry in arms.items() if arm not in GROUPS['ladder'] or arm in (BASELINE, FULLEST)}
     drawn = {
-        'convergence.png': convergence(arms, own=False),
-        'convergence_own.png': convergence(arms, own=True),
+        'convergence.png': convergence(ladder, own=False),
+        'convergence_own.png': convergence(ladder, own=True),
+        'convergence_knobs.png': convergence(knobs, own=False) if knobs.keys() - ladder.keys() else None,
         'final.png': final_distances(arms),
         'latent_distance.png': latent_distance(arms),
         'probes.png': probes(arms),
