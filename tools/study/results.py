@@ -100,7 +100,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     if 'probes' in seconds:
         record = read_json(folder / 'probes' / 'probes.json', 'what tools/analysis/probe_latents.py writes')
         run['probes'] = record['probes']
-        run['ltd'] = record['latent_temporal_distance']
+        run['ltd'] = {k: v for k, v in record['latent_temporal_distance'].items() if k != 'per_clip'}
         run['motion_correlation'] = record['correlation']['value']
     curve, floors, errors = {}, {}, {}
     for step in plan.checkpoints():
