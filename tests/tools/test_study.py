@@ -659,6 +659,16 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_published_tables_are_those_of_the_published_numbers(tmp_path, capsys):
+    published = ROOT / 'docs' / 'study'
+    arguments = ('--scale', 'tiny', '--out', str(tmp_path), '--report-only', '--add', str(published / 'tiny.json'))
+    with pytest.raises(SystemExit, match='0'):
+        call(*arguments)
+    tables = (published / 'tiny.md').read_text().split('\n\n', 2)[2]  # below a heading and a sentence
+    assert tables == (tmp_path / 'results.md').read_text()
+    assert 'prediction_and_generation.png' in capsys.readouterr().out
+
+
 def test_a_report_of_nothing_says_so(tmp_path):
     from plan import Plan
     from report import write_report
