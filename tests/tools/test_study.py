@@ -485,6 +485,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs of before configs changed',
         (*tiny, '--add', 'results.json'): '--add is of reports: give --report-only as well',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
+        (*tiny, '--first-seed', '-1'): '--first-seed must not be negative',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }
     for arguments, message in mistakes.items():
@@ -529,7 +530,7 @@ def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: 
         metrics = {'gen/proxy_time9_256': distance, 'class/accuracy': accuracy[step]}
         (folder / f'generator_{step}.json').write_text(json.dumps({'metrics': metrics, 'records': of}))
         records.append(f'at_{step}')
-    for name in records:
+    for name in [*records, 'generator']:
         (plan.out / 'stages' / f'{arm}_seed{seed}_{name}.json').write_text(json.dumps(RECORD))
     log = folder / 'generator' / '20260101_000000' / 'vis_data'
     log.mkdir(parents=True)
@@ -610,6 +611,25 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     assert rows[1].startswith('| + decoder fine-tuning | 1 |')
 
 
+def test_what_decides_is_named_among_any_metrics(tmp_path):
+    from results import collect
+
+    plan = two_seeds(tmp_path)
+    for seed in (0, 1):
+        for arm in ('baseline', 'full'):
+            for step in STEPS:
+                content = json.loads((plan.folder(arm, seed) / f'generator_{step}.json').read_text())
+                content['records'] |= {
+                    'gen/FVD9_256': {'value': 300.0 + seed},
+                    'own/KVD9_256': {'value': 5.0, 'floor': {'value': -0.002}},
+                }
+                (plan.folder(arm, seed) / f'generator_{step}.json').write_text(json.dumps(content))
+    found = collect(plan)
+    assert found['primary'] == 'FVD'
+    assert found['arms']['full']['seeds']['1']['curve']['4000']['own/KVD'] == 5.0  # its floor is chance
+    assert found['arms']['full']['seeds']['1']['floors']['own/proxy_time'] == 2.0  # what it was divided by
+
+
 def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
     from results import collect, prediction
 
@@ -653,6 +673,10 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             call(*report, str(added))
         assert message in str(ended.value.code)
+    added.write_text(json.dumps({**content, 'sha256': {'configs': 'of an older file'}}))
+    with pytest.raises(SystemExit, match='0'):
+        call(*report, str(added))
+    assert 'its runs are of other configs than are here now' in capsys.readouterr().err
     added.write_text('{}')
     with pytest.raises(SystemExit, match='has no arms, settings'):
         call(*report, str(added))

@@ -44,9 +44,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='ARM',
         help=f'of {", ".join(names)} (default: pair)',
     )
-    parser.add_argument(
-        '--seeds', type=int, metavar='N', help='seeds 0..N-1 of every arm (default: 2 for tiny, else 3)'
-    )
+    parser.add_argument('--seeds', type=int, metavar='N', help='how many of every arm (default: 2 for tiny, else 3)')
+    parser.add_argument('--first-seed', type=int, default=0, metavar='S', help='seeds S..S+N-1 (default: 0)')
     parser.add_argument('--difficulty', choices=list(DIFFICULTIES), default='plain', help='of procedural clips')
     parser.add_argument('--still', type=float, default=0.0, metavar='SHARE', help='of training clips without motion')
     parser.add_argument('--videos', metavar='DIR', help='folder with train/ and val/ in place of procedural clips')
@@ -73,6 +72,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value <= 0:
             parser.error(f'--{name} must be positive, got {value}')
+    if args.first_seed < 0:
+        parser.error(f'--first-seed must not be negative, got {args.first_seed}')
     if args.add and not args.report_only:
         parser.error('--add is of reports: give --report-only as well')
     return args
@@ -159,10 +160,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     init_default_scope('pvvae_plugin')
     scale = SCALES[args.scale]
-    jobs, seeds = args.jobs or scale.jobs, args.seeds or scale.seeds
+    jobs = args.jobs or scale.jobs
+    seeds = range(args.first_seed, args.first_seed + (args.seeds or scale.seeds))
     try:
         settings = settings_of(args)
-        plan = Plan(settings, chosen_arms(args.arms), range(seeds), args.out, args.vaes_alone)
+        plan = Plan(settings, chosen_arms(args.arms), seeds, args.out, args.vaes_alone)
         for arm, first in plan.same.items():
             print(f'{arm} is {first} here: of clips of {plan.num_groups()} groups both drop as many', file=sys.stderr)
         stages = plan.stages()

@@ -42,12 +42,11 @@ def write_report(plan: Plan, others: Sequence[Path] = ()) -> str:
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The tables, as Markdown."""
     arms, settings = found['arms'], found['settings']
-    data = settings['videos'] or f'procedural clips ({settings["difficulty"]})'
     runs = [run for entry in arms.values() for run in entry['seeds'].values()]
     machines = dict.fromkeys(name for run in runs for name in run.get('machines', []))
     days = sorted({day for run in runs for day in run.get('days', [])})
     when = ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else 'nothing yet'
-    yield f'Scale {settings["scale"]}, {data}; {"; ".join(machines)}; {when}.'
+    yield f'Scale {settings["scale"]}, {asked_for(settings)}; {"; ".join(machines)}; {when}.'
     yield 'Means over seeds, each in brackets; of three and more with half their 95 % interval (Student).'
     if found['primary']:
         yield f'What decides is {found["primary"]} to real clips, in bold.'
@@ -75,6 +74,20 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from section('Seconds of training', arms, time_columns(arms))
 
 
+def asked_for(settings: dict[str, Any]) -> str:
+    """Data and what else was asked for."""
+    if settings['scale'] == 'paper':
+        parts = ['UCF101']
+    else:
+        parts = [settings['videos'] or f'procedural clips ({settings["difficulty"]})']
+    if settings['still_share']:
+        parts.append(f'{settings["still_share"]:.0%} of the training clips still')
+    if settings['from_scratch']:
+        parts.append('every VAE from random weights')
+    parts += [f'{what} {settings[key]}' for key, what in (('vae_init', 'VAEs from'), ('i3d', 'I3D')) if settings[key]]
+    return ', '.join(parts)
+
+
 def section(title: str, arms: dict[str, Any], columns: dict[str, Value]) -> Iterator[str]:
     """A table of arms and numbers."""
     cells = {arm: {name: cell(entry, value) for name, value in columns.items()} for arm, entry in arms.items()}
@@ -89,7 +102,8 @@ def table(title: str, arms: dict[str, Any], cells: dict[str, dict[str, str]]) ->
         return
     yield from ('', f'### {title}', '', f'| | {" | ".join(kept)} |', '|---' * (len(kept) + 1) + '|')
     for arm, row in cells.items():
-        yield f'| {arms[arm]["title"]} | {" | ".join(row[name] for name in kept)} |'
+        if any(row[name] != '-' for name in kept):
+            yield f'| {arms[arm]["title"]} | {" | ".join(row[name] for name in kept)} |'
 
 
 def cell(entry: dict[str, Any], value: Value) -> str:
@@ -142,10 +156,10 @@ def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
 def time_columns(arms: dict[str, Any]) -> dict[str, Value]:
     """What training took."""
 
-    def of(*names: str) -> Value:
-        return lambda run: sum(run.get('seconds', {}).get(name, 0.0) for name in names) or None
+    def of(name: str) -> Value:
+        return lambda run: run.get('training_seconds', {}).get(name)
 
-    return {'VAE, decoder fine-tuning included': of('vae', 'decoder'), 'generator': of('generator')}
+    return {'VAE, decoder fine-tuning included': of('vae'), 'generator': of('generator')}
 
 
 def last(by_step: dict[str, float] | None) -> float | None:

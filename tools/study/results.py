@@ -6,6 +6,7 @@ import json
 import math
 import re
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,8 @@ from run_configs import OWN
 
 from pvvae_plugin.files import read_json
 
-UNBIASED = '_kernel'  # end of names of distances whose floor is 0
-
-
 # What decides, where several are measured; named before there were results.
-PRIMARY = ('fvd', 'proxy_motion', 'proxy_time')
+PRIMARY = ('FVD', 'proxy_motion', 'proxy_time')
 
 
 def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
@@ -51,17 +49,20 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
     settings = plan.settings._asdict()
     settings |= {name: Path(settings[name]).name for name in ('videos', 'i3d', 'vae_init') if settings[name]}
     for path in others:
-        arms = _with_other(arms, path, settings)
-    references = (BASELINE, FULLEST) if len(arms) > 2 else (BASELINE,)
+        arms = _with_other(arms, path, settings, plan.contents())
+    references = [arm for arm in (BASELINE, FULLEST) if arm in arms]
+    if len(arms) <= 2:  # the second comparison of two would be the first one's reverse
+        references = references[:1]
     return {
         'settings': settings,
+        'sha256': plan.contents(),
         'primary': next((name for name in PRIMARY if name in metrics_of(arms)), None),
         'arms': arms,
-        'against': {reference: compare(arms, reference) for reference in references if reference in arms},
+        'against': {reference: compare(arms, reference) for reference in references},
     }
 
 
-def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
     """Runs of a folder, and those of another one's results."""
     other = read_json(path, "a study's results.json")
     if missing := {'settings', 'arms'} - other.keys():
@@ -69,6 +70,8 @@ def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any]) -> d
     differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
     if differing:
         raise ValueError(f'{path} is of a study with {", ".join(differing)}: only runs of the same study go together')
+    if changed := [what for what, digest in contents.items() if other.get('sha256', {}).get(what) != digest]:
+        print(f'{path}: its runs are of other {", ".join(changed)} than are here now', file=sys.stderr)
     for arm, entry in other['arms'].items():
         ours = arms.setdefault(arm, {**entry, 'seeds': {}})
         if differing := [k for k, v in entry.items() if k != 'seeds' and ours.get(k) != v]:
@@ -111,8 +114,12 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     if curve:
         run |= {'curve': curve, 'floors': floors, 'standard_errors_over_clips': errors}
         run['all_checkpoints'] = len(curve) == len(plan.checkpoints())
-    if flow := _flow_losses(folder / 'generator'):
+    if 'generator' in seconds and (flow := _flow_losses(folder / 'generator')):
         run['flow_loss'] = flow
+    trainings = {'vae': ['vae', 'decoder'] if plan.decoder_steps(arm) else ['vae'], 'generator': ['generator']}
+    for name, stages in trainings.items():
+        if all(stage in seconds for stage in stages):
+            run.setdefault('training_seconds', {})[name] = sum(seconds[stage] for stage in stages)
     if seconds:
         run |= {'seconds': seconds, 'machines': list(where), 'days': sorted(days)}
     return run
@@ -130,14 +137,19 @@ def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, flo
         short = re.sub(r'\d+_\d+$', '', name.removeprefix('gen/'))
         value, floor = record['value'], (record.get('floor') or {}).get('value')
         error = record.get('standard_error')
-        if short.startswith(f'{OWN}/') and not short.endswith(UNBIASED) and floor:
-            value, error, floor = value / floor, None if error is None else error / floor, 1.0
+        if short.startswith(f'{OWN}/') and not is_unbiased(short) and floor:
+            value, error = value / floor, None if error is None else error / floor
         values[short] = value
         if error is not None:
             errors[short] = error
         if floor is not None:
             floors[short] = floor
     return {name: value for name, value in values.items() if value is not None}, floors, errors
+
+
+def is_unbiased(name: str) -> bool:
+    """Whether a distance is a kernel one, whose floor is 0 but for chance."""
+    return name.endswith('_kernel') or name.split('/')[-1] == 'KVD'
 
 
 def _flow_losses(work_dir: Path) -> dict[str, float]:
