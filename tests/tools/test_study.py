@@ -710,9 +710,11 @@ def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
     arguments = ('--scale', scale, '--out', str(tmp_path), '--smoke', '--seeds', '1', '--jobs', '2')
     command = [sys.executable, str(SCRIPT), *arguments]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    wait_for(tmp_path / 'stages' / 'baseline_seed0_vae.json', 240)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    try:
+        wait_for(tmp_path / 'stages' / 'baseline_seed0_vae.json', 480)
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
     begun = {path.name: path.stat().st_mtime for path in (tmp_path / 'stages').glob('*.json')}
     second = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
