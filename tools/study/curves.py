@@ -53,7 +53,7 @@ def differences(
     """Every arm against one of them with the same seed, and how sure one may be of the mean.
 
     Two seeds say little of how much runs scatter; all arms together say more. So the scatter is that of what an arm's
-    and a seed's effect leave of all runs (a randomised block design: of 11 arms with 2 seeds 10 degrees of freedom),
+    and a seed's effect leave of all runs (a randomised block design: of ten arms with two seeds 9 degrees of freedom),
     which takes runs of all arms to scatter alike. For two arms it is Student's interval of paired differences.
 
     Args:
