@@ -6,6 +6,8 @@ A clip of ``1 + k * p_t`` frames is cut into ``G = 1 + k`` groups: group 0 is fr
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,17 @@ def groups_to_frames(num_groups: int, temporal_ratio: int) -> int:
     if num_groups < 1:
         raise ValueError(f'a clip has at least 1 group, got {num_groups}')
     return 1 + (num_groups - 1) * temporal_ratio
+
+
+def most_dropped_groups(num_groups: int, max_drop_ratio: float) -> int:
+    """How many groups of a clip are dropped at most: ``floor((G - 1) * r)`` (paper, section 3).
+
+    Args:
+        num_groups: Groups ``G`` of the clip, of which group 0 is never dropped.
+        max_drop_ratio: ``r`` in [0, 1].
+    """
+    # The small addend: a ratio such as 0.29 of 100 groups is 28.999999999999996 in floating point.
+    return math.floor((num_groups - 1) * max_drop_ratio + 1e-6)
 
 
 def observed_counts(num_observed_groups: int | Tensor | None, batch_size: int, num_groups: int) -> list[int]:

@@ -537,7 +537,7 @@ def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: 
     (log / 'scalars.json').write_text('{"flow/loss": 0.75, "step": 500}\n{"loss": 1, "step": 900}\n{"flow/lo')
 
 
-RECORD = {'seconds': 2.0, 'machine': 'a desk, 2 cores', 'written': '2026-11-01 10:00 UTC'}
+RECORD = {'seconds': 2.0, 'machine': 'a desk, 2 cores', 'torch': '2.13.0', 'written': '2026-11-01 10:00 UTC'}
 STEPS = [500, 1000, 2000, 4000]
 
 
@@ -579,7 +579,7 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     text = (tmp_path / 'results.md').read_text()
     assert '24.5 (24, 25)' in text and '25 (25, 25)' in text
     assert 'jackknife; median of runs): proxy_time 0.12.' in text
-    assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01.' in text
+    assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01; torch 2.13.0.' in text
     # 12.706 standard errors of 2.
     assert rows_below(text, '### Minus "reconstruction only"')[0].startswith('| + decoder fine-tuning | +0 ± 25 | ')
     assert '| | **proxy_time** | own/proxy_time |' in text

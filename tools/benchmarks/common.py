@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import platform
-import re
 import signal
 import statistics
 import sys
@@ -13,13 +11,14 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from pvvae_plugin.hardware import processor
 
 # Of PredictiveVAE: the layout of the paper's network, small enough for a CPU.
 SMALL_VAE = {
@@ -64,12 +63,6 @@ def machine(device: str) -> str:
     if device == 'cuda':
         return torch.cuda.get_device_name()
     return f'{processor()}, {torch.get_num_threads()} thread(s)'
-
-
-def processor() -> str:
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    return names[0] if names else platform.machine()
 
 
 def now() -> str:

@@ -40,7 +40,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import torch
-from common import check_arguments, end_in_order, now, processor, summary
+from common import check_arguments, end_in_order, now, summary
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -51,6 +51,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets import DecordReader
 from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_scene
 from pvvae_plugin.datasets.synthetic.rendering import render
+from pvvae_plugin.hardware import processor
 
 SEED = 0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h

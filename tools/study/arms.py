@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import NamedTuple
+
+from pvvae_plugin.temporal import most_dropped_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +64,7 @@ def same_as(arm: str, num_groups: int) -> str:
 
     def effect(name: str) -> Arm:
         what = ARMS[name]
-        return what._replace(title='', max_drop_ratio=math.floor((num_groups - 1) * what.max_drop_ratio + 1e-6))
+        return what._replace(title='', max_drop_ratio=most_dropped_groups(num_groups, what.max_drop_ratio))
 
     return next(other for other in ARMS if effect(other) == effect(arm))
 

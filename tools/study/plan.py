@@ -52,7 +52,7 @@ class Plan(RunConfigs):
     ) -> None:
         super().__init__(settings, out)
         self.same = {arm: first for arm in arms if (first := same_as(arm, self.num_groups())) != arm}
-        self.arms = [arm for arm in ARMS if arm in {self.same.get(arm, arm) for arm in arms}]
+        self.arms = list(dict.fromkeys(self.same.get(arm, arm) for arm in arms))
         self.seeds = list(seeds)
         self.vaes_alone = vaes_alone
 

@@ -46,7 +46,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     machines = dict.fromkeys(name for run in runs for name in run.get('machines', []))
     days = sorted({day for run in runs for day in run.get('days', [])})
     when = ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else 'nothing yet'
-    yield f'Scale {settings["scale"]}, {asked_for(settings)}; {"; ".join(machines)}; {when}.'
+    torches = ', '.join(dict.fromkeys(version for run in runs for version in run.get('torch', [])))
+    yield f'Scale {settings["scale"]}, {asked_for(settings)}; {"; ".join(machines)}; {when}; torch {torches or "-"}.'
     yield 'Means over seeds, each in brackets; of three and more with half their 95 % interval (Student).'
     if found['primary']:
         yield f'What decides is {found["primary"]} to real clips, in bold.'

@@ -48,14 +48,15 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
             }
     settings = plan.settings._asdict()
     settings |= {name: Path(settings[name]).name for name in ('videos', 'i3d', 'vae_init') if settings[name]}
+    contents = plan.contents()
     for path in others:
-        arms = _with_other(arms, path, settings, plan.contents())
+        arms = _with_other(arms, path, settings, contents)
     references = [arm for arm in (BASELINE, FULLEST) if arm in arms]
     if len(arms) <= 2:  # the second comparison of two would be the first one's reverse
         references = references[:1]
     return {
         'settings': settings,
-        'sha256': plan.contents(),
+        'sha256': contents,
         'primary': next((name for name in PRIMARY if name in metrics_of(arms)), None),
         'arms': arms,
         'against': {reference: compare(arms, reference) for reference in references},
@@ -85,13 +86,13 @@ def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], cont
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     """One arm with one seed: what those of its stages wrote that are done."""
     folder, run = plan.folder(arm, seed), {}
-    seconds, where, days = {}, {}, set()
+    seconds, where, versions, days = {}, {}, {}, set()
     for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
         if not path.name.endswith('.begun.json'):
             name = path.stem.removeprefix(f'{arm}_seed{seed}_')
             record = read_json(path, 'the record of a finished stage')
             seconds[name] = round(record['seconds'], 1)
-            where[record['machine']] = None
+            where[record['machine']] = versions[record['torch']] = None
             days.add(record['written'][:10])
     for name, stage, file in (('vae', 'test', 'vae.json'), ('before_fine_tuning', 'test_before', 'vae_before.json')):
         if stage in seconds:
@@ -121,7 +122,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
         if all(stage in seconds for stage in stages):
             run.setdefault('training_seconds', {})[name] = sum(seconds[stage] for stage in stages)
     if seconds:
-        run |= {'seconds': seconds, 'machines': list(where), 'days': sorted(days)}
+        run |= {'seconds': seconds, 'machines': list(where), 'torch': list(versions), 'days': sorted(days)}
     return run
 
 

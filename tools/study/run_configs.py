@@ -14,6 +14,7 @@ from mmengine.config import Config
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.temporal import frames_to_groups
 
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
@@ -71,7 +72,7 @@ class RunConfigs:
         """Groups of frames of a training clip, of which all but the first can be dropped."""
         dataset = self.vae_base['train_dataloader']['dataset']
         ratio = next(step['temporal_ratio'] for step in dataset['pipeline'] if step['type'] == 'FutureDropSampler')
-        return 1 + (dataset['clip_len'] - 1) // ratio
+        return frames_to_groups(dataset['clip_len'], ratio)
 
     def is_synthetic(self) -> bool:
         """Whether clips are procedural."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import platform
-import re
 import shlex
 import signal
 import subprocess
@@ -23,6 +21,7 @@ from plan import Stage
 from pvvae_plugin import __version__
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import read_json, write_atomically
+from pvvae_plugin.hardware import processor
 
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -261,9 +260,7 @@ def machine() -> str:
     """What this is, for the records."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text()) if info.exists() else []
-    return f'{names[0] if names else platform.machine()}, {os.cpu_count()} cores'
+    return f'{processor()}, {os.cpu_count()} cores'
 
 
 def _runs(pid: int, command: Sequence[str]) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from mmcv.transforms import BaseTransform
 
 from pvvae_plugin.registry import TRANSFORMS
-from pvvae_plugin.temporal import frames_to_groups
+from pvvae_plugin.temporal import frames_to_groups, most_dropped_groups
 
 from .generator import check_probability, generator_of
 
@@ -35,7 +33,6 @@ class FutureDropSampler(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         num_groups = frames_to_groups(len(results['frames']), self.temporal_ratio)
-        # The small addend: a ratio such as 0.29 of 100 groups is 28.999999999999996 in floating point.
-        most = math.floor((num_groups - 1) * self.max_drop_ratio + 1e-6)
+        most = most_dropped_groups(num_groups, self.max_drop_ratio)
         results['num_observed_groups'] = num_groups - int(generator_of(results).integers(most + 1))
         return results
