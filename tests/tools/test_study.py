@@ -716,7 +716,7 @@ def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
         first.send_signal(signal.SIGKILL)
         first.wait()
     begun = {path.name: path.stat().st_mtime for path in (tmp_path / 'stages').glob('*.json')}
-    second = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=ROOT, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=ROOT, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
     for name, written_at in begun.items():
         assert (tmp_path / 'stages' / name).stat().st_mtime == written_at  # not once more
