@@ -19,6 +19,8 @@ from pvvae_plugin.registry import HOOKS
 ROOT = Path(__file__).resolve().parents[2]
 # Stand for paths and numbers in commands of the docs.
 PLACEHOLDER = re.compile(r'\bN\b')
+# Configs that the study writes are not there before it has run; what they inherit is.
+OF_THE_STUDY = re.compile(r'work_dirs/study/configs/\w+_generator\.py')
 
 
 def documented() -> list[tuple[str, str]]:
@@ -27,7 +29,8 @@ def documented() -> list[tuple[str, str]]:
     for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'configs').rglob('*.py'))):
         text = path.read_text().replace('\\\n#', ' ').replace('\\\n', ' ')
         for command, given in re.findall(r'([^\n`]*)--cfg-options ([^\n`]*)', text):
-            named = re.search(r'configs/(\w+)\.py|\b(dit_demo|pvvae_demo)\b', command)
+            command = OF_THE_STUDY.sub('configs/study/dit_tiny.py', command)
+            named = re.search(r'configs/([\w/]+)\.py|\b(dit_demo|pvvae_demo)\b', command)
             config = named[1] or named[2] if named else path.stem if path.suffix == '.py' else None
             if config and '=' in given and 'Error: ' not in command:  # a message names one as well
                 found.append((config, PLACEHOLDER.sub('7', given)))
