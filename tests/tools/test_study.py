@@ -33,9 +33,8 @@ def importable():
 def settings(**changes):
     from arms import Settings
 
-    default = Settings(
-        'tiny', 'plain', videos=None, i3d=None, vae_init=None, from_scratch=False, still_share=0.0, smoke=False, gpus=1
-    )
+    nothing = {'videos': None, 'i3d': None, 'vae_init': None, 'from_scratch': False, 'still_share': 0.0}
+    default = Settings('tiny', 'plain', **nothing, smoke=False, gpus=1, longer=1)
     return default._replace(**changes)
 
 
@@ -175,6 +174,15 @@ def test_processes_share_out_the_batch_that_the_rate_is_for(tmp_path):
         assert launched == (gpus > 1) and (gpus == 1 or commands['full_seed3_vae'][2] == str(gpus))
     with pytest.raises(ValueError, match='--gpus 3 cannot share out a batch of 8 clips'):
         written(tmp_path / 'odd', gpus=3)
+
+
+def test_longer_runs_are_measured_where_others_are_and_at_each_doubling(tmp_path):
+    plan, read = written(tmp_path, longer=4)
+    assert plan.checkpoints() == [500, 1000, 2000, 4000, 8000, 16000]
+    generator = read('full', 'generator')
+    assert generator.train_cfg.max_iters == 16000
+    assert [step.get('end') for step in generator.param_scheduler] == [100]  # then the rate is constant
+    assert generator.default_hooks.checkpoint.interval == 500
 
 
 def test_data_are_those_that_are_asked_for(tmp_path):
@@ -465,6 +473,8 @@ def call(*arguments: str) -> None:
 
 def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     (tmp_path / 'videos' / 'train').mkdir(parents=True)
+    for split in ('train', 'val'):
+        (tmp_path / 'empty' / split).mkdir(parents=True)
     other = settings(difficulty='hard')
     out = tmp_path / 'study'
     out.mkdir()
@@ -472,9 +482,10 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     (tmp_path / 'changed').mkdir()
     before = {**settings()._asdict(), 'sha256': {'configs': 'of an older file'}}
     (tmp_path / 'changed' / 'study.json').write_text(json.dumps(before))
-    tiny = ('--scale', 'tiny', '--out', str(out))
+    tiny, new = (('--scale', 'tiny', '--out', str(folder)) for folder in (out, tmp_path / 'new'))
     mistakes = {
         (*tiny, '--videos', str(tmp_path / 'videos')): 'there is no folder val in it',
+        (*tiny, '--videos', str(tmp_path / 'empty')): f'no videos in {tmp_path / "empty" / "train"}',
         (*tiny, '--i3d', 'nowhere.pt'): '--i3d nowhere.pt: there is no such file',
         (*tiny, '--vae-init', 'nowhere'): '--vae-init nowhere: there is no such file',
         ('--scale', 'paper', '--out', str(out), '--videos', str(tmp_path)): 'leave --videos out',
@@ -485,6 +496,9 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs of before configs changed',
         (*tiny, '--add', 'results.json'): '--add is of reports: give --report-only as well',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
+        (*tiny, '--longer', '3'): '--longer must be 1, 2, 4, 8 ..., got 3',
+        (*new, '--report-only'): 'new holds no study to report on',
+        (*new, '--report-only', '--add', str(out / 'study.json')): 'has no arms',
         (*tiny, '--first-seed', '-1'): '--first-seed must not be negative',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }
@@ -492,6 +506,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         with pytest.raises(SystemExit) as ended:
             call(*arguments)
         assert message in str(ended.value.code) + capsys.readouterr().err, arguments
+    assert not (tmp_path / 'new').exists()  # a mistake does not make it the folder of a study
     assert sorted(path.name for path in out.iterdir() if path.name != '.lock') == ['study.json']
 
 
@@ -505,6 +520,8 @@ def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
         assert holder.stdout.readline() == 'locked\n'
         with pytest.raises(SystemExit, match=f'in use by process {holder.pid}'):
             call('--scale', 'tiny', '--out', str(tmp_path))
+        content = {**settings()._asdict(), 'sha256': written(tmp_path)[0].contents()}
+        (tmp_path / 'study.json').write_text(json.dumps(content))
         with pytest.raises(SystemExit, match='0'):
             call('--scale', 'tiny', '--out', str(tmp_path), '--report-only')
         assert (tmp_path / 'results.json').is_file()

@@ -175,6 +175,7 @@ class Settings(NamedTuple):
         still_share: Share of procedural training clips in which nothing moves.
         smoke: Whether to take next to no steps, to see whether it runs.
         gpus: Processes of a run.
+        longer: Times that generators train as long as the scale says: a power of two.
     """
 
     scale: str
@@ -186,10 +187,20 @@ class Settings(NamedTuple):
     still_share: float
     smoke: bool
     gpus: int
+    longer: int
 
 
 def scale_of(settings: Settings) -> Scale:
     """The scale as the settings change it: with ``smoke`` next to nothing of it."""
+    scale = _shortened(settings)
+    divisors = [settings.longer * divisor for divisor in scale.checkpoints]
+    while divisors[-1] > 1:  # the usual checkpoints, and each doubling after them
+        divisors.append(divisors[-1] // 2)
+    return scale._replace(generator_steps=settings.longer * scale.generator_steps, checkpoints=tuple(divisors))
+
+
+def _shortened(settings: Settings) -> Scale:
+    """The scale before generators train longer."""
     scale = SCALES[settings.scale]
     if settings.from_scratch:
         scale = scale._replace(pretraining_steps=0, vae_steps=scale.pretraining_steps + scale.vae_steps)

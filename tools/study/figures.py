@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from run_configs import OWN
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
-from matplotlib.ticker import LogLocator, NullFormatter  # noqa: E402
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 
-COLORS = {arm: f'C{i - 1}' if i else '0.45' for i, arm in enumerate(ARMS)}  # the baseline in grey
+# The baseline in black; none in a grey that would look like it.
+COLORS = dict(zip(ARMS, ('k', 'C0', 'C1', 'C2', 'C3', 'C4', 'C5', 'C6', 'C8', 'C9', 'navy'), strict=True))
 GAP, HEADING = 12, 34  # pixels
 # What was predicted before a decoder was fine-tuned, which forgets it.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
@@ -89,11 +91,11 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
     titles: dict[str | None, str] = {name: name for name in names}
     if not own:
         runs = [run for entry in arms.values() for run in entry['seeds'].values()]
-        titles |= {name: name for name in RISING if any(_curve(run, name) for run in runs)}
+        titles |= {name: f'{name} (higher is better)' for name in RISING if any(_curve(run, name) for run in runs)}
         titles[None] = 'flow loss (not comparable across VAEs)'
     figure, axes = panels(list(titles.values()))
     for axis, name in zip(axes, titles, strict=True):
-        floor = None
+        floors = []
         for arm, entry in arms.items():
             curves = [by_step for run in entry['seeds'].values() if (by_step := _curve(run, name))]
             steps = sorted(set.intersection(*map(set, curves))) if curves else []
@@ -103,11 +105,10 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
             label = f'{entry["title"]} ({len(curves)} seed{"s" if len(curves) > 1 else ""})'
             axis.plot(steps, values.mean(0), 'o-', markersize=3, color=COLORS[arm], label=label)
             axis.fill_between(steps, values.min(0), values.max(0), color=COLORS[arm], alpha=0.2)
-            for run in entry['seeds'].values():
-                floor = run.get('floors', {}).get(name, floor)
-        if own and floor is not None and not is_unbiased(name):
-            floor = 1.0  # what they are divided by
-        if floor is not None and floor > 0:
+            floors += [run['floors'][name] for run in entry['seeds'].values() if name in run.get('floors', {})]
+        if own and floors and not is_unbiased(name):
+            floors = [1.0]  # what they are divided by
+        if floors and (floor := statistics.median(floors)) > 0:  # own reconstructions have one of each VAE
             axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
         if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
             axis.set_yscale('log')
@@ -182,17 +183,21 @@ def latent_distance(arms: dict[str, Any]) -> Any:
     runs = [(arm, run) for arm, entry in arms.items() for run in entry['seeds'].values() if 'ltd' in run]
     if not runs:
         return None
-    figure, (left, right) = panels(['Latent Temporal Distance', 'interval 1, each place and pair of frames'], columns=2)
+    titles = ['Latent Temporal Distance', 'interval 1, each place and pair of frames, one seed']
+    figure, (left, right) = panels(titles, columns=2)
     seen = set()
     for arm, run in runs:
         label = None if arm in seen else arms[arm]['title']
-        seen.add(arm)
         distances = run['ltd']
         left.plot(distances['interval'], distances['relative'], 'o-', color=COLORS[arm], label=label)
+        if arm in seen:  # outlines of one seed each: more of them hide one another
+            continue
+        seen.add(arm)
         histogram, scale = distances['interval_1_histogram'], distances['unrelated_latents']
         edges, counts = np.array(histogram['edges']) / scale, np.array(histogram['counts'], float)
         density = counts / counts.sum() / np.diff(edges)
-        right.stairs(density, edges, color=COLORS[arm], label=label)
+        right.stairs(density, edges, color=COLORS[arm])
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_xlabel('interval (latent frames)')
     left.set_ylabel('distance over that of unrelated latents')
     left.set_ylim(bottom=0)

@@ -26,6 +26,7 @@ from plan import Plan
 from report import write_report
 from runner import Runner
 
+from pvvae_plugin.datasets.listing import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import lock_folder, read_json, write_atomically
@@ -53,6 +54,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--from-scratch', action='store_true', help='no pretraining: as many steps more of each arm')
     parser.add_argument('--vae-init', metavar='CKPT', help='what every VAE starts from, such as one trained on images')
     parser.add_argument('--vaes-alone', action='store_true', help='no generators: a third of the time')
+    parser.add_argument('--longer', type=int, default=1, metavar='N', help='generators train 2, 4, 8 ... times as long')
     parser.add_argument('--jobs', type=int, metavar='N', help='processes at once (default: 2 for tiny, else 1)')
     parser.add_argument('--gpus', type=int, default=1, metavar='N', help='GPUs of every run (default: 1)')
     parser.add_argument('--minutes', type=float, metavar='M', help='save everything and leave after so many')
@@ -72,6 +74,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value <= 0:
             parser.error(f'--{name} must be positive, got {value}')
+    if args.longer < 1 or args.longer & (args.longer - 1):
+        parser.error(f'--longer must be 1, 2, 4, 8 ..., got {args.longer}')
     if args.first_seed < 0:
         parser.error(f'--first-seed must not be negative, got {args.first_seed}')
     if args.add and not args.report_only:
@@ -90,11 +94,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.videos and scale.on_videos is None:
         raise ValueError(f'--scale {args.scale} is on UCF101, whose place its configs name: leave --videos out')
     if args.videos:
-        for split in ('train', 'val'):
-            if not (Path(args.videos) / split).is_dir():
+        folders = {split: Path(args.videos) / split for split in ('train', 'val')}
+        for split, folder in folders.items():
+            if not folder.is_dir():
                 raise FileNotFoundError(
                     f'--videos {args.videos}: there is no folder {split} in it; it takes train and val'
                 )
+        for folder in folders.values():
+            scan_folder(str(folder), None, images=False)  # raises where there is no video
     if args.from_scratch and (args.vae_init or not scale.pretraining_steps):
         raise ValueError('--from-scratch is for scales that pretrain, without --vae-init: leave it out here')
     if not 0.0 <= args.still <= 1.0:
@@ -116,6 +123,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         still_share=args.still,
         smoke=args.smoke,
         gpus=args.gpus,
+        longer=args.longer,
         **whole,
     )
 
@@ -125,16 +133,19 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
 
     Args:
         plan: The study.
-        to_run: Whether stages are to run; a report of what there is can be written beside a process that works.
+        to_run: Whether stages are to run; a report of what there is can be written beside a process that works, and
+            leaves the folder to whatever study is run in it.
 
     Raises:
         BlockingIOError: If another process works in it.
         ValueError: If it holds results of other settings.
     """
-    plan.out.mkdir(parents=True, exist_ok=True)
-    if to_run:
-        lock_folder(plan.out)
     path, settings, contents = plan.out / 'study.json', plan.settings._asdict(), plan.contents()
+    if to_run:
+        plan.out.mkdir(parents=True, exist_ok=True)
+        lock_folder(plan.out)
+    if not path.is_file() and not to_run:
+        return
     if not path.is_file():
         write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
         return
@@ -173,6 +184,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         claim_folder(plan, to_run=not args.report_only)
         if args.report_only:
+            if not args.add and not (args.out / 'study.json').is_file():
+                raise ValueError(f'{args.out} holds no study to report on: give the --out of one, or --add')
             print(f'written: {write_report(plan, args.add)}')
             return 0
         plan.write_configs()

@@ -69,6 +69,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from scatter_over_clips(arms, of_real)
     columns = {name: lambda run, name=name: final(run, name) for name in names if name not in of_real}
     yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
+    if columns:
+        yield ''
+        yield f'Fréchet distances of {OWN}/ are divided by their floor, that between two sets of these; others are not.'
     for reference, comparisons in found['against'].items():
         yield from against(reference, comparisons, found)
     yield from section('Latents', arms, latent_columns(arms))
@@ -85,6 +88,8 @@ def asked_for(settings: dict[str, Any]) -> str:
         parts.append(f'{settings["still_share"]:.0%} of the training clips still')
     if settings['from_scratch']:
         parts.append('every VAE from random weights')
+    if settings['longer'] > 1:
+        parts.append(f'generators trained {settings["longer"]} times as long')
     parts += [f'{what} {settings[key]}' for key, what in (('vae_init', 'VAEs from'), ('i3d', 'I3D')) if settings[key]]
     return ', '.join(parts)
 
@@ -212,6 +217,8 @@ def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]
         }
 
     yield from table(f'Minus "{title}" with the same seed', arms, cells(difference))
+    if not order:
+        return
     yield ''
     yield 'Intervals of differences, 95 %: by the scatter of all runs that an arm and a seed do not explain.'
     for key, heading in (
