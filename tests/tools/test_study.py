@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -348,16 +349,59 @@ def test_what_nothing_needs_goes_when_its_stage_is_done(tmp_path):
     from runner import Runner
 
     made = [tmp_path / 'generator' / f'iter_{step}.pth' for step in range(500, 4001, 500)]
+    made.append(made[0].with_name('iter_1234.pth'))  # of an interruption
     made[0].parent.mkdir()
     code = '; '.join(['import pathlib', *(f'pathlib.Path({str(path)!r}).touch()' for path in made)])
     planned = {one.kind: one for one in Plan(settings(), ['full'], [0], tmp_path).stages()}['generator']
-    leftovers = tuple(tmp_path / 'generator' / path.name for path in planned.leftovers)
-    failing = stage('a', f'{code}; raise SystemExit(1)')._replace(leftovers=leftovers)
+    keeps = tuple(tmp_path / 'generator' / path.name for path in planned.keeps)
+    failing = stage('a', f'{code}; raise SystemExit(1)')._replace(keeps=keeps)
     assert Runner([failing], tmp_path, jobs=1, threads=1, minutes=None).run().failed == ['a']
     assert all(path.exists() for path in made)  # to go on from
     works = failing._replace(command=[sys.executable, '-c', code])
-    assert Runner([works], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
-    assert [path.name for path in made if path.exists()] == [f'iter_{step}.pth' for step in (500, 1000, 2000, 4000)]
+    for _ in range(2):
+        assert Runner([works], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
+        left = [path.name for path in made if path.exists()]
+        assert left == [f'iter_{step}.pth' for step in (500, 1000, 2000, 4000)]
+        made[-1].touch()  # as where a kill came between the stage's end and the deleting
+
+
+def test_a_full_disk_or_a_damaged_file_costs_a_stage_and_not_the_study(tmp_path, capsys):
+    from runner import Runner
+
+    note = str(tmp_path / 'order')
+    stages = [stage(name, f'open({note!r}, "a").write({name!r})', resumable=True) for name in 'abc']
+    (tmp_path / 'logs' / 'a.log').mkdir(parents=True)  # cannot be written, as on a full disk
+    (tmp_path / 'stages').mkdir()
+    (tmp_path / 'stages' / 'c.begun.json').write_text('{"seco')
+    outcome = Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run()
+    assert outcome == (2, ['a'], False) and (tmp_path / 'order').read_text() == 'bc'
+    assert 'a cannot be started' in (errors := capsys.readouterr().err) and 'time of earlier calls is lost' in errors
+
+
+def test_seconds_of_a_call_that_was_killed_count(tmp_path):
+    from runner import Runner
+
+    for folder in ('stages', 'logs'):
+        (tmp_path / folder).mkdir()
+    pid, log = tmp_path / 'stages' / 'a.pid', tmp_path / 'logs' / 'a.log'
+    pid.write_text('0\n')
+    log.touch()
+    os.utime(pid, (1000, 1000))
+    os.utime(log, (1090, 1090))
+    assert Runner([stage('a', 'pass', resumable=True)], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
+    assert 90 < json.loads((tmp_path / 'stages' / 'a.json').read_text())['seconds'] < 110
+
+
+def test_who_reads_may_leave_before_the_study(tmp_path):
+    code = (
+        f'import sys, pathlib; sys.path.insert(0, {str(FOLDER)!r})\n'
+        'from plan import Stage; from runner import Runner\n'
+        'stages = [Stage(name, "x", [sys.executable, "-c", "pass"], ()) for name in "ab"]\n'
+        f'raise SystemExit(Runner(stages, pathlib.Path({str(tmp_path)!r}), 1, 1, None).run().done != 2)'
+    )
+    study = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE)
+    study.stdout.close()
+    assert study.wait(60) == 0
 
 
 def test_stages_run_side_by_side_with_their_threads(tmp_path):
@@ -471,6 +515,16 @@ def call(*arguments: str) -> None:
     raise SystemExit(main(list(arguments)))
 
 
+class Evil:
+    """What a pickle can be: a program."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (Path(self.path),))
+
+
 def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     (tmp_path / 'videos' / 'train').mkdir(parents=True)
     for split in ('train', 'val'):
@@ -478,10 +532,18 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     other = settings(difficulty='hard')
     out = tmp_path / 'study'
     out.mkdir()
-    (out / 'study.json').write_text(json.dumps(other._asdict()))
-    (tmp_path / 'changed').mkdir()
+    (out / 'study.json').write_text(json.dumps({**other._asdict(), 'sha256': {}}))
     before = {**settings()._asdict(), 'sha256': {'configs': 'of an older file'}}
-    (tmp_path / 'changed' / 'study.json').write_text(json.dumps(before))
+    for folder, content in (('changed', before), ('damaged', settings()._asdict())):
+        (tmp_path / folder / 'stages').mkdir(parents=True)
+        (tmp_path / folder / 'stages' / 'judge.pid').touch()
+        (tmp_path / folder / 'study.json').write_text(json.dumps(content))
+    (out / 'stages').mkdir()
+    (out / 'stages' / 'judge.pid').touch()
+    (tmp_path / 'docs').mkdir()
+    (tmp_path / 'docs' / 'results.md').touch()
+    (tmp_path / 'text').write_text('hello')
+    (tmp_path / 'evil.pth').write_bytes(pickle.dumps(Evil(str(tmp_path / 'executed'))))
     tiny, new = (('--scale', 'tiny', '--out', str(folder)) for folder in (out, tmp_path / 'new'))
     mistakes = {
         (*tiny, '--videos', str(tmp_path / 'videos')): 'there is no folder val in it',
@@ -496,9 +558,20 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs of before configs changed',
         (*tiny, '--add', 'results.json'): '--add is of reports: give --report-only as well',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
+        (*tiny, '--i3d', str(tmp_path / 'text')): 'is not loaded: a TorchScript file is a program',
+        (*tiny, '--vae-init', str(tmp_path / 'text')): 'text cannot be loaded safely',
+        (*tiny, '--vae-init', str(tmp_path / 'evil.pth')): 'evil.pth',
+        (*tiny, '--videos', ''): '--videos is empty',
+        (*tiny, '--minutes', 'nan'): '--minutes must be positive, got nan',
+        (*tiny, '--first-seed', '500000000'): 'may go to 100000000',
+        (*new, '--gpus', '3'): '--gpus 3 cannot share out a batch of 8',
+        ('--scale', 'tiny', '--out', str(tmp_path / '{{here}}')): 'choose a path without it',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'text')): 'text is no folder',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'docs')): 'docs has results.md, of no study',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'damaged')): 'study.json is damaged',
         (*tiny, '--longer', '3'): '--longer must be 1, 2, 4, 8 ..., got 3',
         (*new, '--report-only'): 'new holds no study to report on',
-        (*new, '--report-only', '--add', str(out / 'study.json')): 'has no arms',
+        (*new, '--report-only', '--add', str(out / 'study.json')): 'has no settings',
         (*tiny, '--first-seed', '-1'): '--first-seed must not be negative',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }
@@ -507,7 +580,8 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
             call(*arguments)
         assert message in str(ended.value.code) + capsys.readouterr().err, arguments
     assert not (tmp_path / 'new').exists()  # a mistake does not make it the folder of a study
-    assert sorted(path.name for path in out.iterdir() if path.name != '.lock') == ['study.json']
+    assert sorted(path.name for path in out.iterdir() if path.name != '.lock') == ['stages', 'study.json']
+    assert not (tmp_path / 'executed').exists()
 
 
 def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
@@ -628,6 +702,27 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     assert rows[1].startswith('| + decoder fine-tuning | 1 |')
 
 
+def test_numbers_that_are_none_and_names_that_are_no_seeds_cost_no_report(tmp_path):
+    from report import write_report
+
+    plan = two_seeds(tmp_path)
+    (tmp_path / 'baseline' / 'seed0_backup').mkdir()
+    (tmp_path / 'baseline' / 'seed0.tar').touch()
+    path = plan.folder('full', 0) / 'generator_1000.json'
+    content = json.loads(path.read_text())
+    content['records']['gen/proxy_time9_256']['value'] = content['metrics']['gen/proxy_time9_256'] = math.nan
+    path.write_text(json.dumps(content))
+    write_report(plan)
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert list(found['arms']['baseline']['seeds']) == ['0', '1']
+    assert 'proxy_time' not in found['arms']['full']['seeds']['0']['curve']['1000']
+    of_time = found['against']['baseline']['full']['proxy_time']
+    assert of_time['share_of_steps_to_its_final'][0] == 'not measured' and of_time['final_difference'] == [-2, 2]
+    (tmp_path / 'stages' / 'full_seed0_test.json').write_text('{}')
+    with pytest.raises(ValueError, match='full_seed0_test.json is damaged .* delete it, and the stage'):
+        write_report(plan)
+
+
 def test_what_decides_is_named_among_any_metrics(tmp_path):
     from results import collect
 
@@ -681,7 +776,12 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
 
     report = ('--scale', 'tiny', '--out', str(tmp_path / 'here'), '--report-only', '--add')
     content = json.loads(added.read_text())
+    run = {'curve': {'500': {'proxy_time': 'low'}}}
     for change, message in (
+        ({'arms': None}, 'has no arms'),
+        ({'arms': {'other': {}}}, 'has arms that are not known here: other; known are baseline'),
+        ({'arms': {'motion': []}}, 'motion has no seeds'),
+        ({'arms': {'motion': {**found['arms']['motion'], 'seeds': {'2': run}}}}, "motion has of seed '2' is no run"),
         ({'settings': {**content['settings'], 'difficulty': 'hard'}}, "is of a study with difficulty='hard'"),
         ({'arms': {'full': found['arms']['full']}}, 'full of seed 0, 1 is there already'),
         ({'arms': {'full': {**found['arms']['full'], 'vae_steps': 9}}}, 'full differs from ours in vae_steps'),
@@ -695,7 +795,7 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
         call(*report, str(added))
     assert 'its runs are of other configs than are here now' in capsys.readouterr().err
     added.write_text('{}')
-    with pytest.raises(SystemExit, match='has no arms, settings'):
+    with pytest.raises(SystemExit, match='has no settings'):
         call(*report, str(added))
     capsys.readouterr()
 

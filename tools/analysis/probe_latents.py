@@ -136,9 +136,9 @@ def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> di
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = read_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     try:
+        cfg = read_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
         checkpoint = resolve_checkpoint(args.checkpoint)
         train, held_out = (
             DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED))

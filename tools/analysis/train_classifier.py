@@ -45,9 +45,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    cfg = read_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     try:
+        cfg = read_config(args.config, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         data = accuracy.build_labelled_data(cfg, HELD_OUT)
         digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed)
         if args.out.is_file():

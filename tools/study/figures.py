@@ -240,12 +240,17 @@ def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int) -> boo
     Returns:
         Whether there were any.
     """
-    arms = [arm for arm in (BASELINE, FULLEST) if plan.folder(arm, 0).is_dir()]
-    if not arms:
+    seeds = {
+        arm: {p.name for p in (plan.out / arm).glob('seed*') if p.is_dir()}
+        for arm in (BASELINE, FULLEST)
+        if (plan.out / arm).is_dir()
+    }
+    if not (shared := set.intersection(*seeds.values()) if seeds else set()):
         return False
+    arms, seed = list(seeds), min(shared, key=lambda name: (len(name), name))  # seed9 before seed10
     columns = []
     for arm in arms:
-        folder = plan.folder(arm, 0)
+        folder = plan.out / arm / seed
         choices = [[folder / pattern.format(number) for number in range(count)] for pattern in patterns]
         columns += [files for files in choices if all(file.is_file() for file in files)][:1]
     if len(columns) < len(arms):
@@ -253,7 +258,10 @@ def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int) -> boo
     font = ImageFont.load_default(size=18)
     sheets = []
     for arm, files in zip(arms, columns, strict=True):
-        images = [Image.open(file).convert('RGB') for file in files]
+        try:
+            images = [Image.open(file).convert('RGB') for file in files]
+        except OSError:  # one that is being written
+            return False
         width = max(image.width for image in images)
         sheet = Image.new('RGB', (width + GAP, sum(image.height + GAP for image in images) + HEADING), 'white')
         ImageDraw.Draw(sheet).text((GAP, GAP // 2), ARMS[arm].title, fill='black', font=font)

@@ -22,7 +22,7 @@ class Stage(NamedTuple):
         command: What to run.
         needs: Stages before it.
         resumable: Whether it goes on where it was stopped, rather than from its start.
-        leftovers: Files of it that nothing needs once it is done.
+        keeps: Checkpoints of it that are measured; others are deleted when it is done.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     command: list[str]
     needs: tuple[str, ...]
     resumable: bool = False
-    leftovers: tuple[Path, ...] = ()
+    keeps: tuple[Path, ...] = ()
 
 
 class Plan(RunConfigs):
@@ -55,6 +55,15 @@ class Plan(RunConfigs):
         self.arms = list(dict.fromkeys(self.same.get(arm, arm) for arm in arms))
         self.seeds = list(seeds)
         self.vaes_alone = vaes_alone
+
+    def check(self) -> None:
+        """Make the configs of one seed, and write nothing.
+
+        Raises:
+            ValueError: If that cannot be.
+        """
+        for arm in self.arms:
+            self._files_of_run(arm, self.seeds[0])
 
     def write_configs(self) -> None:
         """Write the configs that the stages read."""
@@ -128,12 +137,10 @@ class Plan(RunConfigs):
         stages.append(Stage(f'{run}_reconstructions', 'reconstructions', own, (trained, 'references')))
         encoded = (f'{run}_latents_train', f'{run}_latents_val')
         command = self._train(generator_config, folder / 'generator')
-        first, measured = min(self.checkpoints()), set(self.checkpoints())
-        unmeasured = set(range(first, self.scale.generator_steps, first)) - measured
-        leftovers = tuple(folder / 'generator' / f'iter_{step}.pth' for step in sorted(unmeasured))
-        stages.append(Stage(f'{run}_generator', 'generator', command, encoded, resumable=True, leftovers=leftovers))
-        for step in self.checkpoints():
-            checkpoint = folder / 'generator' / f'iter_{step}.pth'
+        measured = {step: folder / 'generator' / f'iter_{step}.pth' for step in self.checkpoints()}
+        keeps = tuple(measured.values())
+        stages.append(Stage(f'{run}_generator', 'generator', command, encoded, resumable=True, keeps=keeps))
+        for step, checkpoint in measured.items():
             command = [*self._launch('test.py', str(generator_config), str(checkpoint))]
             command += ['--out', str(folder / f'generator_{step}.json'), '--work-dir', str(folder / 'test')]
             stages.append(Stage(f'{run}_at_{step}', 'at', command, (f'{run}_generator', f'{run}_reconstructions')))

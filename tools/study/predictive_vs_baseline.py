@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
@@ -24,12 +25,16 @@ from arms import ARMS, GROUPS, SCALES, Settings
 from mmengine.registry import init_default_scope
 from plan import Plan
 from report import write_report
-from runner import Runner
+from runner import Runner, say
 
 from pvvae_plugin.datasets.listing import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import lock_folder, read_json, write_atomically
+from pvvae_plugin.models.pretrained import check_checkpoint, resolve_checkpoint
+from pvvae_plugin.registry import EXTRACTORS
+
+LAST_SEED = 10**8  # trainings have ten times as much, and NumPy takes 2**32
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,12 +77,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ('seeds', 'jobs', 'gpus', 'minutes'):
         value = getattr(args, name)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             parser.error(f'--{name} must be positive, got {value}')
+    for name in ('videos', 'i3d', 'vae_init'):
+        value = getattr(args, name)
+        if value == '':
+            parser.error(f'--{name.replace("_", "-")} is empty: give a path, or leave it out')
+    for path in (args.out, args.videos, args.i3d, args.vae_init):
+        if path and '{{' in str(path):
+            parser.error(f'{path}: MMEngine reads {{{{ as a variable of a config: choose a path without it')
     if args.longer < 1 or args.longer & (args.longer - 1):
         parser.error(f'--longer must be 1, 2, 4, 8 ..., got {args.longer}')
     if args.first_seed < 0:
         parser.error(f'--first-seed must not be negative, got {args.first_seed}')
+    if args.first_seed + (args.seeds or 0) > LAST_SEED:
+        parser.error(f'--first-seed and --seeds may go to {LAST_SEED}, got {args.first_seed} and {args.seeds}')
     if args.add and not args.report_only:
         parser.error('--add is of reports: give --report-only as well')
     return args
@@ -108,10 +122,14 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise ValueError(f'--still is a share and must lie in [0, 1], got {args.still}')
     if (args.videos or args.scale == 'paper') and (args.difficulty != 'plain' or args.still):
         raise ValueError('--difficulty and --still are of procedural clips: leave them out here')
-    for option in ('i3d', 'vae_init'):
-        value = getattr(args, option)
-        if value and not Path(value).exists():
-            raise FileNotFoundError(f'--{option.replace("_", "-")} {value}: there is no such file')
+    if args.i3d and not Path(args.i3d).is_file():
+        raise FileNotFoundError(f'--i3d {args.i3d}: there is no such file')
+    if args.i3d:
+        EXTRACTORS.build({'type': 'I3DTorchScript', 'weights': args.i3d})  # raises where it cannot be loaded
+    if args.vae_init and not Path(args.vae_init).exists():
+        raise FileNotFoundError(f'--vae-init {args.vae_init}: there is no such file')
+    if args.vae_init:
+        check_checkpoint(resolve_checkpoint(args.vae_init))
     whole = {
         name: str(Path(value).resolve()) if value else None
         for name, value in (('videos', args.videos), ('i3d', args.i3d), ('vae_init', args.vae_init))
@@ -141,15 +159,20 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         ValueError: If it holds results of other settings.
     """
     path, settings, contents = plan.out / 'study.json', plan.settings._asdict(), plan.contents()
+    if plan.out.exists() and not plan.out.is_dir():
+        raise NotADirectoryError(f'--out {plan.out} is no folder: name one, which is made where it is not there')
     if to_run:
         plan.out.mkdir(parents=True, exist_ok=True)
         lock_folder(plan.out)
-    if not path.is_file() and not to_run:
-        return
     if not path.is_file():
-        write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
+        _refuse_files_of_others(plan.out)
+    if not path.is_file() or not any((plan.out / 'stages').glob('*')):  # nothing of an earlier call's was begun
+        if to_run:
+            write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
         return
     there = read_json(path, 'the settings of a study')
+    if not isinstance(there.get('sha256'), dict):
+        raise ValueError(f'{path} is damaged: give another --out')
     if differing := [f'{k}={there.get(k)!r}' for k, v in settings.items() if there.get(k) != v]:
         raise ValueError(
             f'{plan.out} is of a study with {", ".join(differing)}: give another --out, or those arguments'
@@ -159,6 +182,15 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
             f'{plan.out} holds runs of before {", ".join(changed)} changed, which cannot be compared with those to '
             'come: give another --out, or change that back'
         )
+
+
+def _refuse_files_of_others(out: Path) -> None:
+    """Refuse a folder without a study in which other files have the names of ours, unless a report wrote them."""
+    there = [name for name in ('results.json', 'results.md', 'figures', 'configs') if (out / name).exists()]
+    if there and not (out / 'results.json').is_file():
+        raise ValueError(f'{out} has {", ".join(there)}, of no study: give another --out')
+    if there and not {'settings', 'arms'} <= read_json(out / 'results.json', 'results of a study').keys():
+        raise ValueError(f'{out}/results.json is of no study: give another --out')
 
 
 def chosen_arms(names: list[str]) -> list[str]:
@@ -182,25 +214,27 @@ def main(argv: list[str] | None = None) -> int:
         if args.list:
             print('\n'.join(shlex.join(stage.command) for stage in stages))
             return 0
+        plan.check()
         claim_folder(plan, to_run=not args.report_only)
         if args.report_only:
             if not args.add and not (args.out / 'study.json').is_file():
                 raise ValueError(f'{args.out} holds no study to report on: give the --out of one, or --add')
-            print(f'written: {write_report(plan, args.add)}')
+            say(f'written: {write_report(plan, args.add)}')
             return 0
         plan.write_configs()
+        threads = None if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // jobs)
+        runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes, scale.grace)
+        done = sum(map(runner.is_done, stages))
+        say(f'{len(stages)} stages, {done} of them done, {jobs} at once; logs in {args.out}/logs')
+        outcome = runner.run()
+        if outcome.failed:
+            say(f'failed: {", ".join(outcome.failed)}; the same command tries them again', sys.stderr)
+        if outcome.stopped:
+            say(f'{outcome.done} of {len(stages)} stages done: the same command goes on', sys.stderr)
+        say(f'written: {write_report(plan)}')
     except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
         sys.exit(f'error: {error}')
-    threads = None if torch.cuda.is_available() else max(1, (os.cpu_count() or 1) // jobs)
-    runner = Runner(stages, args.out.resolve(), jobs, threads, args.minutes, scale.grace)
-    done = sum(map(runner.is_done, stages))
-    print(f'{len(stages)} stages, {done} of them done, {jobs} at once; logs in {args.out}/logs', flush=True)
-    outcome = runner.run()
-    print(f'written: {write_report(plan)}')
-    if outcome.failed:
-        print(f'failed: {", ".join(outcome.failed)}; the same command tries them again', file=sys.stderr)
     if outcome.stopped:
-        print(f'{outcome.done} of {len(stages)} stages done: the same command goes on', file=sys.stderr)
         return EXIT_CODE
     return 1 if outcome.failed else 0
 

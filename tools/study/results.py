@@ -34,7 +34,8 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
     """
     arms = {}
     for arm, what in ARMS.items():
-        seeds = sorted(int(path.name.removeprefix('seed')) for path in (plan.out / arm).glob('seed*'))
+        names = [path.name for path in (plan.out / arm).glob('seed*') if path.is_dir()]
+        seeds = sorted(int(match[1]) for match in map(re.compile(r'seed(\d+)').fullmatch, names) if match)
         runs = {str(seed): run for seed in seeds if (run := _run(plan, arm, seed))}
         if runs:
             arms[arm] = {
@@ -66,21 +67,38 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
 def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
     """Runs of a folder, and those of another one's results."""
     other = read_json(path, "a study's results.json")
-    if missing := {'settings', 'arms'} - other.keys():
-        raise ValueError(f'{path} has no {", ".join(sorted(missing))}: it takes the results.json of a study')
+    _check_results(other, path)
     differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
     if differing:
         raise ValueError(f'{path} is of a study with {", ".join(differing)}: only runs of the same study go together')
     if changed := [what for what, digest in contents.items() if other.get('sha256', {}).get(what) != digest]:
         print(f'{path}: its runs are of other {", ".join(changed)} than are here now', file=sys.stderr)
     for arm, entry in other['arms'].items():
-        ours = arms.setdefault(arm, {**entry, 'seeds': {}})
+        ours = arms.setdefault(arm, {**entry, 'title': ARMS[arm].title, 'seeds': {}})
         if differing := [k for k, v in entry.items() if k != 'seeds' and ours.get(k) != v]:
             raise ValueError(f'{path}: {arm} differs from ours in {", ".join(differing)}')
         if twice := ours['seeds'].keys() & entry['seeds'].keys():
             raise ValueError(f'{path}: {arm} of seed {", ".join(sorted(twice))} is there already')
         ours['seeds'] = dict(sorted({**ours['seeds'], **entry['seeds']}.items()))
     return {arm: arms[arm] for arm in ARMS if arm in arms}
+
+
+def _check_results(other: dict[str, Any], path: Path) -> None:
+    """Refuse what is no study's results.json, though it is JSON."""
+    for name in ('settings', 'arms'):
+        if not isinstance(other.get(name), dict):
+            raise ValueError(f'{path} has no {name}: it takes the results.json of a study')
+    if unknown := [arm for arm in other['arms'] if arm not in ARMS]:
+        raise ValueError(f'{path} has arms that are not known here: {", ".join(unknown)}; known are {", ".join(ARMS)}')
+    for arm, entry in other['arms'].items():
+        seeds = entry.get('seeds') if isinstance(entry, dict) else None
+        if not isinstance(seeds, dict):
+            raise ValueError(f'{path}: {arm} has no seeds')
+        for seed, run in seeds.items():
+            curve = run.get('curve', {}) if isinstance(run, dict) else None
+            steps = curve.values() if isinstance(curve, dict) and all(map(str.isdecimal, curve)) else [None]
+            if not seed.isdecimal() or not all(isinstance(v, dict) and all(map(_is_number, v.values())) for v in steps):
+                raise ValueError(f'{path}: what {arm} has of seed {seed!r} is no run of a study')
 
 
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
@@ -90,7 +108,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
         if not path.name.endswith('.begun.json'):
             name = path.stem.removeprefix(f'{arm}_seed{seed}_')
-            record = read_json(path, 'the record of a finished stage')
+            record = _record(path)
             seconds[name] = round(record['seconds'], 1)
             where[record['machine']] = versions[record['torch']] = None
             days.add(record['written'][:10])
@@ -126,6 +144,15 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
     return run
 
 
+def _record(path: Path) -> dict[str, Any]:
+    """What a finished stage has left."""
+    record = read_json(path, 'the record of a finished stage')
+    kinds = {'seconds': (int, float), 'machine': str, 'torch': str, 'written': str}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]:
+        raise ValueError(f'{path} is damaged ({", ".join(wrong)}): delete it, and the stage is run once more')
+    return record
+
+
 def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Values, floors and standard errors by short names: ``proxy_time`` for ``gen/proxy_time9_256``.
 
@@ -145,7 +172,12 @@ def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, flo
             errors[short] = error
         if floor is not None:
             floors[short] = floor
-    return {name: value for name, value in values.items() if value is not None}, floors, errors
+    return {name: value for name, value in values.items() if _is_number(value)}, floors, errors
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value was measured."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def is_unbiased(name: str) -> bool:
@@ -230,6 +262,10 @@ def _shares(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
     shares, reverse = [], []
     for curve, reference in pairs:
         steps = sorted(map(int, curve))
+        if any(name not in c.get(str(step), {}) for c in (curve, reference) for step in steps):
+            shares.append('not measured')
+            reverse.append('not measured')
+            continue
         values, others = ([sign * c[str(step)][name] for step in steps] for c in (curve, reference))
         shares.append(_share(steps, values, others))
         reverse.append(_share(steps, others, values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from plan import Stage
@@ -89,6 +90,8 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._ask_to_stop)
         self._wait_for_earlier()
+        for stage in filter(self.is_done, self.stages):
+            _delete_unmeasured(stage)  # where a kill came between the stage's end and that
         running: list[Running] = []
         while True:
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -97,8 +100,8 @@ class Runner:
                 self._end(running)
                 break
             for stage in self._ready(running):
-                if len(running) < self.jobs:
-                    running.append(self._start(stage))
+                if len(running) < self.jobs and (one := self._start(stage)):
+                    running.append(one)
             if not running:
                 break
             time.sleep(POLL)
@@ -117,7 +120,19 @@ class Runner:
             if stage.name not in done | at_work | set(self._failed) and done.issuperset(stage.needs)
         ]
 
-    def _start(self, stage: Stage) -> Running:
+    def _start(self, stage: Stage) -> Running | None:
+        """Start a stage; one that cannot be started, as where a disk is full, has failed, and costs no other."""
+        try:
+            process = self._launch(stage)
+        except OSError as error:
+            self._failed.append(stage.name)
+            say(f'{stage.name} cannot be started: {error}', sys.stderr)
+            return None
+        with contextlib.suppress(OSError):  # without it a later call may start before this one has saved its state
+            self._pid_file(stage).write_text(f'{process.pid}\n', encoding='utf-8')
+        return Running(stage, process, time.monotonic())
+
+    def _launch(self, stage: Stage) -> subprocess.Popen:
         log = self._log_file(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
         self._pid_file(stage).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +142,7 @@ class Runner:
         with log.open('a', encoding='utf-8') as file:
             file.write(f'\n$ {shlex.join(stage.command)}\n')
             file.flush()
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 stage.command,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -136,8 +151,6 @@ class Runner:
                 start_new_session=True,  # Ctrl-C is ours to hand on
                 preexec_fn=_leave_with_parent if sys.platform == 'linux' else None,
             )
-        self._pid_file(stage).write_text(f'{process.pid}\n', encoding='utf-8')
-        return Running(stage, process, time.monotonic())
 
     def _wait_for_earlier(self) -> None:
         """Let stages of a call that was killed save their state; they have been asked to when it went."""
@@ -146,33 +159,47 @@ class Runner:
                 text = self._pid_file(stage).read_text(encoding='utf-8').strip()
                 pid = int(text) if text.isdigit() else 0
                 if _runs(pid, stage.command):
-                    print(f'{stage.name} of an earlier call is still saving its state', flush=True)
+                    say(f'{stage.name} of an earlier call is still saving its state')
                 while _runs(pid, stage.command) and not self._stop:
                     self._stop = self.deadline is not None and time.monotonic() > self.deadline
                     time.sleep(POLL)
                 if not self._stop:
+                    self._count_killed(stage)
                     self._pid_file(stage).unlink()
+
+    def _count_killed(self, stage: Stage) -> None:
+        """Count what a stage took in a call that could not write it: from its start to the last line of its log."""
+        if stage.resumable and not self.is_done(stage) and self._log_file(stage).is_file():
+            started, ended = (file(stage).stat().st_mtime for file in (self._pid_file, self._log_file))
+            self._add_seconds(stage, max(0.0, ended - started))
 
     def _settle(self, one: Running) -> None:
         """Take note of how a stage has ended."""
         stage, code = one.stage, one.process.returncode
         self._pid_file(stage).unlink(missing_ok=True)
         if code == 0:
-            earlier = self._attempts(stage)
-            seconds = time.monotonic() - one.started + earlier
-            self._seconds[stage.name] = seconds
-            record = {'command': stage.command, 'seconds': seconds, 'threads': self.threads, 'machine': machine()}
-            versions = {'torch': torch.__version__, 'pvvae_plugin': __version__}
-            self._write(self._record_file(stage), {**record, **versions})
-            self._attempts_file(stage).unlink(missing_ok=True)
-            for path in stage.leftovers:
-                path.unlink(missing_ok=True)
+            self._record_done(one)
             return
         self._add_attempt(one)
         if code == EXIT_CODE:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
             self._stop = True
         else:
             self._failed.append(stage.name)
+
+    def _record_done(self, one: Running) -> None:
+        stage = one.stage
+        seconds = time.monotonic() - one.started + self._attempts(stage)
+        record = {'command': stage.command, 'seconds': seconds, 'threads': self.threads, 'machine': machine()}
+        versions = {'torch': torch.__version__, 'pvvae_plugin': __version__}
+        try:
+            self._write(self._record_file(stage), {**record, **versions})
+        except OSError as error:
+            self._failed.append(stage.name)
+            say(f'{stage.name} has ended, but its record cannot be written: {error}', sys.stderr)
+            return
+        self._seconds[stage.name] = seconds
+        self._attempts_file(stage).unlink(missing_ok=True)
+        _delete_unmeasured(stage)
 
     def _end(self, running: list[Running]) -> None:
         """Ask all to save their state, and wait for them."""
@@ -191,7 +218,7 @@ class Runner:
                 continue
             self._add_attempt(one)
             anew = '' if one.stage.resumable else ', which will start anew: it needs a call with time enough for it'
-            print(f'stopped: {one.stage.name}{anew}', flush=True)
+            say(f'stopped: {one.stage.name}{anew}')
 
     def _report(self, one: Running, running: Sequence[Running]) -> None:
         seconds = time.monotonic() - one.started
@@ -199,12 +226,12 @@ class Runner:
         if one.process.returncode == 0:
             left = self._time_left(running)
             eta = f', about {left / 60:.0f} min left' if left else ''
-            print(f'[{done}/{len(self.stages)}] {one.stage.name}: {seconds:.0f} s{eta}', flush=True)
+            say(f'[{done}/{len(self.stages)}] {one.stage.name}: {seconds:.0f} s{eta}')
             return
         log = self._log_file(one.stage)
         tail = log.read_text(encoding='utf-8', errors='replace').replace('\r', '\n').splitlines()[-12:]
-        print(f'{one.stage.name} ended with code {one.process.returncode}, log {log}:', file=sys.stderr)
-        print('\n'.join(f'  {line[:300]}' for line in tail), file=sys.stderr, flush=True)
+        heading = f'{one.stage.name} ended with code {one.process.returncode}, log {log}:'
+        say('\n'.join([heading, *(f'  {line[:300]}' for line in tail)]), sys.stderr)
 
     def _time_left(self, running: Sequence[Running]) -> float | None:
         """Seconds, from those that stages of a kind took; None while a kind has not been met."""
@@ -223,7 +250,7 @@ class Runner:
         if self._stop:
             return
         self._stop = True
-        print('stopping: stages save their state', file=sys.stderr, flush=True)
+        say('stopping: stages save their state', sys.stderr)
 
     def _record_file(self, stage: Stage) -> Path:
         return self.out / 'stages' / f'{stage.name}.json'
@@ -241,19 +268,42 @@ class Runner:
         return read_json(self._record_file(stage), 'the record of a finished stage')
 
     def _attempts(self, stage: Stage) -> float:
-        """Seconds of earlier calls that counted."""
+        """Seconds of earlier calls that counted; a damaged record of them costs these, and no more."""
         path = self._attempts_file(stage)
-        return read_json(path, 'the record of an interrupted stage')['seconds'] if path.is_file() else 0.0
+        try:
+            return float(read_json(path, 'the record of an interrupted stage')['seconds']) if path.is_file() else 0.0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f'the time of earlier calls is lost: {path}: {error}', sys.stderr)
+            return 0.0
 
     def _add_attempt(self, one: Running) -> None:
-        seconds = self._attempts(one.stage) + time.monotonic() - one.started
         if one.stage.resumable:
-            self._write(self._attempts_file(one.stage), {'seconds': seconds})
+            self._add_seconds(one.stage, time.monotonic() - one.started)
+
+    def _add_seconds(self, stage: Stage, seconds: float) -> None:
+        with contextlib.suppress(OSError):  # a full disk costs this number
+            self._write(self._attempts_file(stage), {'seconds': self._attempts(stage) + seconds})
 
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
         write_atomically(path, (json.dumps({**content, 'written': now}, indent=2) + '\n').encode())
+
+
+def say(text: str, stream: IO[str] | None = None) -> None:
+    """Print, though nobody may read any more: what reads our output can be gone before us, as with ``| tee``."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python tries once more on leaving
+
+
+def _delete_unmeasured(stage: Stage) -> None:
+    """Delete a finished stage's checkpoints that are not measured, those of interruptions among them."""
+    for folder in {path.parent for path in stage.keeps}:
+        for path in set(folder.glob('iter_*.pth')) - set(stage.keeps):
+            path.unlink(missing_ok=True)
 
 
 def machine() -> str:
