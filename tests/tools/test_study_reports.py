@@ -1,0 +1,240 @@
+"""What the study reports: its arithmetic, and what it makes of odd results."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from study_runs import RECORD, ROOT, STEPS, call, importable, settings, two_seeds, write_run
+
+__all__ = ['importable']  # the fixture of every test here
+
+
+def test_steps_to_reach_a_value_are_those_of_the_curve():
+    from curves import steps_to_reach
+
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        steps = np.cumsum(rng.integers(1, 9, size=6)).tolist()
+        values = rng.uniform(0, 10, size=6).tolist()
+        target = float(rng.uniform(0, 10))
+        fine = np.geomspace(steps[0], steps[-1], 200001)
+        below = np.flatnonzero(np.interp(np.log(fine), np.log(steps), values) <= target)
+        found = steps_to_reach(steps, values, target)
+        assert (found is None) == (below.size == 0)
+        if found is not None:
+            assert found == pytest.approx(fine[below[0]], abs=1e-3)
+
+
+def test_intervals_are_students():
+    from curves import mean_and_interval
+
+    assert mean_and_interval([4.0]) == (4.0, None)
+    mean, half = mean_and_interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-4)
+    # How often the interval holds the truth.
+    rng = np.random.default_rng(1)
+    for count in (2, 4):
+        draws = rng.normal(5, 2, size=(4000, count))
+        found = [mean_and_interval(row.tolist()) for row in draws]
+        assert np.mean([abs(m - 5) <= h for m, h in found]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_intervals_of_differences_are_those_of_a_block_design():
+    from curves import differences, mean_and_interval
+
+    # Two arms: Student's interval of paired differences.
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(size=(2, 4)).tolist()
+    pairs, half = differences({'a': dict(enumerate(first)), 'b': dict(enumerate(second))}, 'a')['b']
+    assert pairs == pytest.approx([b - a for a, b in zip(first, second, strict=True)])
+    assert half == pytest.approx(mean_and_interval(pairs)[1])
+    # The textbook's sum of squares where every arm has every seed, of 4 arms and 3 seeds 6 degrees of freedom.
+    table = rng.normal(size=(4, 3))
+    found = differences({arm: dict(enumerate(row)) for arm, row in zip('abcd', table.tolist(), strict=True)}, 'b')
+    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    assert found['d'][1] == pytest.approx(2.447 * math.sqrt((rest**2).sum() / 6 * 2 / 3), rel=1e-4)
+    assert set(found) == {'a', 'c', 'd'}
+    # How often it holds the truth: seeds differ by more than arms do, and one arm lacks one.
+    truth, hits = {'a': 0.0, 'b': 1.0, 'c': -2.0, 'd': 0.5}, []
+    for _ in range(2000):
+        seeds = rng.normal(scale=5, size=2)
+        runs = {arm: {s: mean + seeds[s] + rng.normal() for s in (0, 1)} for arm, mean in truth.items()}
+        del runs['d'][1]
+        hits += [abs(np.mean(p) - truth[arm]) <= h for arm, (p, h) in differences(runs, 'a').items()]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+    # One seed says nothing of how runs scatter.
+    assert differences({'a': {0: 1.0}, 'b': {0: 3.0}, 'c': {1: 4.0}}, 'a') == {'b': ([2.0], None)}
+
+
+def test_the_report_compares_runs_of_the_same_seed(tmp_path):
+    from report import write_report
+
+    write_report(two_seeds(tmp_path))
+    found = json.loads((tmp_path / 'results.json').read_text())
+    compared = found['against']['baseline']['full']
+    # Seed 0 comes down to 3 halfway between 4 at 1000 and 2 at 2000, in doublings; seed 1 never reaches 4.
+    assert compared['proxy_time']['share_of_steps_to_its_final'] == [pytest.approx(2**-1.5), None]
+    # The baseline's seed 1 is at 6 at 2000; its seed 0 never at 1.
+    assert compared['proxy_time']['its_share_of_steps_to_this_final'] == [None, 0.5]
+    assert compared['proxy_time']['final_difference'] == [-2, 2]
+    assert compared['proxy_time']['mean_difference'] == 0
+    assert compared['class/accuracy']['share_of_steps_to_its_final'] == pytest.approx([0.5, 0.5])
+    assert compared['class/accuracy']['final_difference'] == pytest.approx([0.1, 0.1])
+    # What does not fall has no step at which it was reached.
+    assert compared['own/proxy_time']['share_of_steps_to_its_final'] == ['does not fall'] * 2
+    run = found['arms']['full']['seeds']['1']
+    assert run['flow_loss'] == {'500': 0.75} and run['floors']['proxy_time'] == 0.25
+    # Divided by its floor, but for kernel distances, whose floor is 0.
+    assert run['curve']['4000']['own/proxy_time'] == 1.5 and run['curve']['4000']['own/proxy_time_kernel'] == 3.0
+    text = (tmp_path / 'results.md').read_text()
+    assert '24.5 (24, 25)' in text and '25 (25, 25)' in text
+    assert 'jackknife; median of runs): proxy_time 0.12.' in text
+    assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01; torch 2.13.0.' in text
+    # 12.706 standard errors of 2.
+    assert rows_below(text, '### Minus "reconstruction only"')[0].startswith('| + decoder fine-tuning | +0 ± 25 | ')
+    assert '| | **proxy_time** | own/proxy_time |' in text
+    for heading, shares in (('### Share of', '0.35, not reached'), ('### The reverse', 'not reached, 0.50')):
+        assert rows_below(text, heading)[0].startswith(f'| + decoder fine-tuning | {shares} | does not fall, ')
+    assert (tmp_path / 'figures' / 'convergence.png').is_file()
+
+
+def rows_below(text: str, heading: str) -> list[str]:
+    """Rows of the table below a heading."""
+    return text.split(heading)[1].split('\n\n')[1].splitlines()[2:]
+
+
+def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
+    from plan import Plan
+    from report import write_report
+
+    plan = two_seeds(tmp_path)
+    # A test that is at work has made its file, empty; a generator that is not measured to its end has no last value.
+    (plan.folder('full', 1) / 'generator_4000.json').write_text('')
+    (tmp_path / 'stages' / 'full_seed1_at_4000.json').unlink()
+    # A call that names other arms reports on all that the folder holds.
+    write_report(Plan(settings(), ['motion'], [0], tmp_path))
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert list(found['arms']) == ['baseline', 'full'] and list(found['arms']['full']['seeds']) == ['0', '1']
+    assert list(found['arms']['full']['seeds']['1']['curve']) == ['500', '1000', '2000']
+    assert found['against']['baseline']['full']['proxy_time']['final_difference'] == [-2]
+    rows = rows_below((tmp_path / 'results.md').read_text(), '### Generation, last checkpoint')
+    assert rows[1].startswith('| + decoder fine-tuning | 1 |')
+
+
+def test_numbers_that_are_none_and_names_that_are_no_seeds_cost_no_report(tmp_path):
+    from report import write_report
+
+    plan = two_seeds(tmp_path)
+    (tmp_path / 'baseline' / 'seed0_backup').mkdir()
+    (tmp_path / 'baseline' / 'seed0.tar').touch()
+    path = plan.folder('full', 0) / 'generator_1000.json'
+    content = json.loads(path.read_text())
+    content['records']['gen/proxy_time9_256']['value'] = content['metrics']['gen/proxy_time9_256'] = math.nan
+    path.write_text(json.dumps(content))
+    write_report(plan)
+    found = json.loads((tmp_path / 'results.json').read_text())
+    assert list(found['arms']['baseline']['seeds']) == ['0', '1']
+    assert 'proxy_time' not in found['arms']['full']['seeds']['0']['curve']['1000']
+    of_time = found['against']['baseline']['full']['proxy_time']
+    assert of_time['share_of_steps_to_its_final'][0] == 'not measured' and of_time['final_difference'] == [-2, 2]
+    (tmp_path / 'stages' / 'full_seed0_test.json').write_text('{}')
+    with pytest.raises(ValueError, match='full_seed0_test.json is damaged .* delete it, and the stage'):
+        write_report(plan)
+
+
+def test_what_decides_is_named_among_any_metrics(tmp_path):
+    from results import collect
+
+    plan = two_seeds(tmp_path)
+    for seed in (0, 1):
+        for arm in ('baseline', 'full'):
+            for step in STEPS:
+                content = json.loads((plan.folder(arm, seed) / f'generator_{step}.json').read_text())
+                content['records'] |= {
+                    'gen/FVD9_256': {'value': 300.0 + seed},
+                    'own/KVD9_256': {'value': 5.0, 'floor': {'value': -0.002}},
+                }
+                (plan.folder(arm, seed) / f'generator_{step}.json').write_text(json.dumps(content))
+    found = collect(plan)
+    assert found['primary'] == 'FVD'
+    assert found['arms']['full']['seeds']['1']['curve']['4000']['own/KVD'] == 5.0  # its floor is chance
+    assert found['arms']['full']['seeds']['1']['floors']['own/proxy_time'] == 2.0  # what it was divided by
+
+
+def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
+    from results import collect, prediction
+
+    plan = two_seeds(tmp_path)
+    arms = collect(plan)['arms']
+    assert prediction(arms['baseline']['seeds']['0'], 'k1_vs_repeat') == 0.5
+    assert prediction(arms['full']['seeds']['0'], 'k1_vs_repeat') is None
+    before = {'metrics': {'predict/k1_vs_repeat': 0.25}, 'records': {}}
+    (plan.folder('full', 0) / 'vae_before.json').write_text(json.dumps(before))
+    (tmp_path / 'stages' / 'full_seed0_test_before.json').write_text(json.dumps(RECORD))
+    assert prediction(collect(plan)['arms']['full']['seeds']['0'], 'k1_vs_repeat') == 0.25
+
+
+def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
+    from plan import Plan
+    from report import write_report
+
+    whole = two_seeds(tmp_path / 'here')
+    elsewhere = Plan(settings(), ['motion'], [0, 1], tmp_path / 'there')
+    for seed in (0, 1):
+        write_run(elsewhere, 'motion', seed, dict.fromkeys(STEPS, 2.0 + seed), dict.fromkeys(STEPS, 0.5), psnr=20.0)
+    write_report(elsewhere)
+    added = tmp_path / 'there' / 'results.json'
+    write_report(whole, [added])
+    found = json.loads((tmp_path / 'here' / 'results.json').read_text())
+    assert list(found['arms']) == ['baseline', 'motion', 'full']
+    assert found['against']['baseline']['motion']['proxy_time']['final_difference'] == [-1, -1]
+    assert found['against']['full']['motion']['PSNR']['final_difference'] == [-4, -5]
+    # Three arms tell more of how runs scatter than two do.
+    alone = 12.706 * math.sqrt(8) / math.sqrt(2)
+    assert found['against']['baseline']['full']['proxy_time']['interval_95_half_width'] < alone / 3
+
+    report = ('--scale', 'tiny', '--out', str(tmp_path / 'here'), '--report-only', '--add')
+    content = json.loads(added.read_text())
+    run = {'curve': {'500': {'proxy_time': 'low'}}}
+    for change, message in (
+        ({'arms': None}, 'has no arms'),
+        ({'arms': {'other': {}}}, 'has arms that are not known here: other; known are baseline'),
+        ({'arms': {'motion': []}}, 'motion has no seeds'),
+        ({'arms': {'motion': {**found['arms']['motion'], 'seeds': {'2': run}}}}, "motion has of seed '2' is no run"),
+        ({'settings': {**content['settings'], 'difficulty': 'hard'}}, "is of a study with difficulty='hard'"),
+        ({'arms': {'full': found['arms']['full']}}, 'full of seed 0, 1 is there already'),
+        ({'arms': {'full': {**found['arms']['full'], 'vae_steps': 9}}}, 'full differs from ours in vae_steps'),
+    ):
+        added.write_text(json.dumps({**content, **change}))
+        with pytest.raises(SystemExit) as ended:
+            call(*report, str(added))
+        assert message in str(ended.value.code)
+    added.write_text(json.dumps({**content, 'sha256': {'configs': 'of an older file'}}))
+    with pytest.raises(SystemExit, match='0'):
+        call(*report, str(added))
+    assert 'its runs are of other configs than are here now' in capsys.readouterr().err
+    added.write_text('{}')
+    with pytest.raises(SystemExit, match='has no settings'):
+        call(*report, str(added))
+    capsys.readouterr()
+
+
+def test_published_tables_are_those_of_the_published_numbers(tmp_path, capsys):
+    published = ROOT / 'docs' / 'study'
+    arguments = ('--scale', 'tiny', '--out', str(tmp_path), '--report-only', '--add', str(published / 'tiny.json'))
+    with pytest.raises(SystemExit, match='0'):
+        call(*arguments)
+    tables = (published / 'tiny.md').read_text().split('\n\n', 2)[2]  # below a heading and a sentence
+    assert tables == (tmp_path / 'results.md').read_text()
+    assert 'prediction_and_generation.png' in capsys.readouterr().out
+
+
+def test_a_report_of_nothing_says_so(tmp_path):
+    from plan import Plan
+    from report import write_report
+
+    assert 'none yet' in write_report(Plan(settings(), ['baseline', 'full'], [0], tmp_path))
+    assert json.loads((tmp_path / 'results.json').read_text())['arms'] == {}
