@@ -124,7 +124,9 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
 def label_plainly(axis: Any) -> None:
     """Numbers of a logarithmic axis without powers of ten, and enough of them where it spans less than one."""
     low, high = axis.get_view_interval()
-    subs = np.arange(1, 10, 0.2) if high < 2 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high < 5 * low else (1, 2, 5)
+    subs = (1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+    if high < 2 * low:
+        subs = np.arange(1, 10, 0.2)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter('{x:g}')
     axis.set_minor_formatter(NullFormatter())
