@@ -60,7 +60,7 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
         trained = 'decoder' if plan.decoder_steps(arm) else 'vae'
         assert generator['model']['backbone_checkpoint'] == str(tmp_path / arm / 'seed3' / trained)
         commands = [stage.command for stage in plan.stages() if stage.kind.startswith('latents')]
-        assert all(str(tmp_path / arm / 'seed3' / trained) in c for c in commands if f'{arm}_seed3_vae.py' in c[2])
+        assert all(str(tmp_path / arm / 'seed3' / trained) in c for c in commands if f'/{arm}_seed3_vae.py' in c[2])
         own = {
             'test_evaluator',
             'model.backbone.padding',
