@@ -53,13 +53,16 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
             figure.savefig(folder / name, dpi=90)
             plt.close(figure)
             names.append(name)
-    patterns = {
-        'latents.png': (['probes/pca_{}.png'], 2),
-        'predictions.png': (PREDICTIONS, 2),
-        'generated.png': (['samples/sheet.png'], 1),
+    pair = (BASELINE, FULLEST)
+    pictures = {
+        'latents.png': (pair, ['probes/pca_{}.png'], 2),
+        'predictions.png': (pair, PREDICTIONS, 2),
+        'generated.png': (pair, ['samples/sheet.png'], 1),
     }
-    for name, (wanted, count) in patterns.items():
-        if side_by_side(plan, wanted, folder / name, count):
+    if 'weighted' in arms:
+        pictures['predictions_weighted.png'] = ((FULLEST, 'weighted'), PREDICTIONS, 2)
+    for name, (shown, wanted, count) in pictures.items():
+        if side_by_side(plan, shown, wanted, folder / name, count):
             names.append(name)
     return names
 
@@ -231,11 +234,12 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
     return figure
 
 
-def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int) -> bool:
-    """Pictures of the first clips, by the baseline on the left and by the fullest objective on the right.
+def side_by_side(plan: Plan, shown: tuple[str, ...], patterns: list[str], path: Path, count: int) -> bool:
+    """Pictures of the first clips, by each of these arms that is there, with the first seed that all of them have.
 
     Args:
         plan: The study.
+        shown: The arms, from left to right.
         patterns: Names of files in a run's folder, with a place for the number; the first of which there are any.
         path: Where to.
         count: How many clips.
@@ -245,7 +249,7 @@ def side_by_side(plan: Plan, patterns: list[str], path: Path, count: int) -> boo
     """
     seeds = {
         arm: {p.name for p in (plan.out / arm).glob('seed*') if p.is_dir()}
-        for arm in (BASELINE, FULLEST)
+        for arm in shown
         if (plan.out / arm).is_dir()
     }
     if not (shared := set.intersection(*seeds.values()) if seeds else set()):
