@@ -156,16 +156,17 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
 
     Raises:
         BlockingIOError: If another process works in it.
-        ValueError: If it holds results of other settings.
+        NotADirectoryError: If it is a file.
+        ValueError: If it holds results of other settings, or of no study.
     """
     path, settings, contents = plan.out / 'study.json', plan.settings._asdict(), plan.contents()
     if plan.out.exists() and not plan.out.is_dir():
         raise NotADirectoryError(f'--out {plan.out} is no folder: name one, which is made where it is not there')
+    if not path.is_file():
+        _refuse_files_of_others(plan.out)
     if to_run:
         plan.out.mkdir(parents=True, exist_ok=True)
         lock_folder(plan.out)
-    if not path.is_file():
-        _refuse_files_of_others(plan.out)
     if not path.is_file() or not any((plan.out / 'stages').glob('*')):  # nothing of an earlier call's was begun
         if to_run:
             write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
@@ -177,7 +178,7 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         raise ValueError(
             f'{plan.out} is of a study with {", ".join(differing)}: give another --out, or those arguments'
         )
-    if changed := [what for what, digest in contents.items() if there.get('sha256', {}).get(what) != digest]:
+    if changed := [what for what, digest in contents.items() if there['sha256'].get(what) != digest]:
         raise ValueError(
             f'{plan.out} holds runs of before {", ".join(changed)} changed, which cannot be compared with those to '
             'come: give another --out, or change that back'
