@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Stand for paths and numbers in commands of the docs.
 PLACEHOLDER = re.compile(r'\bN\b')
 # Configs that the study writes are not there before it has run; what they inherit is.
-OF_THE_STUDY = re.compile(r'work_dirs/study/configs/\w+_generator\.py')
+OF_THE_STUDY = re.compile(r'work_dirs/study\w*/configs/\w+_generator\.py')
 
 
 def documented() -> list[tuple[str, str]]:
