@@ -162,16 +162,18 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
     path, settings, contents = plan.out / 'study.json', plan.settings._asdict(), plan.contents()
     if plan.out.exists() and not plan.out.is_dir():
         raise NotADirectoryError(f'--out {plan.out} is no folder: name one, which is made where it is not there')
-    if not path.is_file():
+    if path.is_file():
+        there = read_json(path, 'the settings of a study')
+    else:
+        there = {}
         _refuse_files_of_others(plan.out)
     if to_run:
         plan.out.mkdir(parents=True, exist_ok=True)
         lock_folder(plan.out)
-    if not path.is_file() or not any((plan.out / 'stages').glob('*')):  # nothing of an earlier call's was begun
+    if not there or not any((plan.out / 'stages').glob('*')):  # nothing of an earlier call's was begun
         if to_run:
             write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
         return
-    there = read_json(path, 'the settings of a study')
     if not isinstance(there.get('sha256'), dict):
         raise ValueError(f'{path} is damaged: give another --out')
     if differing := [f'{k}={there.get(k)!r}' for k, v in settings.items() if there.get(k) != v]:
