@@ -29,12 +29,14 @@ class ClipLatents(NamedTuple):
         latents: The most likely ones, raw, ``(C, t, h, w)``.
         posterior_variance: Mean of each channel's, ``(C,)``, float64.
         flows: From each of ``frames`` to the next, ``(t - 1, H, W, 2)`` in pixels.
+        frozen: Latents as above of a clip that shows the first frame for as long, None where that was not asked for.
     """
 
     frames: np.ndarray
     latents: Tensor
     posterior_variance: Tensor
     flows: np.ndarray
+    frozen: Tensor | None = None
 
 
 class ClipChange(NamedTuple):
@@ -45,29 +47,34 @@ class ClipChange(NamedTuple):
         posterior_variance: As in :class:`ClipLatents`.
         motion: Mean length of the flow in each latent cell, ``(t - 1, h, w)`` in pixels.
         pixels: Mean absolute difference of the frames in each latent cell, ``(t - 1, h, w)`` in grey levels.
+        frozen: As in :class:`ClipLatents`.
     """
 
     latents: Tensor
     posterior_variance: Tensor
     motion: Tensor
     pixels: Tensor
+    frozen: Tensor | None = None
 
 
 @torch.no_grad()
-def encode_clip(vae: VideoVAE, video: Tensor) -> ClipLatents:
+def encode_clip(vae: VideoVAE, video: Tensor, frozen: bool = False) -> ClipLatents:
     """Latents of a clip and the flow of its frames.
 
     Args:
         vae: The VAE.
         video: ``(1, 3, T, H, W)`` in [-1, 1], of at least two groups. Sides that do not divide by the spatial ratio
             are padded for the VAE.
+        frozen: Whether to encode its first frame, shown ``T`` times, as well: what changes there is not motion.
     """
-    posterior = vae.encode(vae.pad_sides(video).to(vae.last_layer.device))
+    padded = vae.pad_sides(video).to(vae.last_layer.device)
+    posterior = vae.encode(padded)
+    still = vae.encode(padded[:, :, :1].expand_as(padded)).mode()[0].cpu() if frozen else None
     frames, ratio = to_uint8(video[0]), vae.temporal_ratio
     flows = np.stack([optical_flow(frames[t : t + ratio + 1]) for t in range(0, len(frames) - 1, ratio)])
     variance = posterior.logvar[0].double().exp().mean(dim=(1, 2, 3)).cpu()
     # frames 0, p_t, 2 p_t, ...: each the last of its group
-    return ClipLatents(frames[::ratio], posterior.mode()[0].cpu(), variance, flows)
+    return ClipLatents(frames[::ratio], posterior.mode()[0].cpu(), variance, flows, still)
 
 
 def write_strip(path: Path, clip: ClipLatents, spatial_ratio: int) -> None:
@@ -94,7 +101,7 @@ def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:
     """
     motion = cell_means(torch.from_numpy(clip.flows).double().norm(dim=-1), spatial_ratio)
     difference = torch.from_numpy(clip.frames).double().diff(dim=0).abs().mean(dim=-1)
-    return ClipChange(clip.latents, clip.posterior_variance, motion, cell_means(difference, spatial_ratio))
+    return ClipChange(clip.latents, clip.posterior_variance, motion, cell_means(difference, spatial_ratio), clip.frozen)
 
 
 def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
@@ -119,7 +126,11 @@ def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
     """
     mean, std = channel_statistics(clips)
     shape = (-1, 1, 1, 1)
-    scaled = [(clip.latents.double() - mean.view(shape)) / std.clamp(min=1e-12).view(shape) for clip in clips]
+
+    def normalised(latents: Tensor) -> Tensor:
+        return (latents.double() - mean.view(shape)) / std.clamp(min=1e-12).view(shape)
+
+    scaled = [normalised(clip.latents) for clip in clips]
     curves = torch.stack([latent_temporal_distances(latents) for latents in scaled])  # (clips, t - 1)
     steps = [latents.diff(dim=1).norm(dim=0) for latents in scaled]  # (t - 1, h, w) each
     counts, sums, squares = zip(*map(channel_sums, scaled), strict=True)
@@ -138,6 +149,12 @@ def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
         'interval_1_percentiles': {str(q): float(np.percentile(first, q)) for q in (5, 25, 50, 75, 95)},
         'interval_1_histogram': {'edges': edges.tolist(), 'counts': heights.tolist()},
     }
+    if all(clip.frozen is not None for clip in clips):
+        still = torch.stack([latent_temporal_distances(normalised(clip.frozen)) for clip in clips]).mean(dim=0).tolist()
+        distances['of_frozen_clips'] = {
+            'mean': still,
+            'relative': [value / unrelated if unrelated else None for value in still],
+        }
     record = {
         'latent_temporal_distance': distances,
         'correlation': _correlations(clips, steps),

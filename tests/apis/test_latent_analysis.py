@@ -75,6 +75,14 @@ def test_distances_by_hand():
     assert record['correlation']['num_cells'] == 4
     assert record['correlation']['per_pair'] == [pytest.approx(1), None]
     assert record['correlation']['of_pixels'] is None  # nothing changes there
+    assert 'of_frozen_clips' not in distances
+    still = [[[[0.0]], [[1.0]], [[0.0]]], [[[0.0]], [[0.0]], [[6.0]]]]  # steps of 1 and (1, 3) in units of deviations
+    frozen = [clip._replace(frozen=torch.tensor(still)) for clip in clips]
+    found = summarize(frozen)[0]['latent_temporal_distance']
+    assert found['of_frozen_clips']['mean'] == pytest.approx([(1 + math.sqrt(10)) / 2, 3])
+    assert found['of_frozen_clips']['relative'] == pytest.approx([(1 + math.sqrt(10)) / 4, 1.5])
+    assert {name: found[name] for name in distances} == distances
+    assert 'of_frozen_clips' not in summarize([clips[0], frozen[1]])[0]['latent_temporal_distance']
 
 
 def test_the_posteriors_variance_is_part_of_the_deviation():
@@ -112,6 +120,10 @@ def test_sides_that_do_not_divide_are_padded(tiny_vae_config):
     torch.testing.assert_close(clip.posterior_variance, posterior.logvar[0].double().exp().mean((1, 2, 3)))
     assert clip.frames.shape == (3, 36, 50, 3) and clip.flows.shape == (2, 36, 50, 2)
     np.testing.assert_allclose(clip.frames[1], (video[0, :, 4].permute(1, 2, 0).numpy() + 1) * 127.5, atol=0.51)
+    assert clip.frozen is None and measure_change(clip, vae.spatial_ratio).frozen is None
+    still = torch.cat([video[:, :, :1]] * 9, dim=2)
+    frozen = measure_change(encode_clip(vae, video, frozen=True), vae.spatial_ratio).frozen
+    torch.testing.assert_close(frozen, encode_clip(vae, still).latents)
     change = measure_change(clip, vae.spatial_ratio)
     assert change.motion.shape == change.pixels.shape == (2, *clip.latents.shape[2:]) == (2, 3, 4)
     expected = np.abs(clip.frames[1, 32:, 48:].astype(float) - clip.frames[0, 32:, 48:]).mean()

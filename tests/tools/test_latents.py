@@ -56,12 +56,25 @@ def test_from_clips_to_pictures_and_numbers(tool, vae_folder, clips, tmp_path, c
     assert distances['interval'] == [1, 2, 3] and len(distances['per_clip']) == 4
     assert correlation['num_cells'] == 4 * 3 * 2 * 3 and -1 <= correlation['value'] <= 1
     assert f'motion with change of latents {correlation["value"]:.3f}' in printed
-    assert f'interval 1  {distances["mean"][0]:8.3f}' in printed
+    still = distances['of_frozen_clips']['mean']
+    assert len(still) == 3 and f'interval 1  {distances["mean"][0]:8.3f}' in printed
+    assert f'frozen at frame 0 {still[0]:.3f}' in printed
 
     tool.main([str(vae_folder), '--videos', str(clips), '--out', str(tmp_path / 'again'), *options])
     again = json.loads((tmp_path / 'again' / 'ltd.json').read_text())
     assert again['latent_temporal_distance'] == distances and again['correlation'] == correlation
     assert all((tmp_path / 'again' / name).read_bytes() == (out / name).read_bytes() for name in pictures)
+
+
+def test_of_clips_that_stand_still_freezing_changes_nothing(tool, vae_folder, tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 1, 32, 32, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        np.save(tmp_path / f'{i}.npy', np.repeat(frame, 9, axis=0))
+    videos = [str(tmp_path / f'{i}.npy') for i in range(2)]
+    tool.main([str(vae_folder), '--videos', *videos, '--num-frames', '9', '--out', str(tmp_path / 'out')])
+    distances = json.loads((tmp_path / 'out' / 'ltd.json').read_text())['latent_temporal_distance']
+    assert distances['of_frozen_clips']['mean'] == pytest.approx(distances['mean'])
+    assert distances['mean'][0] > 0  # a causal network sees more past in each frame
 
 
 def test_what_cannot_work_is_said_in_one_line(tool, vae_folder, clips, tmp_path, capsys):

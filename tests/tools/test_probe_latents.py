@@ -115,6 +115,7 @@ def test_from_a_checkpoint_to_numbers_and_pictures(tool, run, tmp_path, capsys):
     }
     assert probes['velocity_now']['num_fitted'] == 21 * 2  # 24 clips of 20, every eighth apart
     assert len(record['latent_temporal_distance']['per_clip']) == 12
+    assert len(record['latent_temporal_distance']['of_frozen_clips']['mean']) == 2
     assert f'velocity_now   {probes["velocity_now"]["explained_variance"]:.3f}' in capsys.readouterr().out
     tool.main([*run, '--out', str(tmp_path / 'again')])
     again = json.loads((tmp_path / 'again' / 'probes.json').read_text())

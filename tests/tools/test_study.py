@@ -129,6 +129,7 @@ def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
     for arm in ('baseline', 'full'):
         run = found['arms'][arm]['seeds']['0']
         assert {'vae', 'probes', 'ltd', 'curve', 'flow_loss', 'seconds'} <= run.keys()
+        assert len(run['ltd']['of_frozen_clips']['relative']) == len(run['ltd']['relative'])
         assert len(run['curve']) == 2 and math.isfinite(run['curve']['8']['proxy_time'])
     drawn = {'convergence.png', 'latents.png', 'predictions.png', 'generated.png', 'probes.png'}
     assert drawn <= set(os.listdir(tmp_path / 'figures'))

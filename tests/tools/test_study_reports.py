@@ -108,6 +108,22 @@ def rows_below(text: str, heading: str) -> list[str]:
     return text.split(heading)[1].split('\n\n')[1].splitlines()[2:]
 
 
+def test_distances_of_frozen_clips_stand_beside_those_of_clips_where_they_were_measured():
+    from report import latent_columns, section
+
+    frozen = {'of_frozen_clips': {'relative': [0.25, 0.5]}}
+    arms = {
+        'baseline': {'title': 'old', 'seeds': {'0': {'ltd': {'relative': [0.5, 1.0]}}}},
+        'full': {'title': 'new', 'seeds': {'0': {'ltd': {'relative': [0.75, 1.5], **frozen}}, '1': {}}},
+    }
+    assert list(section('Latents', arms, latent_columns(arms)))[3:] == [
+        '| | LTD 1 | LTD 2 | LTD 1, frozen | LTD 2, frozen |',
+        '|---|---|---|---|---|',
+        '| old | 0.5 | 1 | - | - |',
+        '| new | 0.75 | 1.5 | 0.25 | 0.5 |',
+    ]
+
+
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     from plan import Plan
     from report import write_report

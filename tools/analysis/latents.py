@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
         names = picture_names(files[: args.num_pictures])
         clips = []
         for i, file in enumerate(files):
-            clip = analysis.encode_clip(vae, read_first_clip(file, args.num_frames, args.size))
+            clip = analysis.encode_clip(vae, read_first_clip(file, args.num_frames, args.size), frozen=True)
             if i < len(names):
                 analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
             clips.append(analysis.measure_change(clip, vae.spatial_ratio))
@@ -113,8 +113,10 @@ def report(record: dict[str, Any], num_clips: int) -> list[str]:
     """Lines for the terminal."""
     distances, correlation = record['latent_temporal_distance'], record['correlation']
     lines = [f'{num_clips} clips; latents normalised by the statistics of their channels over these clips']
-    for i, mean, std in zip(distances['interval'], distances['mean'], distances['std_over_clips'], strict=True):
-        lines.append(f'  interval {i:<3}{mean:8.3f}  (deviation over clips {std:.3f})')
+    frozen = distances['of_frozen_clips']['mean']
+    for i, *values in zip(distances['interval'], distances['mean'], distances['std_over_clips'], frozen, strict=True):
+        mean, std, still = values
+        lines.append(f'  interval {i:<3}{mean:8.3f}  (deviation over clips {std:.3f}; frozen at frame 0 {still:.3f})')
     lines.append(f'  unrelated   {distances["unrelated_latents"]:7.3f}')
     latents, pixels, *pairs = (
         '-' if value is None else f'{value:.3f}'
@@ -134,6 +136,7 @@ def draw_distances(distances: dict[str, Any], steps: Tensor, path: Path) -> None
         left.plot(x, curve, color='0.75', linewidth=0.7, label='single clips' if i == 0 else None)
     left.fill_between(x, mean - std, mean + std, alpha=0.25, label='deviation over clips')
     left.plot(x, mean, 'o-', label=f'mean of {len(curves)} clips')
+    left.plot(x, distances['of_frozen_clips']['mean'], 'k--', linewidth=1, label='frozen at the first frame')
     left.set_xticks(x[:: -(-len(x) // 12)])
     left.set_ylim(bottom=0)
     left.set_xlabel('interval (latent frames)')

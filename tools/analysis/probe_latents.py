@@ -74,7 +74,8 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
         vae: The VAE.
         dataset: Of clips.
         num: How many. Where there are fewer, ``fresh`` draws further clips of the same videos.
-        fresh: Whether clips are drawn as in training, each time another of its video.
+        fresh: Whether clips are drawn as in training, each time another of its video; if not, they are encoded frozen,
+            too, which tells what of their change is motion.
     """
     count = num if fresh else min(num, len(dataset))
     bar = ProgressBar(count, file=sys.stderr)
@@ -86,7 +87,7 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
             raise ValueError(
                 f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames, three groups, got {video.shape[2]}'
             )
-        yield index, analysis.encode_clip(vae, video)
+        yield index, analysis.encode_clip(vae, video, frozen=not fresh)
         bar.update()
     print(file=sys.stderr)
 

@@ -189,13 +189,15 @@ def latent_distance(arms: dict[str, Any]) -> Any:
     runs = [(arm, run) for arm, entry in arms.items() for run in entry['seeds'].values() if 'ltd' in run]
     if not runs:
         return None
-    titles = ['Latent Temporal Distance', 'interval 1, each place and pair of frames, one seed']
+    titles = ['Latent Temporal Distance (dotted: frozen clips)', 'interval 1, each place and pair of frames, one seed']
     figure, (left, right) = panels(titles, columns=2)
     seen = set()
     for arm, run in runs:
         label = None if arm in seen else arms[arm]['title']
         distances = run['ltd']
         left.plot(distances['interval'], distances['relative'], 'o-', color=COLORS[arm], label=label)
+        if frozen := distances.get('of_frozen_clips'):
+            left.plot(distances['interval'], frozen['relative'], 'x:', color=COLORS[arm], linewidth=1)
         if arm in seen:  # outlines of one seed each: more of them hide one another
             continue
         seen.add(arm)

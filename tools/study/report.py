@@ -151,12 +151,20 @@ def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
     )
     for i in range(longest):
         columns[f'LTD {i + 1}'] = lambda run, i=i: run['ltd']['relative'][i] if 'ltd' in run else None
+    for i in range(longest):
+        columns[f'LTD {i + 1}, frozen'] = lambda run, i=i: frozen_distance(run, i)
     columns['correlation with flow'] = lambda run: run.get('motion_correlation')
     for probe in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next'):
         columns[f'probe {probe}'] = lambda run, probe=probe: (
             run.get('probes', {}).get(probe, {}).get('explained_variance')
         )
     return columns
+
+
+def frozen_distance(run: dict[str, Any], i: int) -> float | None:
+    """Relative LTD at interval ``i + 1`` of clips frozen at their first frame, None where it was not measured."""
+    found = run.get('ltd', {}).get('of_frozen_clips')
+    return found['relative'][i] if found else None
 
 
 def time_columns(arms: dict[str, Any]) -> dict[str, Value]:
