@@ -108,19 +108,21 @@ def rows_below(text: str, heading: str) -> list[str]:
     return text.split(heading)[1].split('\n\n')[1].splitlines()[2:]
 
 
-def test_distances_of_frozen_clips_stand_beside_those_of_clips_where_they_were_measured():
+def test_what_latents_do_without_motion_is_told_where_it_was_measured():
     from report import latent_columns, section
 
     frozen = {'of_frozen_clips': {'relative': [0.25, 0.5]}}
+    correlations = {'motion_correlation': 0.5, 'motion_correlation_per_pair': [0.75, 0.5]}
+    unknown = {'motion_correlation': 0.5, 'motion_correlation_per_pair': [0.75, None]}
     arms = {
-        'baseline': {'title': 'old', 'seeds': {'0': {'ltd': {'relative': [0.5, 1.0]}}}},
-        'full': {'title': 'new', 'seeds': {'0': {'ltd': {'relative': [0.75, 1.5], **frozen}}, '1': {}}},
+        'baseline': {'title': 'old', 'seeds': {'0': {'ltd': {'relative': [0.5, 1.0]}, **unknown}}},
+        'full': {'title': 'new', 'seeds': {'0': {'ltd': {'relative': [0.75, 1.5], **frozen}, **correlations}, '1': {}}},
     }
     assert list(section('Latents', arms, latent_columns(arms)))[3:] == [
-        '| | LTD 1 | LTD 2 | LTD 1, frozen | LTD 2, frozen |',
-        '|---|---|---|---|---|',
-        '| old | 0.5 | 1 | - | - |',
-        '| new | 0.75 | 1.5 | 0.25 | 0.5 |',
+        '| | LTD 1 | LTD 2 | LTD 1, frozen | LTD 2, frozen | correlation with flow | the same, pairs apart |',
+        '|---|---|---|---|---|---|---|',
+        '| old | 0.5 | 1 | - | - | 0.5 | - |',
+        '| new | 0.75 | 1.5 | 0.25 | 0.5 | 0.5 | 0.625 |',
     ]
 
 

@@ -154,6 +154,7 @@ def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
     for i in range(longest):
         columns[f'LTD {i + 1}, frozen'] = lambda run, i=i: frozen_distance(run, i)
     columns['correlation with flow'] = lambda run: run.get('motion_correlation')
+    columns['the same, pairs apart'] = correlation_within_pairs
     for probe in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next'):
         columns[f'probe {probe}'] = lambda run, probe=probe: (
             run.get('probes', {}).get(probe, {}).get('explained_variance')
@@ -165,6 +166,12 @@ def frozen_distance(run: dict[str, Any], i: int) -> float | None:
     """Relative LTD at interval ``i + 1`` of clips frozen at their first frame, None where it was not measured."""
     found = run.get('ltd', {}).get('of_frozen_clips')
     return found['relative'][i] if found else None
+
+
+def correlation_within_pairs(run: dict[str, Any]) -> float | None:
+    """Of change with flow, the mean of pairs of neighbouring latent frames, each by itself: without their drift."""
+    pairs = run.get('motion_correlation_per_pair') or [None]
+    return None if None in pairs else statistics.fmean(pairs)
 
 
 def time_columns(arms: dict[str, Any]) -> dict[str, Value]:

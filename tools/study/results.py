@@ -124,6 +124,7 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
         run['probes'] = record['probes']
         run['ltd'] = {k: v for k, v in record['latent_temporal_distance'].items() if k != 'per_clip'}
         run['motion_correlation'] = record['correlation']['value']
+        run['motion_correlation_per_pair'] = record['correlation']['per_pair']
     curve, floors, errors = {}, {}, {}
     for step in plan.checkpoints():
         if f'at_{step}' in seconds:
