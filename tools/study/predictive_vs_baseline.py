@@ -212,12 +212,12 @@ def main(argv: list[str] | None = None) -> int:
         settings = settings_of(args)
         plan = Plan(settings, chosen_arms(args.arms), seeds, args.out, args.vaes_alone)
         for arm, first in plan.same.items():
-            print(f'{arm} is {first} here: of clips of {plan.num_groups()} groups both drop as many', file=sys.stderr)
+            say(f'{arm} is {first} here: of clips of {plan.num_groups()} groups both drop as many', sys.stderr)
         if args.scale == 'paper' and not args.vae_init:
             say('every VAE starts from random weights; the paper starts from images: --vae-init', sys.stderr)
         stages = plan.stages()
         if args.list:
-            print('\n'.join(f'# {stage.name}\n{shlex.join(stage.command)}' for stage in stages))
+            say('\n'.join(f'# {stage.name}\n{shlex.join(stage.command)}' for stage in stages))
             return 0
         plan.check()
         claim_folder(plan, to_run=not args.report_only)
