@@ -42,7 +42,7 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
         'convergence_own.png': convergence(ladder, own=True),
         'convergence_knobs.png': convergence(knobs, own=False) if knobs.keys() - ladder.keys() else None,
         'final.png': final_distances(arms),
-        'latent_distance.png': latent_distance(arms),
+        'latent_distance.png': latent_distance(ladder or arms),
         'probes.png': probes(arms),
         'prediction_and_generation.png': prediction_and_generation(arms),
     }
@@ -185,33 +185,37 @@ def probes(arms: dict[str, Any]) -> Any:
 
 
 def latent_distance(arms: dict[str, Any]) -> Any:
-    """Latent Temporal Distance: its curve, and its distribution at interval 1."""
+    """Latent Temporal Distance: its curve, that of frozen clips where there is one, its distribution at interval 1."""
     runs = [(arm, run) for arm, entry in arms.items() for run in entry['seeds'].values() if 'ltd' in run]
     if not runs:
         return None
-    titles = ['Latent Temporal Distance (dotted: frozen clips)', 'interval 1, each place and pair of frames, one seed']
-    figure, (left, right) = panels(titles, columns=2)
+    titles = ['Latent Temporal Distance', 'interval 1, each place and pair of frames, one seed']
+    if any('of_frozen_clips' in run['ltd'] for _, run in runs):
+        titles.insert(1, 'the same of clips frozen at their first frame')
+    figure, axes = panels(titles)
+    curves, distribution = axes[:-1], axes[-1]
     seen = set()
     for arm, run in runs:
-        label = None if arm in seen else arms[arm]['title']
         distances = run['ltd']
-        left.plot(distances['interval'], distances['relative'], 'o-', color=COLORS[arm], label=label)
-        if frozen := distances.get('of_frozen_clips'):
-            left.plot(distances['interval'], frozen['relative'], 'x:', color=COLORS[arm], linewidth=1)
+        for axis, found in zip(curves, (distances, distances.get('of_frozen_clips')), strict=False):
+            if found:
+                axis.plot(distances['interval'], found['relative'], 'o-', color=COLORS[arm])
         if arm in seen:  # outlines of one seed each: more of them hide one another
             continue
         seen.add(arm)
         histogram, scale = distances['interval_1_histogram'], distances['unrelated_latents']
         edges, counts = np.array(histogram['edges']) / scale, np.array(histogram['counts'], float)
         density = counts / counts.sum() / np.diff(edges)
-        right.stairs(density, edges, color=COLORS[arm])
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set_xlabel('interval (latent frames)')
-    left.set_ylabel('distance over that of unrelated latents')
-    left.set_ylim(bottom=0)
-    left.legend(fontsize=8)
-    right.set_xlabel('distance over that of unrelated latents')
-    right.set_ylabel('density')
+        distribution.stairs(density, edges, color=COLORS[arm], label=arms[arm]['title'])
+    for axis in curves:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel('interval (latent frames)')
+        axis.set_ylabel('distance over that of unrelated latents')
+        axis.set_ylim(bottom=0)
+        axis.sharey(curves[0])
+    distribution.set_xlabel('distance over that of unrelated latents')
+    distribution.set_ylabel('density')
+    distribution.legend(fontsize=8)
     return figure
 
 
