@@ -96,10 +96,12 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     assert 'jackknife; median of runs): proxy_time 0.12.' in text
     assert 'procedural clips (plain); a desk, 2 cores; 2026-11-01; torch 2.13.0.' in text
     # 12.706 standard errors of 2.
-    assert rows_below(text, '### Minus "reconstruction only"')[0].startswith('| + decoder fine-tuning | +0 ± 25 | ')
+    assert rows_below(text, '### Minus "reconstruction only"')[0].startswith(
+        '| full: + decoder fine-tuning | +0 ± 25 | '
+    )
     assert '| | **proxy_time** | own/proxy_time |' in text
     for heading, shares in (('### Share of', '0.35, not reached'), ('### The reverse', 'not reached, 0.50')):
-        assert rows_below(text, heading)[0].startswith(f'| + decoder fine-tuning | {shares} | does not fall, ')
+        assert rows_below(text, heading)[0].startswith(f'| full: + decoder fine-tuning | {shares} | does not fall, ')
     assert (tmp_path / 'figures' / 'convergence.png').is_file()
 
 
@@ -141,7 +143,7 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     assert list(found['arms']['full']['seeds']['1']['curve']) == ['500', '1000', '2000']
     assert found['against']['baseline']['full']['proxy_time']['final_difference'] == [-2]
     rows = rows_below((tmp_path / 'results.md').read_text(), '### Generation, last checkpoint')
-    assert rows[1].startswith('| + decoder fine-tuning | 1 |')
+    assert rows[1].startswith('| full: + decoder fine-tuning | 1 |')
 
 
 def test_numbers_that_are_none_and_names_that_are_no_seeds_cost_no_report(tmp_path):
@@ -202,14 +204,20 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     from report import write_report
 
     whole = two_seeds(tmp_path / 'here')
-    elsewhere = Plan(settings(), ['motion'], [0, 1], tmp_path / 'there')
+    elsewhere = Plan(settings(), ['motion', 'full'], [0, 1], tmp_path / 'there')
     for seed in (0, 1):
         write_run(elsewhere, 'motion', seed, dict.fromkeys(STEPS, 2.0 + seed), dict.fromkeys(STEPS, 0.5), psnr=20.0)
+    write_run(elsewhere, 'full', 2, dict.fromkeys(STEPS, 2.0), dict.fromkeys(STEPS, 0.5), psnr=20.0)
     write_report(elsewhere)
     added = tmp_path / 'there' / 'results.json'
+    other = json.loads(added.read_text())
+    other['arms']['full']['title'] = 'as an arm was called once'  # by another version
+    added.write_text(json.dumps(other))
     write_report(whole, [added])
     found = json.loads((tmp_path / 'here' / 'results.json').read_text())
     assert list(found['arms']) == ['baseline', 'motion', 'full']
+    assert found['arms']['full']['title'].endswith('decoder fine-tuning')
+    assert list(found['arms']['full']['seeds']) == ['0', '1', '2']
     assert found['against']['baseline']['motion']['proxy_time']['final_difference'] == [-1, -1]
     assert found['against']['full']['motion']['PSNR']['final_difference'] == [-4, -5]
     # Three arms tell more of how runs scatter than two do.

@@ -40,7 +40,7 @@ ARMS = {
     'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
     'predictive': Arm('+ predictive', diff_weight=0.0, finetunes=False),
     'motion': Arm('+ motion term', finetunes=False),
-    'full': Arm('+ decoder fine-tuning'),
+    'full': Arm('full: + decoder fine-tuning'),
     'drop50': Arm('r = 0.5', max_drop_ratio=0.5),
     'drop75': Arm('r = 0.75', max_drop_ratio=0.75),
     'gaussian': Arm('Gaussian padding', padding='gaussian'),

@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E4
 # The baseline in black; none in a grey that would look like it.
 COLORS = dict(zip(ARMS, ('k', 'C0', 'C1', 'C2', 'C3', 'C4', 'C5', 'C6', 'C8', 'C9', 'navy', 'm'), strict=True))
 GAP, HEADING = 12, 34  # pixels
+FAR_BELOW = 10
 # What was predicted before a decoder was fine-tuned, which forgets it.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
 
@@ -111,8 +112,8 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
             floors += [run['floors'][name] for run in entry['seeds'].values() if name in run.get('floors', {})]
         if own and floors and not is_unbiased(name):
             floors = [1.0]  # what they are divided by
-        if floors and (floor := statistics.median(floors)) > 0:  # own reconstructions have one of each VAE
-            axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
+        if floors:
+            draw_floor(axis, statistics.median(floors))  # own reconstructions have one of each VAE
         if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
             axis.set_yscale('log')
             label_plainly(axis.yaxis)
@@ -122,6 +123,15 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
         axis.set_xlabel('generator steps')
     axes[0].legend(fontsize=7)
     return figure
+
+
+def draw_floor(axis: Any, floor: float) -> None:
+    """Draw the distance of real clips to others; only name one that is so far below that the curves would be flat."""
+    lowest = min(value for line in axis.lines for value in line.get_ydata())
+    if floor > lowest / FAR_BELOW:
+        axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
+    else:
+        axis.text(0.02, 0.03, f'floor {floor:.2g}', transform=axis.transAxes, fontsize=8)
 
 
 def label_plainly(axis: Any) -> None:
@@ -142,8 +152,8 @@ def _curve(run: dict[str, Any], name: str | None) -> dict[int, float]:
     return {int(step): values[name] for step, values in run.get('curve', {}).items() if name in values}
 
 
-def bars(arms: dict[str, Any], values: dict[str, Any]) -> Any:
-    """A panel for each name: means over seeds as bars, each seed as a dot."""
+def dots(arms: dict[str, Any], values: dict[str, Any]) -> Any:
+    """A panel for each name: each seed as a dot, means as lines."""
     names = [
         name
         for name, of in values.items()
@@ -151,13 +161,13 @@ def bars(arms: dict[str, Any], values: dict[str, Any]) -> Any:
     ]
     if not names:
         return None
-    figure, axes = panels(names, columns=4)
+    figure, axes = panels(names)
     for axis, name in zip(axes, names, strict=True):
         for place, (arm, entry) in enumerate(arms.items()):
             numbers = [n for run in entry['seeds'].values() if (n := values[name](run)) is not None]
             if numbers:
-                axis.bar(place, np.mean(numbers), color=COLORS[arm], alpha=0.6)
-                axis.plot([place] * len(numbers), numbers, 'k.', markersize=5)
+                axis.plot([place] * len(numbers), numbers, 'o', color=COLORS[arm], markersize=5)
+                axis.hlines(np.mean(numbers), place - 0.35, place + 0.35, color=COLORS[arm], linewidth=2)
         axis.set_xticks(
             range(len(arms)), [entry['title'] for entry in arms.values()], rotation=30, ha='right', fontsize=7
         )
@@ -167,12 +177,12 @@ def bars(arms: dict[str, Any], values: dict[str, Any]) -> Any:
 def final_distances(arms: dict[str, Any]) -> Any:
     """Reconstruction, prediction and generation of each arm."""
     values = {
-        'PSNR, dB': lambda run: run.get('vae', {}).get('recon/psnr'),
+        'PSNR, dB (higher is better)': lambda run: run.get('vae', {}).get('recon/psnr'),
         'error / repeat, 1 group dropped': lambda run: prediction(run, 'k1_vs_repeat'),
         **{name: lambda run, name=name: final(run, name) for name in metrics_of(arms) if not is_unbiased(name)},
-        'generated clips recognised': lambda run: final(run, 'class/accuracy'),
+        'clips recognised (higher is better)': lambda run: final(run, 'class/accuracy'),
     }
-    return bars(arms, values)
+    return dots(arms, values)
 
 
 def probes(arms: dict[str, Any]) -> Any:
@@ -181,7 +191,7 @@ def probes(arms: dict[str, Any]) -> Any:
     def of(name: str) -> Any:
         return lambda run: run.get('probes', {}).get(name, {}).get('explained_variance')
 
-    return bars(arms, {name: of(name) for name in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next')})
+    return dots(arms, {name: of(name) for name in ('velocity_now', 'velocity_next', 'flow_now', 'flow_next')})
 
 
 def latent_distance(arms: dict[str, Any]) -> Any:

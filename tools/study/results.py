@@ -75,7 +75,7 @@ def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], cont
         print(f'{path}: its runs are of other {", ".join(changed)} than are here now', file=sys.stderr)
     for arm, entry in other['arms'].items():
         ours = arms.setdefault(arm, {**entry, 'title': ARMS[arm].title, 'seeds': {}})
-        if differing := [k for k, v in entry.items() if k != 'seeds' and ours.get(k) != v]:
+        if differing := [k for k, v in entry.items() if k not in ('title', 'seeds') and ours.get(k) != v]:
             raise ValueError(f'{path}: {arm} differs from ours in {", ".join(differing)}')
         if twice := ours['seeds'].keys() & entry['seeds'].keys():
             raise ValueError(f'{path}: {arm} of seed {", ".join(sorted(twice))} is there already')
