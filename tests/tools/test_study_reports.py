@@ -128,6 +128,18 @@ def test_what_latents_do_without_motion_is_told_where_it_was_measured():
     ]
 
 
+def test_vaes_that_lose_what_the_judge_goes_by_are_named():
+    from report import unrecognised
+
+    def arm(title, *shares):
+        runs = [{'vae': {'class/accuracy': share}} for share in shares]
+        return {'title': title, 'seeds': {str(i): run for i, run in enumerate([*runs, {}])}}
+
+    arms = {'baseline': arm('kept', 0.4, 0.75), 'motion': arm('lost', 0.125, 0.375), 'full': arm('unmeasured')}
+    assert 'recognised: lost (25%).' in ''.join(unrecognised(arms))
+    assert list(unrecognised({'baseline': arms['baseline'], 'full': arms['full']})) == []
+
+
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     from plan import Plan
     from report import write_report

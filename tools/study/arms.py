@@ -33,7 +33,8 @@ class Arm(NamedTuple):
 
 
 BASELINE, FULLEST = 'baseline', 'full'
-RISING = ('class/accuracy', 'IS')  # numbers that are better the higher they are
+ACCURACY = 'class/accuracy'  # share of clips in which the judge sees the motion that was asked for
+RISING = (ACCURACY, 'IS')  # numbers that are better the higher they are
 # The first four are the paper's ladder; each of the others changes one thing of the last rung, the last one of the
 # first: latents that are made more regular without predicting.
 ARMS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from arms import ARMS, BASELINE, FULLEST, GROUPS, RISING
+from arms import ACCURACY, ARMS, BASELINE, FULLEST, GROUPS, RISING
 from PIL import Image, ImageDraw, ImageFont
 from plan import Plan
 from results import final, is_unbiased, metrics_of, prediction
@@ -180,7 +180,7 @@ def final_distances(arms: dict[str, Any]) -> Any:
         'PSNR, dB (higher is better)': lambda run: run.get('vae', {}).get('recon/psnr'),
         'error / repeat, 1 group dropped': lambda run: prediction(run, 'k1_vs_repeat'),
         **{name: lambda run, name=name: final(run, name) for name in metrics_of(arms) if not is_unbiased(name)},
-        'clips recognised (higher is better)': lambda run: final(run, 'class/accuracy'),
+        'clips recognised (higher is better)': lambda run: final(run, ACCURACY),
     }
     return dots(arms, values)
 

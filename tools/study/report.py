@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from arms import ACCURACY
 from curves import mean_and_interval
 from figures import draw_all
 from plan import Plan
@@ -56,13 +57,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from section('Reconstruction and prediction', arms, vae_columns(arms))
     yield ''
     yield 'Predictions are those of before the decoder was fine-tuned.'
+    yield from unrecognised(arms)
     names = metrics_of(arms)
     of_real = [name for name in names if not name.startswith(f'{OWN}/')]
     columns: dict[str, Value] = {
         bold(name, found): lambda run, name=name: final(run, name)
         for name in sorted(of_real, key=lambda name: name != found['primary'])
     }
-    columns['class/accuracy'] = lambda run: final(run, 'class/accuracy')
+    columns[ACCURACY] = lambda run: final(run, ACCURACY)
     columns['flow loss'] = lambda run: last(run.get('flow_loss'))
     yield from section('Generation, last checkpoint: distances to real clips', arms, columns)
     yield from floors(arms, of_real)
@@ -134,13 +136,28 @@ def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
     groups = sorted({name.split('/')[1].split('_')[0] for name in names if name.startswith('predict/')})
     wanted = ['recon/psnr', 'recon/ssim', 'recon/lpips_alex']
     wanted += [name for name in names if name.startswith('recon/r') and name.split('_')[-1].isdigit()]
-    wanted.append('class/accuracy')
+    wanted.append(ACCURACY)
     columns: dict[str, Value] = {
         name.removeprefix('recon/'): lambda run, name=name: run.get('vae', {}).get(name) for name in wanted
     }
     for name in (f'{k}_{kind}' for k in groups for kind in ('vs_repeat', 'moving_vs_repeat')):
         columns[name] = lambda run, name=name: prediction(run, name)
     return columns
+
+
+def unrecognised(arms: dict[str, Any]) -> Iterator[str]:
+    """A warning where VAEs lose what the judge goes by: no generator on their latents can win it back."""
+    shares = {
+        entry['title']: statistics.fmean(found)
+        for entry in arms.values()
+        if (found := [run['vae'][ACCURACY] for run in entry['seeds'].values() if ACCURACY in run.get('vae', {})])
+    }
+    if lost := [f'{title} ({share:.0%})' for title, share in shares.items() if share < 0.5]:
+        yield ''
+        yield (
+            f'**Of their reconstructions fewer than half are recognised: {", ".join(lost)}. What the judge says of '
+            'clips generated from their latents, and distances of motion, is of the VAE rather than the generator.**'
+        )
 
 
 def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:

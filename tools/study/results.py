@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, BASELINE, FULLEST, RISING
+from arms import ACCURACY, ARMS, BASELINE, FULLEST, RISING
 from curves import differences, steps_to_reach
 from plan import Plan
 from run_configs import OWN
@@ -160,7 +160,7 @@ def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, flo
     A Fréchet distance to a VAE's own reconstructions is divided by its floor, that between two sets of these: both
     shrink with the spread of what the VAE can show, which differs from VAE to VAE.
     """
-    values = {name: value for name, value in content['metrics'].items() if name == 'class/accuracy'}
+    values = {name: value for name, value in content['metrics'].items() if name == ACCURACY}
     floors, errors = {}, {}
     for name, record in content['records'].items():
         short = re.sub(r'\d+_\d+$', '', name.removeprefix('gen/'))
@@ -206,7 +206,7 @@ def metrics_of(arms: dict[str, Any]) -> list[str]:
     for entry in arms.values():
         for run in entry['seeds'].values():
             for values in run.get('curve', {}).values():
-                names |= dict.fromkeys(name for name in values if name != 'class/accuracy')
+                names |= dict.fromkeys(name for name in values if name != ACCURACY)
     return list(names)
 
 
@@ -235,7 +235,7 @@ OF_VAES: dict[str, Callable[[dict[str, Any]], float | None]] = {
 def compare(arms: dict[str, Any], reference: str) -> dict[str, Any]:
     """Every arm against one of them with the same seed: differences at the end, and steps to where that one ends."""
     found: dict[str, Any] = {}
-    generated = {name: lambda run, name=name: final(run, name) for name in [*metrics_of(arms), 'class/accuracy']}
+    generated = {name: lambda run, name=name: final(run, name) for name in [*metrics_of(arms), ACCURACY]}
     for name, value in {**generated, **OF_VAES}.items():
         ends = {
             arm: {seed: number for seed, run in entry['seeds'].items() if (number := value(run)) is not None}
