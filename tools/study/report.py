@@ -251,8 +251,9 @@ def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]
     yield from table(f'Minus "{title}" with the same seed', arms, cells(difference))
     if not order:
         return
-    yield ''
-    yield 'Intervals of differences, 95 %: by the scatter of all runs that an arm and a seed do not explain.'
+    if any(found['interval_95_half_width'] is not None for names in comparisons.values() for found in names.values()):
+        yield ''
+        yield 'Intervals of differences, 95 %: by the scatter of all runs that an arm and a seed do not explain.'
     for key, heading in (
         ('share_of_steps_to_its_final', f'Share of steps to where "{title}" ends'),
         ('its_share_of_steps_to_this_final', f'The reverse: share of steps of "{title}" to where the arm ends'),
