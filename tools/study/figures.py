@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E4
 # The baseline in black; none in a grey that would look like it.
 COLORS = dict(zip(ARMS, ('k', 'C0', 'C1', 'C2', 'C3', 'C4', 'C5', 'C6', 'C8', 'C9', 'navy', 'm'), strict=True))
 GAP, HEADING = 12, 34  # pixels
-FAR_BELOW = 10
+FAR_BELOW = 10  # times: a floor that is named rather than drawn
 # What was predicted before a decoder was fine-tuned, which forgets it.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
 
@@ -217,12 +217,12 @@ def latent_distance(arms: dict[str, Any]) -> Any:
         edges, counts = np.array(histogram['edges']) / scale, np.array(histogram['counts'], float)
         density = counts / counts.sum() / np.diff(edges)
         distribution.stairs(density, edges, color=COLORS[arm], label=arms[arm]['title'])
+    top = max(axis.get_ylim()[1] for axis in curves)
     for axis in curves:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlabel('interval (latent frames)')
         axis.set_ylabel('distance over that of unrelated latents')
-        axis.set_ylim(bottom=0)
-        axis.sharey(curves[0])
+        axis.set_ylim(0, top)
     distribution.set_xlabel('distance over that of unrelated latents')
     distribution.set_ylabel('density')
     distribution.legend(fontsize=8)
