@@ -11,6 +11,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 START_SECONDS = 300  # until a worker has imported what it needs; only the first one takes long
+# The longest wait at once: Ctrl-C can reach another thread of this process, such as torch's, and that does not end a
+# wait; Python acts on it when the wait is over.
+WAIT_SECONDS = 1.0
 
 
 class Lost(NamedTuple):
@@ -75,8 +78,8 @@ def run_guarded(
         workers = [_Worker(context, function, memory) for _ in range(min(num_workers, len(items)))]
         while workers:
             by_connection = {worker.connection: worker for worker in workers}
-            first = min(worker.deadline for worker in workers)
-            ready = [by_connection[c] for c in wait(list(by_connection), max(0.0, first - time.monotonic()))]
+            left = min(worker.deadline for worker in workers) - time.monotonic()
+            ready = [by_connection[c] for c in wait(list(by_connection), min(max(0.0, left), WAIT_SECONDS))]
             late = [worker for worker in workers if worker not in ready and worker.deadline <= time.monotonic()]
             for worker in ready + late:
                 found = Lost('hung', f'not done after {timeout:g} s') if worker in late else _receive(worker)
