@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,10 @@ from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
 
 import pvvae_plugin  # noqa: F401
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Shells start what goes to the background so, and processes that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
