@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from mmengine.structures import BaseDataElement
 
+# What a metric appends to its results for a sample that it skips. Every sample must leave one entry: MMEngine drops the
+# duplicates of distributed sampling by position. The entry must not be None, because MMEngine drops those first, and
+# the duplicates then move up into their places.
+SUBSTITUTED = 'substituted'
+
 
 class VideoDataSample(BaseDataElement):
     """Everything known of one clip beside its pixels.

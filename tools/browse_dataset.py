@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from pvvae_plugin.apis import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.registry import DATASETS

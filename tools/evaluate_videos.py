@@ -27,17 +27,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import end_processes, start_processes
-from pvvae_plugin.apis.video_evaluation import (
-    PAIRED,
-    PER_FRAME,
-    UNPAIRED,
-    build_metrics,
-    evaluate_videos,
-    videos_config,
-)
+from pvvae_plugin.cli.launching import end_processes, start_processes
 from pvvae_plugin.datasets import NoReadableClipError
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
+from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.reference import CACHE_DIR
 from pvvae_plugin.registry import DATASETS
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import add_override_argument, clip_geometry, read_config
+from pvvae_plugin.config import add_override_argument, clip_geometry, read_config
 from pvvae_plugin.models import VideoVAE
-from pvvae_plugin.models.pretrained import check_checkpoint, load_backbone, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import check_checkpoint, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import add_override_argument, end_processes, read_config, start_processes
+from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
-from pvvae_plugin.datasets.transforms.removal import without_transforms
+from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
-from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import DATASETS, MODELS
 
 # What a generator's data does not have: the mirrored view is encoded apart, and a clip played backwards shows another

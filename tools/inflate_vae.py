@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pvvae_plugin.apis import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely

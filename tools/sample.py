@@ -27,25 +27,22 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import (
-    SampleFolder,
-    add_override_argument,
-    class_names,
-    clip_geometry,
-    default_num_given,
-    end_processes,
-    find_sources,
-    load_generator,
-    read_config,
-    read_first_frames,
-    resolve_labels,
-    start_processes,
-)
+from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.config import add_override_argument, class_names, clip_geometry, read_config
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
-from pvvae_plugin.models.pretrained import resolve_checkpoint
-from pvvae_plugin.visualization import GRID_PANELS, SHEETS, choose_shown, to_uint8, write_sheets
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.sampling import (
+    SampleFolder,
+    default_num_given,
+    find_sources,
+    load_generator,
+    read_first_frames,
+    resolve_labels,
+)
+from pvvae_plugin.sampling.sheets import GRID_PANELS, SHEETS, choose_shown, write_sheets
+from pvvae_plugin.visualization import to_uint8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

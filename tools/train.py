@@ -16,11 +16,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from pvvae_plugin.apis import add_launch_arguments, load_config
+from pvvae_plugin.cli.launching import add_launch_arguments, load_config
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
 from pvvae_plugin.engine.stop_request import EXIT_CODE
-from pvvae_plugin.models.pretrained import check_checkpoint, last_checkpoint, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import check_checkpoint, last_checkpoint, resolve_checkpoint
 
 
 def parse_args() -> argparse.Namespace:

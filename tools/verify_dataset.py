@@ -24,10 +24,10 @@ from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from pvvae_plugin.apis import read_config
+from pvvae_plugin.config import read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
-from pvvae_plugin.datasets.list_writing import list_problem, write_annotations
-from pvvae_plugin.datasets.verification import KINDS, Finding, count_steps, verify
+from pvvae_plugin.datasets.annotations import list_problem, write_annotations
+from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
 from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import DATASETS
 

@@ -14,9 +14,10 @@ import signal
 import sys
 from contextlib import suppress
 
-from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, clip_geometry
-from pvvae_plugin.apis.configs import read_config
+from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer
 from pvvae_plugin.apis.web_page import MAX_UPLOAD, WebPage, build_page
+from pvvae_plugin.config import clip_geometry
+from pvvae_plugin.config.config_file import read_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

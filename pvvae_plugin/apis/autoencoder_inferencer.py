@@ -15,15 +15,15 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+from pvvae_plugin.config.clip_facts import clip_geometry
+from pvvae_plugin.config.config_file import read_config
+from pvvae_plugin.devices import usable_device
 from pvvae_plugin.models import VideoVAE
-from pvvae_plugin.models.pretrained import OWN_WEIGHTS, check_brings_weights, load_backbone
+from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import to_uint8
 
-from .clip_facts import clip_geometry
-from .configs import read_config
-from .devices import usable_device
 from .video_input import Source, read_video
 from .video_output import check_output, write_clip
 

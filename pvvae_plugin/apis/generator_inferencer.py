@@ -13,13 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.config.clip_facts import class_names, clip_geometry
+from pvvae_plugin.config.config_file import read_config
+from pvvae_plugin.devices import usable_device
+from pvvae_plugin.sampling.first_frames import default_num_given, find_sources, read_first_frames
+from pvvae_plugin.sampling.load_generator import load_generator, resolve_labels
 from pvvae_plugin.visualization import to_uint8
 
-from .clip_facts import class_names, clip_geometry
-from .configs import read_config
-from .devices import usable_device
-from .generation import load_generator, resolve_labels
-from .given_frames import default_num_given, find_sources, read_first_frames
 from .video_output import check_output, write_clip
 
 

@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from torch import Tensor
 
 from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
+from pvvae_plugin.datasets.readers.base import is_video
+from pvvae_plugin.functional.frames import as_video, cover
 from pvvae_plugin.safe_globals import load_array_safely
+from pvvae_plugin.temporal import frames_to_groups
 
+ARRAY = '.npy'
 Source = str | Path | np.ndarray | Tensor
 
 
@@ -128,18 +130,56 @@ def check_size(size: tuple[int, int]) -> None:
         raise ValueError(f'size is a height and a width in pixels, two positive integers, got {size!r}')
 
 
-def as_video(frames: np.ndarray) -> Tensor:
-    """Frames, uint8 ``(T, H, W, 3)``, as a video ``(1, 3, T, H, W)`` in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))[None].float() / 127.5 - 1
+def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Path]:
+    """Files, and the videos and ``.npy`` arrays at any depth of folders.
+
+    Args:
+        paths: Files and folders.
+        num: At most so many, evenly spread; None for all.
+
+    Raises:
+        FileNotFoundError: If there is nothing at a path.
+        ValueError: If a folder holds none.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(f for f in path.rglob('*') if is_video(f.name) or f.suffix == ARRAY)
+            if not found:
+                raise ValueError(f'no videos in {path}')
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f'no file or folder {path}')
+    files = list(dict.fromkeys(files))
+    if num is None or num >= len(files):
+        return files
+    return [files[i * len(files) // num] for i in range(num)]
 
 
-def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames ``(T, H, W, 3)`` resized to cover ``size`` (height, width), the middle of them."""
-    height, width = frames.shape[1:3]
-    scale = max(size[0] / height, size[1] / width)
-    # What will be seen is cut out first: a long thin picture would become enormous before it is cut.
-    rows, columns = (min(have, max(1, round(want / scale))) for have, want in zip((height, width), size, strict=True))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    frames = frames[:, top : top + rows, left : left + columns]
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.stack([cv2.resize(frame, (size[1], size[0]), interpolation=method) for frame in frames])
+def check_lengths(files: Sequence[Path], num_frames: int, temporal_ratio: int) -> None:
+    """Refuse, before long work, files that cannot be opened or are too short for a clip.
+
+    Args:
+        files: Videos and arrays.
+        num_frames: ``T``, ``1 + k * p_t`` with ``k`` at least 1.
+        temporal_ratio: ``p_t``.
+
+    Raises:
+        ValueError: If ``num_frames`` is no such length, or files do not give it, naming the first few.
+    """
+    if frames_to_groups(num_frames, temporal_ratio) < 2:
+        raise ValueError(f'one latent frame has no change: take at least {1 + temporal_ratio} frames')
+    problems = []
+    for file in files:
+        try:
+            length = read_video(file)[0].shape[2] if file.suffix == ARRAY else len(open_video(os.fspath(file)))
+        except (ClipError, ValueError) as error:
+            problems.append(str(error) if str(file) in str(error) else f'{file}: {error}')
+            continue
+        if length < num_frames:
+            problems.append(f'{file}: {length} frames, {num_frames} are needed')
+    if problems:
+        more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
+        raise ValueError(f'{len(problems)} of {len(files)} files give no clip: {"; ".join(problems[:3])}{more}')

@@ -13,14 +13,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pvvae_plugin.datasets import ClipError
-from pvvae_plugin.datasets.readers import is_image
+from pvvae_plugin.datasets.readers.base import is_image
+from pvvae_plugin.functional.frames import as_video
 from pvvae_plugin.functional.image_quality import psnr
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import draw_panels, draw_strip
 
 from .autoencoder_inferencer import DEFAULT_FPS, VideoAutoencoderInferencer
 from .generator_inferencer import VideoGeneratorInferencer
-from .video_input import as_video, read_video
+from .video_input import read_video
 from .video_output import write_clip
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
 from .motion_weighted import MotionWeightedDataset
 from .readers import DecordReader, ImageReader, OpenCVReader, iterate_frames, open_video, read_clip
-from .reading_now import describe_reading, note_done, note_reading
 from .samplers import InfiniteClipSampler, MultiResolutionBatchSampler
 from .synthetic import SyntheticVideoDataset
 from .transforms import (
@@ -43,10 +42,7 @@ __all__ = [
     'SyntheticVideoDataset',
     'VideoArrayDataset',
     'VideoDataset',
-    'describe_reading',
     'iterate_frames',
-    'note_done',
-    'note_reading',
     'open_video',
     'read_clip',
 ]

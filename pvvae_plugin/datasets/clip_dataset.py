@@ -16,9 +16,9 @@ from torch.utils.data import get_worker_info
 
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
 
+from .checking.worker_watchdog import note_done, note_reading
 from .clip_index import ClipIndex
 from .errors import ClipError, NoReadableClipError
-from .reading_now import note_done, note_reading
 
 TEST_CLIPS = ('middle', 'first', 'random')
 MAX_LISTED = 20

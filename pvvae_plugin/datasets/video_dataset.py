@@ -9,10 +9,11 @@ import numpy as np
 
 from pvvae_plugin.registry import DATASETS
 
+from .annotations import read_annotations, read_class_file, scan_folder
 from .clip_dataset import ClipDataset
 from .errors import ClipError
-from .listing import read_annotations, read_class_file, scan_folder
-from .readers import is_image, read_clip
+from .readers import read_clip
+from .readers.base import is_image
 
 
 @DATASETS.register_module()
@@ -23,7 +24,7 @@ class VideoDataset(ClipDataset):
 
     - those of ``ann_file``, one ``path`` or ``path label`` a line, labels from 0; with ``class_file`` the label is the
       class of the path's first folder, so that UCF101's official lists serve as they are. A list whose name ends in
-      ``.csv`` names segments of videos, see :func:`~pvvae_plugin.datasets.listing.read_annotations`; or else
+      ``.csv`` names segments of videos, see :func:`~pvvae_plugin.datasets.annotations.read_annotations`; or else
     - those of ``data_root/CLASS/``, labelled by the classes in sorted order, or in that of ``class_file``; or else
     - those of ``data_root/`` itself, unlabelled.
 

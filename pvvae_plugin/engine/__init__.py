@@ -1,26 +1,31 @@
+from .clip_train_loop import ClipTrainLoop
 from .distributed import SubmoduleDistributedDataParallel, init_cpu_process_group
-from .fsdp import GeneratorFSDPStrategy, build_runner
+from .fsdp import GeneratorFSDPStrategy
 from .generation_loop import GenerationLoop
 from .hooks import (
     AtomicCheckpointHook,
     CostEstimateHook,
     FiniteLossHook,
     FrozenBackboneHook,
+    GenerationVisualizationHook,
     LatentStatisticsHook,
+    PredictionVisualizationHook,
     RunRecordHook,
     SkippedClipsHook,
     StartCheckHook,
     TrainedWeightsEMAHook,
     TrainingHealthHook,
 )
-from .loops import ClipTrainLoop
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
+from .runner import build_runner
 
 __all__ = [
     'AtomicCheckpointHook',
     'AutocastOptimWrapper',
     'ClipTrainLoop',
     'GenerationLoop',
+    'GenerationVisualizationHook',
+    'PredictionVisualizationHook',
     'GeneratorFSDPStrategy',
     'CostEstimateHook',
     'FiniteLossHook',

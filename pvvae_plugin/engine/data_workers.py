@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from torch.utils.data import DataLoader
 
-from pvvae_plugin.datasets.reading_now import describe_reading
+from pvvae_plugin.datasets.checking.worker_watchdog import describe_reading
 
 from .stop_request import ignore_signals
 

@@ -11,11 +11,9 @@ from typing import Any
 import mmengine
 import torch
 from mmengine._strategy import DDPStrategy
-from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import BaseOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner, set_random_seed
-from mmengine.runner._flexible_runner import FlexibleRunner
+from mmengine.runner import set_random_seed
 from mmengine.runner.checkpoint import save_checkpoint
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -24,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
 
 from pvvae_plugin.functional.sharded import gather_to_main, shard_like, whole
-from pvvae_plugin.models.pretrained import open_checkpoint
+from pvvae_plugin.models.checkpoints import open_checkpoint
 from pvvae_plugin.registry import STRATEGIES
 
 
@@ -51,7 +49,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _check_launcher(self.launcher)
+        check_launcher(self.launcher)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         # This runner makes the data loaders first, which draw numbers. With the seed set again, weights start as those
@@ -61,7 +59,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if not isinstance(getattr(model, 'head', None), nn.Module):
-            raise ValueError(_for_generators(type(model).__name__))
+            raise ValueError(only_for_generators(type(model).__name__))
         mesh = init_device_mesh(torch.device(get_device()).type, (self.world_size,))
         lists = [module for module in model.head.modules() if isinstance(module, nn.ModuleList)]
         for module in (*(block for blocks in lists for block in blocks), model.head):
@@ -161,28 +159,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         return checkpoint
 
 
-def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """The runner of a config: MMEngine's usual one, or, where there is a ``strategy``, the one that knows strategies.
-
-    Raises:
-        ValueError: If the strategy does not fit the model, or the processes.
-    """
-    strategy = cfg.get('strategy')
-    if strategy is None:
-        return Runner.from_cfg(cfg)
-    kind = STRATEGIES.get(strategy['type']) if isinstance(strategy['type'], str) else strategy['type']
-    if kind is None or not issubclass(kind, GeneratorFSDPStrategy):
-        raise ValueError(
-            f"strategy.type must be 'GeneratorFSDPStrategy', got {strategy['type']!r}: others do not know algorithms "
-            'of several parts. Without FSDP leave strategy out'
-        )
-    if 'head' not in cfg.model:
-        raise ValueError(_for_generators(cfg.model['type']))
-    _check_launcher(cfg.get('launcher', 'none'))
-    return FlexibleRunner.from_cfg(cfg)
-
-
-def _check_launcher(launcher: str) -> None:
+def check_launcher(launcher: str) -> None:
     if launcher == 'none':
         raise ValueError(
             'GeneratorFSDPStrategy shares out a head among processes, but no launcher started any: '
@@ -190,7 +167,7 @@ def _check_launcher(launcher: str) -> None:
         )
 
 
-def _for_generators(model: str) -> str:
+def only_for_generators(model: str) -> str:
     return (
         f'FSDP is for generators (LatentVideoGenerator), whose head it shares out; the model is {model}: leave '
         'strategy out of its config'

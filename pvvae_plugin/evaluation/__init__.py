@@ -1,6 +1,6 @@
 """Metrics: thin shells over :mod:`pvvae_plugin.functional`."""
 
-from .class_accuracy_metric import ClassAccuracy
+from .class_accuracy import ClassAccuracy
 from .flow_loss import FlowLoss
 from .future_prediction import FuturePrediction, format_prediction_table
 from .fvd import FVD

@@ -11,8 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from pvvae_plugin.registry import METRICS
-
-from .left_out import SUBSTITUTED
+from pvvae_plugin.structures import SUBSTITUTED
 
 
 @METRICS.register_module()

@@ -12,9 +12,8 @@ from mmengine.logging import print_log
 
 from pvvae_plugin.functional.prediction_error import SquaredErrors, prediction_errors
 from pvvae_plugin.registry import METRICS
+from pvvae_plugin.structures import SUBSTITUTED
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
-
-from .left_out import SUBSTITUTED
 
 
 @METRICS.register_module()

@@ -13,8 +13,7 @@ from mmengine.logging import print_log
 
 from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale, latent_temporal_distances
 from pvvae_plugin.registry import METRICS
-
-from .left_out import SUBSTITUTED
+from pvvae_plugin.structures import SUBSTITUTED
 
 
 @METRICS.register_module()

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator, torch_generator
-from pvvae_plugin.models.pretrained import check_checkpoint
+from pvvae_plugin.models.checkpoints import check_checkpoint
 from pvvae_plugin.safe_globals import load_safely
 
 WIDTHS = (16, 32, 48, 64)  # channels of the four levels

@@ -12,8 +12,7 @@ from mmengine.logging import print_log
 
 from pvvae_plugin.functional.image_quality import WINDOW_SIZE, psnr, ssim
 from pvvae_plugin.registry import METRICS, MODELS
-
-from .left_out import SUBSTITUTED
+from pvvae_plugin.structures import SUBSTITUTED
 
 
 @METRICS.register_module()

@@ -155,6 +155,9 @@ def heun(velocity: Velocity, noise: Tensor, num_calls: int, shift: float = 1.0) 
     return x
 
 
+SOLVERS = {'euler': euler, 'heun': heun}
+
+
 def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance ``unconditional + scale * (conditional - unconditional)``, over all channels.
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from pvvae_plugin import config_path
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
-from pvvae_plugin.apis.video_input import cover
 from pvvae_plugin.datasets import ClipError, open_video
+from pvvae_plugin.functional.frames import cover
 from pvvae_plugin.registry import MODELS
 
 

@@ -9,6 +9,7 @@ import torch
 
 from pvvae_plugin.apis import read_video, stream_frames
 from pvvae_plugin.datasets import ClipError, DecordReader, iterate_frames, read_clip
+from pvvae_plugin.datasets.readers.opening import READERS
 from pvvae_plugin.registry import MODELS
 
 
@@ -59,7 +60,8 @@ def test_another_decoder_goes_on_where_one_fails(tmp_path, write_video, monkeypa
                 raise ClipError(self.path, 'decord: broken')
             return super().read(indices)
 
-    monkeypatch.setattr('pvvae_plugin.datasets.readers.DecordReader', Failing)
+    monkeypatch.setitem(READERS, 'auto', (Failing, *READERS['auto'][1:]))
+    monkeypatch.setitem(READERS, 'decord', (Failing,))
     frames = list(stream_frames(path))
     assert len(frames) == 40
     for frame, expected in zip(frames, whole, strict=True):

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pvvae_plugin.datasets import ClipError, open_video, read_clip, video_index
+from pvvae_plugin.datasets import ClipError, open_video, read_clip
+from pvvae_plugin.datasets.readers import packet_index
 
 REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
 
@@ -168,8 +169,8 @@ def test_images_that_are_cut_off(tmp_path, kind):
 
 
 def test_frames_that_would_fill_the_memory(tmp_path, write_video, monkeypatch):
-    assert video_index.MAX_FRAME_PIXELS * 3 < 2**28  # bytes
-    monkeypatch.setattr(video_index, 'MAX_FRAME_PIXELS', 64 * 48)
+    assert packet_index.MAX_FRAME_PIXELS * 3 < 2**28  # bytes
+    monkeypatch.setattr(packet_index, 'MAX_FRAME_PIXELS', 64 * 48)
     for size in ((64, 48), (66, 48)):
         paths = [write_video(tmp_path / f'{size[0]}.avi', size=size, fourcc='MJPG')]
         for kind in ('.jpg', '.png', '.bmp'):
@@ -195,10 +196,10 @@ def test_pipes_devices_and_folders_are_not_opened(tmp_path, kind):
 
 def test_an_index_is_read_once_for_a_file(tmp_path, write_video):
     path = write_video(tmp_path / 'a.mp4', num_frames=12)
-    assert video_index.read_index(path) == (12, 64, 48, None)
-    assert video_index.read_index(path) is video_index.read_index(path)
+    assert packet_index.read_index(path) == (12, 64, 48, None)
+    assert packet_index.read_index(path) is packet_index.read_index(path)
     write_video(tmp_path / 'a.mp4', num_frames=7)
-    assert video_index.read_index(path).num_packets == 7
+    assert packet_index.read_index(path).num_packets == 7
     assert len(open_video(path, 'decord')) == 7
 
 

@@ -15,7 +15,7 @@ from mmengine.optim import OptimWrapper
 
 from pvvae_plugin.engine.hooks import checkpoint_hook
 from pvvae_plugin.files import lock_folder
-from pvvae_plugin.models.pretrained import last_checkpoint
+from pvvae_plugin.models.checkpoints import last_checkpoint
 from pvvae_plugin.registry import HOOKS
 
 

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from parallel_runs import generator_config, in_processes, largest_difference, save_vae, train
 
 from pvvae_plugin.engine import GenerationLoop, build_runner
+from pvvae_plugin.engine.hooks.generation_visualization_hook import GenerationVisualizationHook
 from pvvae_plugin.functional.sharded import is_sharded, local_numel
-from pvvae_plugin.visualization.generation_hook import GenerationVisualizationHook
 
 STATE = ('state_dict', 'raw_weights', 'optimizer', 'param_schedulers')
 

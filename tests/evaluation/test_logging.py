@@ -10,8 +10,9 @@ from mmengine.visualization import Visualizer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Dataset
 
+from pvvae_plugin.engine import PredictionVisualizationHook
 from pvvae_plugin.evaluation import FuturePrediction, VideoReconstruction
-from pvvae_plugin.visualization import PredictionVisualizationHook, VideoTensorboardVisBackend
+from pvvae_plugin.visualization import VideoTensorboardVisBackend
 
 
 class Clips(Dataset):

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pvvae_plugin.datasets import ClipDataset, describe_reading, reading_now
+from pvvae_plugin.datasets import ClipDataset
+from pvvae_plugin.datasets.checking import worker_watchdog
+from pvvae_plugin.datasets.checking.worker_watchdog import describe_reading
 
 FAST = 20e-6  # seconds a clip may take to be noted
 
@@ -41,8 +43,8 @@ class Timing(Stuck):
         times = []
         for _ in range(200):
             start = time.perf_counter()
-            reading_now.note_reading(info['path'])
-            reading_now.note_done()
+            worker_watchdog.note_reading(info['path'])
+            worker_watchdog.note_done()
             times.append(time.perf_counter() - start)
         info['label'] = float(np.median(times))
         return np.zeros((1, 2, 2, 3), np.uint8)
@@ -51,7 +53,7 @@ class Timing(Stuck):
 @pytest.fixture(autouse=True)
 def own_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setenv('TMPDIR', str(tmp_path))  # of workers that are spawned
-    monkeypatch.setattr(reading_now.tempfile, 'tempdir', str(tmp_path))
+    monkeypatch.setattr(worker_watchdog.tempfile, 'tempdir', str(tmp_path))
 
 
 @pytest.fixture
@@ -129,6 +131,6 @@ def test_nothing_stays_behind_in_the_temporary_folder(pipe, tmp_path):
 
 
 def test_a_folder_that_cannot_be_made_stops_nothing(pipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_now.tempfile, 'tempdir', str(tmp_path / 'missing'))
+    monkeypatch.setattr(worker_watchdog.tempfile, 'tempdir', str(tmp_path / 'missing'))
     assert sum(load(Stuck(pipe, []), 'fork'), []) == list(range(6))
     assert describe_reading() == ''

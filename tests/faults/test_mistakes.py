@@ -14,7 +14,8 @@ import torch
 from mistakes import MISTAKES, train
 from tiny_runs import ROOT, make_runs, script
 
-from pvvae_plugin.apis import VideoAutoencoderInferencer, read_config
+from pvvae_plugin.apis import VideoAutoencoderInferencer
+from pvvae_plugin.config import read_config
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.registry import MODELS
 
@@ -148,7 +149,7 @@ def test_the_table_covers_forty_and_names_none_twice():
 def told(monkeypatch) -> list[str]:
     """What is logged of configs."""
     lines: list[str] = []
-    monkeypatch.setattr('pvvae_plugin.apis.overrides.print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr('pvvae_plugin.config.overrides.print_log', lambda text, *_: lines.append(text))
     return lines
 
 

@@ -13,9 +13,9 @@ pytest.importorskip('av', reason='PyAV, the reader to compare with, is missing: 
 from mutations import IMAGES, mutated_files, write_sources
 from reference_reader import CLIP_LEN, judge
 
-from pvvae_plugin.datasets.guarded_pool import Lost, run_guarded
+from pvvae_plugin.datasets.checking.guarded_pool import Lost, run_guarded
+from pvvae_plugin.datasets.checking.verification import Entry, check_file
 from pvvae_plugin.datasets.readers import BACKENDS
-from pvvae_plugin.datasets.verification import Entry, check_file
 
 SECONDS = 60  # for all clips of a file of 30 small frames, several of which are read in milliseconds
 MEMORY = 6 << 30  # of address space; what readers really use is held to MOST_MEMORY

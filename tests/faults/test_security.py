@@ -14,13 +14,12 @@ from strangers_files import PAYLOADS, load_carelessly
 from tiny_runs import make_runs, script
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
-from pvvae_plugin.apis.sample_folder import SampleFolder
-from pvvae_plugin.apis.video_evaluation import videos_config
 from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent_shards
 from pvvae_plugin.evaluation import ClassAccuracy, resolve_protocol
 from pvvae_plugin.evaluation.extractors import C3D, I3D, FeatureExtractor, I3DTorchScript, VideoMAE
 from pvvae_plugin.evaluation.extractors.c3d import _load_mean
 from pvvae_plugin.evaluation.extractors.videomae import _normalisation
+from pvvae_plugin.evaluation.folders import videos_config
 from pvvae_plugin.evaluation.motion_classifier import load_classifier
 from pvvae_plugin.evaluation.reference import Reference
 from pvvae_plugin.evaluation.video_features import VideoFeatures
@@ -29,6 +28,7 @@ from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.losses.lpips import _load_backbone
 from pvvae_plugin.registry import DATASETS, EXTRACTORS, MODELS
+from pvvae_plugin.sampling.sample_folder import SampleFolder
 
 # What torch says, and what we must not: it tells the reader to load the file without safety.
 BAD_ADVICE = ('weights_only', 'add_safe_globals', 'allow_pickle', 'pickle.load', 'unsafely')

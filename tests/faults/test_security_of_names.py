@@ -16,10 +16,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from tiny_runs import ROOT, load_script, make_runs, script
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer, read_video
-from pvvae_plugin.apis.video_evaluation import videos_config
 from pvvae_plugin.apis.web_page import WebPage
 from pvvae_plugin.datasets import ClipError, LatentDataset, latent_shards
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.evaluation.folders import videos_config
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import DATASETS
 
 WORK = '--work-dir'

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from pvvae_plugin import config_path
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]

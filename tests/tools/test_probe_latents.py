@@ -12,8 +12,8 @@ import torch
 from mmengine.config import Config
 
 from pvvae_plugin import config_path
-from pvvae_plugin.apis.latent_analysis import ClipLatents
 from pvvae_plugin.datasets import SyntheticVideoDataset
+from pvvae_plugin.evaluation.latent_analysis import ClipLatents
 from pvvae_plugin.registry import MODELS
 
 SCRIPT = Path(__file__).resolve().parents[2] / 'tools' / 'analysis' / 'probe_latents.py'

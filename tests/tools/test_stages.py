@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from pvvae_plugin import config_path
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 SIZE = 32

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from pvvae_plugin.datasets import VideoDataset, verification
-from pvvae_plugin.datasets.verification import Entry, check_file
+from pvvae_plugin.datasets import VideoDataset
+from pvvae_plugin.datasets.checking import verification
+from pvvae_plugin.datasets.checking.verification import Entry, check_file
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'verify_dataset.py'
 TROUBLE = '''

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import nn
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import add_override_argument, load_generator, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
     classifier_digest,
@@ -35,7 +35,8 @@ from pvvae_plugin.evaluation.motion_classifier import (
 )
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.sampling import load_generator
 from pvvae_plugin.visualization.confusion import draw_confusions
 
 CLASSIFIER_SEED = 0

@@ -16,7 +16,7 @@ import torch
 from fvcore.nn import parameter_count_table
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
 

@@ -24,12 +24,11 @@ from torch import Tensor
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer
-from pvvae_plugin.apis import latent_analysis as analysis
-from pvvae_plugin.apis.first_clips import check_lengths, find_videos, read_first_clip
-from pvvae_plugin.apis.video_input import check_size
+from pvvae_plugin.apis.video_input import check_lengths, check_size, find_videos, read_video
 from pvvae_plugin.datasets import ClipError
+from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.files import file_sha256
-from pvvae_plugin.models.pretrained import OWN_WEIGHTS, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, resolve_checkpoint
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
@@ -67,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
         names = picture_names(files[: args.num_pictures])
         clips = []
         for i, file in enumerate(files):
-            clip = analysis.encode_clip(vae, read_first_clip(file, args.num_frames, args.size), frozen=True)
+            clip = analysis.encode_clip(vae, read_video(file, args.size, args.num_frames)[0], frozen=True)
             if i < len(names):
                 analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
             clips.append(analysis.measure_change(clip, vae.spatial_ratio))

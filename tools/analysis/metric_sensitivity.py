@@ -31,7 +31,7 @@ from torch import Tensor
 
 from pvvae_plugin import __version__
 from pvvae_plugin.datasets import ClipError, read_clip
-from pvvae_plugin.datasets.readers import is_video
+from pvvae_plugin.datasets.readers.base import is_video
 from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.video_features import VideoFeatures, shared_features
 from pvvae_plugin.functional import video_damage

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from pvvae_plugin.apis import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 
 
 def resolved(config: str, overrides: dict | None = None) -> Config:

@@ -25,15 +25,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pvvae_plugin import __version__
-from pvvae_plugin.apis import VideoAutoencoderInferencer, add_override_argument, read_config
-from pvvae_plugin.apis import latent_analysis as analysis
+from pvvae_plugin.apis import VideoAutoencoderInferencer
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipError, ClipIndex, SyntheticVideoDataset
-from pvvae_plugin.datasets.transforms.removal import without_transforms
+from pvvae_plugin.datasets.transforms.base import without_transforms
+from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 from pvvae_plugin.functional.optical_flow import cell_means
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import DATASETS
 
 # A clip played backwards, or cut short, has another motion than the one that is known of it.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.apis import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
     classifier_digest,

@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pvvae_plugin.hardware import processor
+from pvvae_plugin.devices import processor
 
 # Of PredictiveVAE: the layout of the paper's network, small enough for a CPU.
 SMALL_VAE = {

@@ -51,7 +51,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets import DecordReader
 from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_scene
 from pvvae_plugin.datasets.synthetic.rendering import render
-from pvvae_plugin.hardware import processor
+from pvvae_plugin.devices import processor
 
 SEED = 0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from mmengine.utils import track_iter_progress
 
 from pvvae_plugin.datasets import ClipError, read_clip
-from pvvae_plugin.datasets.readers import is_video
+from pvvae_plugin.datasets.readers.base import is_video
 
 # Test first: a segment that both have stays out of train.
 SPLITS = ('test', 'train')

@@ -27,11 +27,11 @@ from plan import Plan
 from report import write_report
 from runner import Runner, say
 
-from pvvae_plugin.datasets.listing import scan_folder
+from pvvae_plugin.datasets.annotations import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import lock_folder, read_json, write_atomically
-from pvvae_plugin.models.pretrained import check_checkpoint, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import check_checkpoint, resolve_checkpoint
 from pvvae_plugin.registry import EXTRACTORS
 
 LAST_SEED = 10**8  # trainings have ten times as much, and NumPy takes 2**32

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256, write_atomically
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.temporal import frames_to_groups
 
 RECONSTRUCTIONS = 'reconstructions.npy'

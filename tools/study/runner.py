@@ -20,9 +20,9 @@ import torch
 from plan import Stage
 
 from pvvae_plugin import __version__
+from pvvae_plugin.devices import processor
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import read_json, write_atomically
-from pvvae_plugin.hardware import processor
 
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG

@@ -1,9 +1,8 @@
 """Transforms of clips: each works on ``results['frames']`` and draws from ``results['rng']`` alone."""
 
-from .future_drop import FutureDropSampler
 from .packing import PackClip
 from .spatial import CenterCropClip, RandomCropClip, RandomFlipClip, ResizeClip
-from .time_reverse import RandomTimeReverse
+from .temporal import FutureDropSampler, RandomTimeReverse
 
 __all__ = [
     'CenterCropClip',

@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 
 from pvvae_plugin.registry import TRANSFORMS
 
-from .generator import check_probability, generator_of
+from .base import check_probability, generator_of
 
 
 @TRANSFORMS.register_module()

@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pvvae_plugin.models.pretrained import check_runs_nothing, check_weights
+from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights
 from pvvae_plugin.registry import HOOKS
 
 PADDING_TOKEN = 'backbone.padding_token'

@@ -16,11 +16,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pvvae_plugin.engine.optim import left_out_steps, optim_wrappers
 from pvvae_plugin.files import lock_folder, publish, write_atomically
 from pvvae_plugin.functional.sharded import local
 from pvvae_plugin.registry import HOOKS
 
+from ..optim import left_out_steps, optim_wrappers
 from .skipped_clips_hook import SkippedClipsHook
 
 TEMPORARY = '.writing'

@@ -14,9 +14,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from pvvae_plugin.engine.cost import backbone_cost, convolution_rate, head_cost, matmul_rate
 from pvvae_plugin.functional.sharded import local_numel
 from pvvae_plugin.registry import HOOKS
+
+from ..cost import backbone_cost, convolution_rate, head_cost, matmul_rate
 
 GIB = 2**30
 

@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from pvvae_plugin.engine.optim import AutocastOptimWrapper, SkippedSteps, optim_wrappers
 from pvvae_plugin.registry import HOOKS
 
+from ..optim import AutocastOptimWrapper, SkippedSteps, optim_wrappers
 from .checkpoint_hook import AtomicCheckpointHook
 
 

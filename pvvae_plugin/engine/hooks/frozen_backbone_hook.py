@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from pvvae_plugin.models.pretrained import check_backbone_source, check_generator_config, generator_config
+from pvvae_plugin.models.checkpoints import check_backbone_source, check_generator_config, generator_config
 from pvvae_plugin.registry import HOOKS
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')

@@ -10,7 +10,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from pvvae_plugin.models.pretrained import IRRELEVANT
+from pvvae_plugin.models.checkpoints import IRRELEVANT
 from pvvae_plugin.registry import HOOKS
 
 # Two ways to fill the places of dropped groups in one network: the paper's ablation starts from the other's weights.

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pvvae_plugin.evaluation.protocols import Protocol
 from pvvae_plugin.registry import EXTRACTORS
+
+from ..protocols import Protocol
 
 
 class FeatureExtractor(nn.Module):

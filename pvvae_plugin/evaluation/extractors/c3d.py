@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvvae_plugin.evaluation.weights import check_shapes, find_weights, identify_weights
 from pvvae_plugin.functional.clip_resize import resize_frames
 from pvvae_plugin.registry import EXTRACTORS
 from pvvae_plugin.safe_globals import why_no_array
 
+from ..weights import check_shapes, find_weights, identify_weights
 from .base import FeatureExtractor
 
 INPUT_SIZE = 112

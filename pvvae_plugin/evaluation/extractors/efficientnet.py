@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvvae_plugin.evaluation.weights import identify_weights, load_network
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..weights import identify_weights, load_network
 from .base import FeatureExtractor
 
 INPUT_SIZE = 224

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from pvvae_plugin.evaluation.weights import check_shapes, find_weights, identify_weights, load_tensors
 from pvvae_plugin.functional.clip_resize import RESIZE_MODES, resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..weights import check_shapes, find_weights, identify_weights, load_tensors
 from .base import FeatureExtractor
 from .i3d_weights import LOGITS, file_shapes, fold_batch_norms, random_state, rename
 

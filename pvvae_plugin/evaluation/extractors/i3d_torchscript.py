@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pvvae_plugin.evaluation.weights import PUBLISHED, find_weights, identify_weights
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..weights import PUBLISHED, find_weights, identify_weights
 from .base import FeatureExtractor
 from .i3d import NUM_CLASSES, check_input, i3d_input, input_record
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pvvae_plugin.evaluation.motion_classifier import SIDE, load_classifier
-from pvvae_plugin.evaluation.weights import identify_weights
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..motion_classifier import SIDE, load_classifier
+from ..weights import identify_weights
 from .base import FeatureExtractor
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvvae_plugin.evaluation.weights import identify_weights, load_network
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..weights import identify_weights, load_network
 from .base import FeatureExtractor
 
 INPUT_SIZE = (27, 48)

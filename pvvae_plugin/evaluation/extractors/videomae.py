@@ -9,11 +9,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pvvae_plugin.evaluation.weights import find_weights, identify_weights
 from pvvae_plugin.files import read_json
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
+from ..weights import find_weights, identify_weights
 from .base import FeatureExtractor
 
 # ImageNet's, for a folder that does not say.

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pvvae_plugin.models.vae import PredictiveOutput
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups, observed_frame_mask
+
+from ..vae import PredictiveOutput
 
 
 def frame_difference_loss(reconstruction: Tensor, video: Tensor) -> Tensor:

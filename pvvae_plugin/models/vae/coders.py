@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .layers import CausalConv3d, ChannelRMSNorm, Downsample, FrameAttention, ResidualBlock, Upsample
-from .memory import Memory
+from .streaming import Memory
 
 Strides = Sequence[tuple[int, int]]
 

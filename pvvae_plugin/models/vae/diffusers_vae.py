@@ -14,9 +14,9 @@ from torch import Tensor
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import groups_to_frames
 
-from .base import Generators, PredictiveOutput, VideoVAE
 from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
 from .posterior import DiagonalGaussian
+from .video_vae import Generators, PredictiveOutput, VideoVAE
 
 EXACT = 1e-4  # largest difference, relative to the largest value, that float32 rounding explains
 

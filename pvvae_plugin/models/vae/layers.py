@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .memory import Memory
 from .ops import conv3d, is_fast, norm_silu, prepend, rms_norm, upsample_conv
+from .streaming import Memory
 
 
 class CausalConv3d(nn.Conv3d):

@@ -10,15 +10,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from pvvae_plugin.devices import fault_here
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.temporal import frames_to_groups
 
-from .base import VideoVAE
 from .coders import Decoder, Encoder
-from .guards import fault_here
-from .memory import Memory, State
-from .parts import TiledState, check_pixels, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
 from .posterior import DiagonalGaussian
+from .streaming import Memory, State
+from .tiling import TiledState, check_pixels, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
+from .video_vae import VideoVAE
 
 AnyState = State | TiledState
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pvvae_plugin.devices import known_fault
 from pvvae_plugin.models.vae import PredictiveVAE
-from pvvae_plugin.models.vae.guards import known_fault
 from pvvae_plugin.models.vae.layers import CausalConv3d
 from pvvae_plugin.models.vae.ops import conv3d, is_fast, norm_silu, plain_path, upsample_conv
 

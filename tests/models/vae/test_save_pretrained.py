@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from pvvae_plugin import config_path
 from pvvae_plugin.models import DiffusersVAE, PredictiveVAE, VideoVAE
-from pvvae_plugin.models.pretrained import resolve_checkpoint
+from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[3]

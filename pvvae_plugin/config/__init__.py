@@ -1,0 +1,7 @@
+"""Config files: reading them, overriding their entries, and what they say of clips."""
+
+from .clip_facts import class_names, clip_geometry
+from .config_file import read_config
+from .overrides import add_override_argument, apply_overrides
+
+__all__ = ['add_override_argument', 'apply_overrides', 'class_names', 'clip_geometry', 'read_config']

@@ -1,0 +1,205 @@
+"""``--cfg-options``: entries of a config given on the command line, refused where nothing would read them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+
+from .schema import NOT_FOR_USERS, OF_BUILDERS, RUNNER_KEYS, component_names, did_you_mean, find_components, is_read
+
+DELETE = '_delete_'
+# Sizes and counts that MMEngine would trip over only when it uses them, or take in silence: the least they may be.
+LEAST = {'batch_size': 1, 'num_workers': 0}
+NAMED_PARTS = ('default_hooks', 'optim_wrapper')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+class _OverrideAction(DictAction):
+    """MMEngine's, with a message where an argument is no ``K=V``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
+        for text in values:
+            key, separator, _ = text.partition('=')
+            if not (key and separator):
+                parser.error(
+                    f'--cfg-options takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
+                    f'got {text!r}; it takes all that follows, so give other arguments before it'
+                )
+        try:
+            super().__call__(parser, namespace, values, *args)
+        except AssertionError as error:
+            parser.error(f'--cfg-options: {error}')
+
+
+def add_override_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=_OverrideAction, metavar='K=V', help='override entries of the config'
+    )
+
+
+def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
+    """Change entries of a config in place.
+
+    A key that is not there is taken only where something reads it: at the top what MMEngine's runner reads, and in the
+    dict of a component what its class takes.
+
+    Args:
+        cfg: The config.
+        overrides: Values by dotted key, as ``--cfg-options`` gives them.
+
+    Raises:
+        ValueError: If nothing would read an entry, or a text stands where a number was; the message says what is
+            valid.
+    """
+    if not overrides:
+        return
+    for key, value in overrides.items():
+        _check(cfg, key, value, overrides)
+    cfg.merge_from_dict(dict(overrides))
+
+
+def check_numbers(cfg: Config) -> None:
+    """Refuse batch sizes, numbers of workers, iterations and intervals that are none.
+
+    Raises:
+        ValueError: Naming the entry.
+    """
+    least = {f'{loader}.{key}': number for loader in LOADERS for key, number in LEAST.items()}
+    least |= {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1}
+    for path, number in least.items():
+        node: Any = cfg
+        for part in path.split('.'):
+            node = node.get(part) if isinstance(node, Mapping) or node is cfg else None
+        if node is not None and (isinstance(node, bool) or not isinstance(node, int) or node < number):
+            raise ValueError(f'{path} must be a whole number of at least {number}, got {node!r}')
+
+
+def settle_workers(cfg: Config) -> None:
+    """Take away what asks for worker processes where there are none: torch would refuse ``num_workers=0`` with it."""
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if loader and loader.get('num_workers') == 0:
+            loader.pop('prefetch_factor', None)
+            loader.pop('persistent_workers', None)
+
+
+def warn_of_misspelt_keys(cfg: Config) -> None:
+    """Say which entries of a config file look like ones that MMEngine reads, and are not."""
+    for key in cfg:
+        meant = did_you_mean(key, RUNNER_KEYS, cutoff=0.88)
+        if key not in RUNNER_KEYS and meant:
+            print_log(f'{cfg.filename}: nothing reads {key!r}; {meant.strip()}', 'current', logging.WARNING)
+
+
+def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> None:
+    """Walk through a config to where an override belongs."""
+    scope = overrides.get('default_scope', cfg.get('default_scope', 'pvvae_plugin'))
+    node: Any = cfg
+    parts = key.split('.')
+    for depth, part in enumerate(parts):
+        path = '.'.join(parts[:depth])
+        if overrides.get(f'{path}.{DELETE}'):
+            node = {}
+        if isinstance(node, (list, tuple)):
+            node = _entry(node, path, part, key)
+            continue
+        if not isinstance(node, (Mapping, Config)):
+            raise ValueError(
+                f'{key} cannot be set: {path} is {node!r}, which has no entries; give {path} as a whole, in a file'
+            )
+        if part not in node or (not path and part not in RUNNER_KEYS):
+            # What stands beside it on the command line may decide what it is.
+            given = {k.rpartition('.')[2]: v for k, v in overrides.items() if k.rpartition('.')[0] == path}
+            node = {**node, **given} if path else node
+            # Entries of these are parts by names of the user's choice: whole ones, with a type, may be added.
+            whole = path in NAMED_PARTS and any(
+                k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides
+            )
+            if not whole:
+                _check_new(cfg, path, part, node, key, scope)
+            if not path:
+                _check_loader(cfg, key, part, overrides)
+            node = {} if depth + 1 < len(parts) else None
+            continue
+        node = node[part]
+    _check_type(key, value, scope)
+    is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
+    if is_number and isinstance(value, str):
+        raise ValueError(f'{key}={value} is no number: there it is {node}')
+
+
+def _check_type(key: str, value: Any, scope: str) -> None:
+    """A name that nothing has, but nearly. Of one that is near to none the registry will say so."""
+    if key.rpartition('.')[2] != 'type' or not isinstance(value, str) or find_components(value, scope):
+        return
+    name = value.rpartition('.')[2]
+    if meant := did_you_mean(name, component_names(), cutoff=0.75):
+        raise ValueError(
+            f'{key}={value}: there is no {value}; {meant}docs/configs.md and the README list what there is'
+        )
+
+
+def _check_new(cfg: Config, path: str, part: str, node: Any, key: str, scope: str) -> None:
+    if not path and part in cfg:
+        _check_helper(cfg, key, part)
+        return
+    accepted, known = is_read(part, path, node, scope)
+    if accepted or part == DELETE:
+        return
+    offered = ', '.join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))
+    kind = node.get('type') if path else None
+    owner = f'{path} ({kind if isinstance(kind, str) else kind.__name__})' if kind else path or 'the top of a config'
+    raise ValueError(f'{key}: nothing reads {part!r} in {owner}: {did_you_mean(part, known)}valid are {offered}')
+
+
+def _check_loader(cfg: Config, key: str, part: str, overrides: Mapping[str, Any]) -> None:
+    """A loader that the config has not, of which one entry makes none."""
+    if part in LOADERS and key != part and not any(k.startswith(f'{part}.dataset') for k in overrides):
+        raise ValueError(
+            f'{key}: {cfg.filename} has no {part}; a test then takes val_dataloader, so override that, or write a '
+            f'{part} into a config of your own'
+        )
+
+
+def _check_helper(cfg: Config, key: str, name: str) -> None:
+    """Overriding a variable that was used when the file was read changes nothing."""
+    rest = key[len(name) :]
+    places = [f'{place}{tail}{rest if not tail else ""}' for place, tail in _uses(cfg, cfg[name])]
+    if places:
+        listed = ', '.join(dict.fromkeys(places))
+        raise ValueError(
+            f'{key} changes nothing: {name!r} is a helper of the config file, used when that was read. Override the '
+            f'places that hold it: {listed}'
+        )
+    print_log(f'{key} is set, but MMEngine reads no {name!r}: only code of your own can', 'current', logging.WARNING)
+
+
+def _uses(cfg: Config, value: Any) -> Iterator[tuple[str, str]]:
+    """Places that hold a helper's value, and those that hold a path made of it."""
+    pending = [(key, cfg[key]) for key in cfg if key in RUNNER_KEYS]
+    while pending:
+        path, node = pending.pop(0)
+        if type(node) is type(value) and node == value:
+            yield path, ''
+        elif isinstance(value, str) and isinstance(node, str) and value and node.startswith(f'{value}/'):
+            yield path, f' ({node})'
+        elif isinstance(node, Mapping):
+            pending += [(f'{path}.{key}', entry) for key, entry in node.items()]
+        elif isinstance(node, (list, tuple)):
+            pending += [(f'{path}.{i}', entry) for i, entry in enumerate(node)]
+
+
+def _entry(node: Sequence[Any], path: str, part: str, key: str) -> Any:
+    if not part.isdigit() or int(part) >= len(node):
+        raise ValueError(
+            f'{key}: {path} is a list of {len(node)}, whose places are numbers from 0 to {len(node) - 1}; got {part!r}'
+        )
+    if isinstance(node, tuple):
+        raise ValueError(f'{key}: {path} is the tuple {node}; give it as a whole, {path}="(...)"')
+    return node[int(part)]

@@ -1,0 +1,319 @@
+"""Lists of clips: read from annotation files, class files and folders, and written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pvvae_plugin.files import write_atomically
+
+from .readers.base import is_image, is_video
+
+_ENDS_LIKE_A_LABEL = re.compile(r'\s[+-]?\d+$')
+_LABELLED = re.compile(r'^(.*\S)\s+([+-]?\d+)$')
+_SEGMENT_COLUMNS = ['path', 'start', 'end']
+
+
+class _Row(NamedTuple):
+    """What a line of a list says, and which line that is."""
+
+    where: str
+    path: str
+    label: int | None
+    segment: tuple[float, float] | None
+
+
+def read_class_file(path: str) -> tuple[str, ...]:
+    """Names of the classes, one a line, with or without a number in front (``1 ApplyEyeMakeup``).
+
+    Raises:
+        ValueError: If the file names no class or one of them twice.
+    """
+    names = [re.sub(r'^\d+\s+', '', line) for _, line in _lines(path)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if not names or repeated:
+        problem = f'names {", ".join(repeated)} more than once' if repeated else 'names no class'
+        raise ValueError(f'class_file {path} {problem}; one class a line is needed, e.g. "1 ApplyEyeMakeup"')
+    return tuple(names)
+
+
+def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | None, class_folders: bool) -> list[dict]:
+    """Clips listed in a file, one a line: ``path`` or ``path label``, or, in a ``.csv``, segments of videos.
+
+    The first line of a ``.csv`` names its columns, ``path,start,end`` or ``path,start,end,label``. Clips are drawn from
+    the frames shown from ``start`` to ``end``, in seconds from the video's first frame. What lies past the video's end
+    is not there. A ``.json`` is the ``samples.json`` that ``tools/sample.py`` writes beside videos.
+
+    Args:
+        ann_file: The list. Blank lines do not count. Paths may contain spaces.
+        data_root: What relative paths start from.
+        classes: Names of the classes, None where unknown.
+        class_folders: The label is the class of the path's first folder, and numbers in the list count from 1 (as in
+            UCF101's lists). Otherwise a number is the label itself, from 0.
+
+    Returns:
+        ``dict(path=..., label=...)`` a clip; the label is None where nothing gives one. A segment has ``file``, the
+        video, and ``segment``, start and end, as well, and its ``path`` is the file's with ``#t=start,end`` behind it.
+
+    Raises:
+        ValueError: If the list is empty, a label is out of range, missing, or of another class than the folder, or a
+            line of a ``.csv`` does not give a segment.
+    """
+    index_of = {name: label for label, name in enumerate(classes or ())}
+    segments = ann_file.lower().endswith('.csv')
+    read_rows = _segment_rows if segments else _sample_rows if ann_file.lower().endswith('.json') else _plain_rows
+    data_list = []
+    for where, path, given, segment in read_rows(ann_file):
+        full_path = os.path.join(data_root, path)
+        if class_folders:
+            label = _label_of_folder(os.path.relpath(full_path, data_root), given, index_of, where)
+        else:
+            label = given
+            if label is not None and not 0 <= label < (len(classes) if classes else label + 1):
+                valid = f'0..{len(classes) - 1}' if classes else '0 and above'
+                raise ValueError(
+                    f'{where}: label {label} is out of range, valid are {valid}. For lists that count from 1, such '
+                    "as UCF101's, give class_file as well"
+                )
+        if segment is None:
+            data_list.append({'path': full_path, 'label': label})
+        else:
+            name = f'{full_path}#t={segment[0]},{segment[1]}'
+            data_list.append({'path': name, 'file': full_path, 'segment': segment, 'label': label})
+    if not data_list:
+        needed = f'below {_valid_headers()}, one segment' if segments else 'one "path" or "path label"'
+        raise ValueError(f'ann_file {ann_file} lists no clip; {needed} a line is needed')
+    unlabelled = [entry['path'] for entry in data_list if entry['label'] is None]
+    if 0 < len(unlabelled) < len(data_list):
+        raise ValueError(
+            f'{ann_file} gives labels to some clips but not to {len(unlabelled)} others, e.g. {unlabelled[0]}: '
+            'label all or none'
+        )
+    return data_list
+
+
+def scan_folder(
+    data_root: str, classes: Sequence[str] | None, images: bool
+) -> tuple[list[dict], tuple[str, ...] | None]:
+    """Clips of a folder: ``data_root/CLASS/file``, or ``data_root/file`` without labels.
+
+    Args:
+        data_root: The folder.
+        classes: Names that give the labels their order; None sorts the folders' names.
+        images: Whether images count as clips.
+
+    Returns:
+        ``dict(path=..., label=...)`` a clip, and the classes (None for a folder without class folders).
+
+    Raises:
+        ValueError: If there is no clip, if files lie both beside and inside class folders, or if a folder is not
+            among ``classes``.
+    """
+    flat = _clips_in(data_root, images)
+    with os.scandir(data_root) as entries:
+        folders = sorted(entry.name for entry in entries if _may_be(entry.is_dir) and not entry.name.startswith('.'))
+    by_class = {name: clips for name in folders if (clips := _clips_in(os.path.join(data_root, name), images))}
+    if flat and by_class:
+        raise ValueError(
+            f'{data_root} holds clips both directly (e.g. {flat[0]}) and in class folders (e.g. '
+            f'{next(iter(by_class))}): move one kind away, or list the clips in an ann_file'
+        )
+    if flat:
+        return [{'path': path, 'label': None} for path in flat], None
+    if not by_class:
+        raise ValueError(_nothing_found(data_root, folders, images))
+    names = tuple(classes) if classes else tuple(by_class)
+    unknown = [name for name in by_class if name not in names]
+    if unknown:
+        raise ValueError(
+            f'{data_root} has folders that are not among the {len(names)} classes given: {", ".join(unknown[:5])}'
+        )
+    return [{'path': path, 'label': names.index(name)} for name, clips in by_class.items() for path in clips], names
+
+
+def list_problem(path: Path, entries: Sequence[dict]) -> str | None:
+    """Why a list of ``entries`` must not have this name; None if it may."""
+    segments = any('segment' in entry for entry in entries)
+    if segments != (path.suffix.lower() == '.csv') or path.suffix.lower() == '.json':
+        return (
+            'a list of segments must end in .csv'
+            if segments
+            else 'a list of whole files ends in neither .csv nor .json'
+        )
+    if path.is_dir():
+        return 'it is a folder'
+    return None
+
+
+def write_annotations(path: Path, entries: Sequence[dict], data_root: str, class_folders: bool) -> list[str]:
+    """Write an ``ann_file``.
+
+    Args:
+        path: The list.
+        entries: As ``load_data_list`` of a VideoDataset returns them.
+        data_root: What paths in the list start from.
+        class_folders: Labels follow from folders by a ``class_file`` and are not written.
+
+    Returns:
+        Paths of entries that such a list cannot hold, because of line breaks or spaces at an end.
+    """
+    segments = any('segment' in entry for entry in entries)
+    labelled = not class_folders and any(entry.get('label') is not None for entry in entries)
+    text, left_out = io.StringIO(newline=''), []
+    table = csv.writer(text, lineterminator='\n')
+    if segments:
+        table.writerow(['path', 'start', 'end', *(['label'] if labelled else [])])
+    for entry in entries:
+        name = os.path.relpath(entry.get('file', entry['path']), data_root)
+        label = [entry['label']] if labelled else []
+        if '\n' in name or '\r' in name or name != name.strip() or (not labelled and _ENDS_LIKE_A_LABEL.search(name)):
+            left_out.append(entry['path'])
+        elif segments:
+            table.writerow([name, *entry['segment'], *label])
+        else:
+            text.write(' '.join(map(str, [name, *label])) + '\n')
+    write_atomically(path, text.getvalue().encode())
+    return left_out
+
+
+def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], where: str) -> int:
+    folder = path.replace('\\', '/').split('/')[0]
+    if folder not in index_of:
+        raise ValueError(f"{where}: the path's first folder, {folder!r}, is not among the {len(index_of)} classes")
+    label = index_of[folder]
+    if given is not None and given != label + 1:
+        raise ValueError(
+            f'{where}: label {given} is out of range or of another class; {folder} is number {label + 1} of '
+            f'{len(index_of)} (with class_file, numbers count from 1)'
+        )
+    return label
+
+
+def _may_be(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a loop of links
+        return False
+
+
+def _clips_in(folder: str, images: bool) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.path
+            for entry in entries
+            # Names with a dot in front are what macOS leaves beside files, with their extension.
+            if not entry.name.startswith('.')
+            and (is_video(entry.name) or (images and is_image(entry.name)))
+            and _may_be(entry.is_file)
+        )
+
+
+def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
+    looked_for = 'videos or images' if images else 'videos'
+    message = f'no {looked_for} in {data_root} or in the {len(folders)} folders right below it'
+    if not images and any(_clips_in(os.path.join(data_root, name), True) for name in ('.', *folders)):
+        return f'{message}, but images: they are clips of one frame, set clip_len=1 to use them'
+    return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
+
+
+def _plain_rows(path: str) -> Iterator[_Row]:
+    for number, line in _lines(path):
+        match = _LABELLED.match(line)
+        clip, label = (match[1], int(match[2])) if match else (line, None)
+        yield _Row(_where(path, number, line), clip, label, None)
+
+
+def _segment_rows(path: str) -> Iterator[_Row]:
+    header = None
+    for number, cells in _records(path):
+        where = _where(path, number, ','.join(cells))
+        if header is None:
+            header = cells
+            if header not in (_SEGMENT_COLUMNS, [*_SEGMENT_COLUMNS, 'label']):
+                raise ValueError(
+                    f'{where}: the first line of a .csv must name its columns, {_valid_headers()}. Give a list of '
+                    '"path" or "path label" lines another ending, e.g. .txt'
+                )
+            continue
+        if len(cells) != len(header):
+            raise ValueError(
+                f'{where}: {len(cells)} values, {len(header)} are needed ({",".join(header)}; quote a path that '
+                'contains commas)'
+            )
+        row = dict(zip(header, cells, strict=True))
+        empty = [name for name, cell in row.items() if not cell]
+        if empty:
+            raise ValueError(f'{where}: {" and ".join(empty)} must not be empty')
+        if not re.fullmatch(r'[+-]?\d+', row.get('label', '0')):
+            raise ValueError(f'{where}: label {row["label"]!r} is not a whole number')
+        label = int(row['label']) if 'label' in row else None
+        yield _Row(where, row['path'], label, _segment(row['start'], row['end'], where))
+
+
+def _sample_rows(path: str) -> Iterator[_Row]:
+    try:
+        content = json.loads(_text(path))
+        complete = content['complete']
+        rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
+        if any(type(row.label) not in (int, type(None)) for row in rows):
+            raise TypeError('a label is not a whole number')
+        # It is found beside videos and not named by the user: it must not lead to what lies elsewhere.
+        if outside := [row.path for row in rows if os.path.basename(row.path) != row.path or row.path in ('', '..')]:
+            raise ValueError(f'{outside[0]!r} is no file name: samples lie beside it')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f'{path} does not list samples as tools/sample.py does: {error!r}') from error
+    if not complete:
+        raise ValueError(f'{path} says that sampling was stopped before its end: run the same command again to finish')
+    yield from rows
+
+
+def _segment(start: str, end: str, where: str) -> tuple[float, float]:
+    try:
+        segment = float(start), float(end)
+    except ValueError:
+        segment = math.nan, math.nan
+    if not 0 <= segment[0] < segment[1] < math.inf:
+        raise ValueError(f'{where}: start {start} and end {end} must be seconds, 0 <= start < end')
+    return segment
+
+
+def _valid_headers() -> str:
+    columns = ','.join(_SEGMENT_COLUMNS)
+    return f'"{columns}" or "{columns},label"'
+
+
+def _where(path: str, number: int, text: str) -> str:
+    return f'line {number} of {path} ({text!r})'
+
+
+def _records(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Records of a .csv that are not blank, with the numbers of their lines from 1."""
+    lines = csv.reader(io.StringIO(_text(path)), strict=True)
+    try:
+        for cells in lines:
+            cells = [cell.strip() for cell in cells]
+            if any(cells) or len(cells) > 1:
+                yield lines.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f'line {lines.line_num} of {path} is not comma-separated: {error}') from error
+
+
+def _lines(path: str) -> list[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1."""
+    lines = enumerate(_text(path).split('\n'), 1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding='utf-8-sig') as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8 ({error}): save it as UTF-8') from error

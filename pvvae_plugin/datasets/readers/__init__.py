@@ -1,0 +1,9 @@
+"""Frames of video files and images: one file per decoder, all with the interface of :class:`VideoReader`."""
+
+from .base import VideoReader
+from .decord_reader import DecordReader
+from .image_reader import ImageReader
+from .opencv_reader import OpenCVReader
+from .opening import iterate_frames, open_video, read_clip
+
+__all__ = ['DecordReader', 'ImageReader', 'OpenCVReader', 'VideoReader', 'iterate_frames', 'open_video', 'read_clip']

@@ -1,0 +1,78 @@
+"""Frames of a video by decord, which seeks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..errors import ClipError, first_line
+from .base import VideoReader, seconds_from_first
+from .packet_index import read_index
+
+LEAST_TOLERANCE = 1e-9  # share of a video's frames that decord may replace by copies; 0 would mean all
+FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end to end
+
+
+class DecordReader(VideoReader):
+    """Reads by decord, which seeks; files in which it would land on other frames are refused.
+
+    Args:
+        path: Video file.
+
+    Attributes:
+        fps (float): Average frames a second, 0 where unknown.
+        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
+
+    Raises:
+        ClipError: If the file cannot be opened, holds no frame, or cannot be sought in.
+        ImportError: If decord is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        self.path = path
+        index = read_index(path)
+        if index.problem:
+            raise ClipError(path, f'decord would seek to other frames: {index.problem}')
+        # decord raises RuntimeError, AssertionError or DECORDError, and the last derives from Exception itself.
+        try:
+            # An absolute path is never taken for a protocol ("a:b.mp4"). Workers are the parallelism: one thread each.
+            # Frames that do not decode come as copies of others; the least tolerance makes that an error.
+            self._reader = decord.VideoReader(os.path.abspath(path), num_threads=1, fault_tol=LEAST_TOLERANCE)
+            self.fps = float(self._reader.get_avg_fps())
+            times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
+        except Exception as error:
+            raise ClipError(path, f'decord: {first_line(error)}') from error
+        if len(times) != index.num_packets or times[0] < 0 or not (np.diff(times) > 0).all():
+            raise ClipError(path, 'decord would seek to other frames: the times of its frames do not increase from 0')
+        self._times = times
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    @property
+    def times(self) -> np.ndarray:
+        return seconds_from_first(self.path, self._times)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+
+        Raises:
+            ClipError: If one of them cannot be decoded.
+        """
+        try:
+            return self._reader.get_batch(list(indices)).asnumpy()
+        except Exception as error:
+            raise ClipError(self.path, f'decord: {first_line(error)}') from error
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        start, at_once = 0, 1
+        while start < len(self):
+            frames = self.read(range(start, min(start + at_once, len(self))))
+            yield from frames
+            start += len(frames)
+            at_once = max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // frames[0].nbytes))

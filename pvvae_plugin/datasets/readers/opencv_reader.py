@@ -1,0 +1,94 @@
+"""Frames of a video by OpenCV, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from ..errors import ClipError
+from .base import VideoReader, seconds_from_first
+from .packet_index import once_for_each_file, open_capture
+
+
+class OpenCVReader(VideoReader):
+    """Reads by OpenCV, from the first frame on.
+
+    Nothing is believed that the header says: frames are counted by decoding them, and never sought, because seeking
+    in files of variable frame rate returns other frames.
+
+    Args:
+        path: Video file.
+
+    Attributes:
+        fps (float): Frames a second, 0 where unknown.
+        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
+
+    Raises:
+        ClipError: If the file cannot be opened or holds no frame.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        capture = open_capture(self.path)
+        self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
+        capture.release()
+        self._num_frames = _count_frames(path)
+        if not self._num_frames:
+            raise ClipError(path, 'OpenCV: no frame can be decoded')
+
+    def __len__(self) -> int:
+        return self._num_frames
+
+    @property
+    def times(self) -> np.ndarray:
+        return seconds_from_first(self.path, self.read_times())
+
+    def read_times(self) -> np.ndarray:
+        """What the file says of when each frame is shown, in seconds; of old containers it need not increase."""
+        capture, times = open_capture(self.path), []
+        while capture.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+        capture.release()
+        return np.array(times) / 1000
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+
+        Raises:
+            ClipError: If one of them lies past the end, or frames differ in size.
+        """
+        wanted = set(indices)
+        frames: dict[int, np.ndarray] = {}
+        capture = open_capture(self.path)
+        for position in range(max(wanted) + 1):
+            if not capture.grab():
+                raise ClipError(self.path, f'OpenCV: no frame {max(wanted)}, the file ends after {position} frames')
+            if position in wanted:
+                ok, frame = capture.retrieve()
+                if not ok:
+                    raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
+                frames[position] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        capture.release()
+        if len({frame.shape for frame in frames.values()}) > 1:
+            raise ClipError(self.path, 'OpenCV: the frame size changes within the clip')
+        return np.stack([frames[index] for index in indices])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        capture = open_capture(self.path)
+        for position in range(len(self)):
+            ok, frame = capture.read()
+            if not ok:
+                raise ClipError(self.path, f'OpenCV: frame {position} cannot be decoded')
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        capture.release()
+
+
+@once_for_each_file
+def _count_frames(path: str) -> int:
+    capture, count = open_capture(path), 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count

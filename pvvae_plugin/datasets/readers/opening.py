@@ -1,0 +1,180 @@
+"""Open and read files by the first decoder that can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import cv2
+import numpy as np
+
+from ..errors import ClipError, first_line
+from .base import VideoReader, find_segment, is_image
+from .decord_reader import DecordReader
+from .image_reader import ImageReader
+from .opencv_reader import OpenCVReader
+
+# Readers of each backend, in the order in which they are tried.
+READERS: dict[str, tuple[type[VideoReader], ...]] = {
+    'auto': (DecordReader, OpenCVReader),
+    'decord': (DecordReader,),
+    'opencv': (OpenCVReader,),
+}
+# What a decoder may raise for a file that the next one can read.
+DECODER_ERRORS = (ClipError, cv2.error, MemoryError, OSError, ImportError)
+
+
+def open_video(path: str, backend: str = 'auto') -> VideoReader:
+    """Open a video or an image.
+
+    Args:
+        path: The file.
+        backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, then OpenCV if decord is not installed or fails.
+
+    Returns:
+        A reader. A decord reader may still fail to read.
+
+    Raises:
+        ClipError: If the file cannot be opened.
+        ValueError: If there is no such backend.
+    """
+    reasons = []
+    for reader_type in reader_types(path, backend):
+        try:
+            return reader_type(path)
+        except DECODER_ERRORS as error:
+            reasons.append(_reason(error, backend))
+    raise _unreadable(path, reasons)
+
+
+def read_clip(
+    path: str,
+    choose_frames: Callable[[int], Sequence[int]],
+    backend: str = 'auto',
+    segment: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, float]:
+    """Open a file and read some of its frames; if one decoder fails, the next one reads them.
+
+    A file whose header promises more frames than can be decoded is read within its real length this way.
+
+    Args:
+        path: Video or image.
+        choose_frames: Maps the number of frames to the indices to read. Called once per decoder, because their counts
+            may differ. It may raise ClipError.
+        backend: As for :func:`open_video`.
+        segment: Start and end in seconds from the first frame. Only frames shown from start to end are counted, the
+            first of them as 0.
+
+    Returns:
+        Frames, uint8 RGB ``(T, H, W, 3)``, and frames per second of the source (0 if unknown).
+
+    Raises:
+        ClipError: If no decoder can read them.
+        ValueError: If there is no such backend.
+    """
+    reasons = []
+    for reader_type in reader_types(path, backend):
+        try:
+            reader = reader_type(path)
+            first, num_frames = (0, len(reader)) if segment is None else find_segment(path, reader.times, *segment)
+            return reader.read([first + index for index in choose_frames(num_frames)]), reader.fps
+        except DECODER_ERRORS as error:
+            reasons.append(_reason(error, backend))
+    raise _unreadable(path, reasons)
+
+
+def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'auto') -> Iterator[np.ndarray]:
+    """Yield the first frames of a file; if one decoder fails, the next one continues from there.
+
+    Args:
+        path: Video or image.
+        num_frames: Number of frames; None for all.
+        backend: As for :func:`open_video`.
+
+    Yields:
+        uint8 RGB ``(H, W, 3)``; only a few are in memory at once.
+
+    Raises:
+        ClipError: If no decoder can read one of them.
+    """
+    done, reasons = 0, []
+    for reader_type in reader_types(path, backend):
+        try:
+            reader = reader_type(path)
+            count = len(reader) if num_frames is None else num_frames
+            for frame in islice(reader, done, count):
+                yield frame
+                done += 1
+            if done >= count:
+                return
+            reasons.append(f'{reader_type.__name__}: no frame {done}')
+        except DECODER_ERRORS as error:
+            reasons.append(_reason(error, backend))
+    raise _unreadable(path, reasons)
+
+
+def reader_types(path: str, backend: str) -> tuple[type[VideoReader], ...]:
+    """Return the readers to try for a file, best first.
+
+    Raises:
+        ClipError: If the file must not be opened, see :func:`check_readable`.
+        ValueError: If there is no such backend.
+    """
+    if backend not in READERS:
+        raise ValueError(f'backend must be one of {", ".join(READERS)}, got {backend!r}')
+    check_readable(path)
+    return (ImageReader,) if is_image(path) else READERS[backend]
+
+
+def _reason(error: Exception, backend: str) -> str:
+    """Describe why a decoder failed. A decoder that the user asked for must be installed: then the error is raised."""
+    if isinstance(error, ClipError):
+        return error.reason
+    if isinstance(error, ImportError):
+        if backend == 'decord':
+            raise error
+        return str(error)
+    return f'{type(error).__name__}: {first_line(error)}'
+
+
+def _unreadable(path: str, reasons: Sequence[str]) -> ClipError:
+    return ClipError(path, '; '.join(dict.fromkeys(reasons)))
+
+
+def check_readable(path: str) -> None:
+    """Refuse what decoders must not even open, without decoding anything.
+
+    Raises:
+        ClipError: If there is no such file, it is none but a pipe, device or folder, or it is empty or a playlist.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        # FFmpeg inside OpenCV crashes the whole process on such a name.
+        raise ClipError(repr(path), 'its name is not valid UTF-8: rename the file') from None
+    if not os.path.isfile(path):
+        # Opening a pipe would wait for ever, and a device may never end.
+        raise ClipError(path, 'not a file: a folder, pipe or device' if os.path.exists(path) else 'no such file')
+    if os.path.getsize(path) == 0:
+        raise ClipError(path, 'the file is empty (0 bytes)')
+    if not is_image(path):
+        _refuse_playlists(path)
+
+
+def _refuse_playlists(path: str) -> None:
+    """FFmpeg, inside the decoders, opens what a playlist names: other files, or addresses of the network.
+
+    Every kind of playlist is text; every container starts with binary numbers. An ID3 tag, which FFmpeg skips, could
+    stand before a playlist, and stands before no video.
+
+    Raises:
+        ClipError: If the file starts like text.
+    """
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ClipError(path, f'cannot be read: {error.strerror}') from error
+    if head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head):
+        raise ClipError(path, 'starts like text: a playlist, which could open other files, or no video at all')

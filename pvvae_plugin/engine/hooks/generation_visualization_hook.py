@@ -1,0 +1,147 @@
+"""Pictures of what a generator makes, during its training."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from PIL import Image
+
+from pvvae_plugin.files import without_space
+from pvvae_plugin.functional.sharded import is_sharded
+from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
+from pvvae_plugin.visualization.video_files import write_gif
+from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
+
+from .ema_hook import TrainedWeightsEMAHook
+
+FPS = 8
+
+
+@HOOKS.register_module()
+class GenerationVisualizationHook(Hook):
+    """Draws samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
+
+    Classes come in turn; length and size are those of the clips that the run reads. Below
+    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
+    ``samples.gif``; ``vis/latest.png`` is the latest strip. TensorBoard gets them as from
+    :class:`PredictionVisualizationHook`. Only rank 0 draws, the others wait for it;
+    under FSDP, where they share the weights, all make the same samples.
+
+    Samples are made from the averages of a :class:`TrainedWeightsEMAHook` where there is one. Training goes on as if
+    nothing had been drawn, bit for bit.
+
+    Args:
+        num_clips: Samples to draw each time.
+        interval: Draw every so many iterations, and after the last, instead of at validations: for a run that has
+            none, or seldom.
+        steps: Calls of the network for each sample.
+        guidance: Classifier-free guidance scale; 1 is none.
+        out_dir: None: the run's work directory.
+    """
+
+    priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
+
+    def __init__(
+        self,
+        num_clips: int = 8,
+        interval: int | None = None,
+        steps: int = 50,
+        guidance: float = 1.0,
+        out_dir: str | None = None,
+    ) -> None:
+        for name, value in (('num_clips', num_clips), ('interval', interval), ('steps', steps)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
+        self.num_clips = num_clips
+        self.interval = interval
+        self.steps = steps
+        self.guidance = guidance
+        self.out_dir = out_dir
+
+    def before_train(self, runner: Runner) -> None:
+        if self.interval is None and runner.val_loop is None:
+            raise ValueError(
+                'GenerationVisualizationHook draws at validations, but this run has none: set its interval, in '
+                'iterations'
+            )
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Draw where an interval ends, from the averages."""
+        if self.interval is None:
+            return
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            with _averaged(runner):
+                step = runner.iter + 1
+                self._draw(runner, data_batch, runner.train_dataloader.dataset, f'iter_{step:06d}', step)
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+    ) -> None:
+        """Draw once in a validation, all of which runs on the averages."""
+        if batch_idx == 0 and self.interval is None:
+            # `runner.val()` without training has no training loop, and asking for its iteration would build one
+            step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
+            self._draw(runner, data_batch, runner.val_dataloader.dataset, f'iter_{step:06d}', step)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+    ) -> None:
+        """Draw once in a test."""
+        if batch_idx == 0:
+            self._draw(runner, data_batch, runner.test_dataloader.dataset, 'test', 0)
+
+    def _draw(self, runner: Runner, data_batch: dict, dataset: Any, folder: str, step: int) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not is_main_process() and not is_sharded(model.head):
+            return
+        frames, size = model.clip_geometry(data_batch['inputs'][0])
+        num_classes = model.head.null_label
+        labels = None if num_classes is None else [i % num_classes for i in range(self.num_clips)]
+        training = model.training
+        videos = model.generate(self.num_clips, frames, size, labels=labels, steps=self.steps, guidance=self.guidance)
+        clips = [to_uint8(video) for _, video in videos]
+        model.train(training)
+        if not is_main_process():
+            return
+
+        names = getattr(dataset, 'metainfo', {}).get('classes')
+        if labels is None:
+            captions = [f'sample {i}' for i in range(len(clips))]
+        else:
+            known = names and len(names) == num_classes
+            captions = [str(names[label]) if known else f'class {label}' for label in labels]
+        strip = draw_strip(clips, captions)
+        panels = draw_panels(clips, captions, columns=math.ceil(math.sqrt(len(clips))))
+        root = Path(self.out_dir or runner.work_dir) / 'vis'
+        path = root / folder / 'samples.png'
+        with without_space('pictures'):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(strip).save(path)
+            write_gif(path.with_suffix('.gif'), panels, FPS)
+            shutil.copyfile(path, root / 'latest.png')
+        add_to_tensorboard(runner.visualizer, 'samples', strip, panels, step, FPS)
+
+
+@contextmanager
+def _averaged(runner: Runner) -> Iterator[None]:
+    """The weights that a validation would see, in training."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
+    for hook in hooks:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.after_val_epoch(runner)

@@ -1,0 +1,106 @@
+"""Pictures of what the model reconstructs and predicts, at each validation and test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from pvvae_plugin.files import without_space
+from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.structures import VideoDataSample
+from pvvae_plugin.temporal import groups_to_frames
+from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
+from pvvae_plugin.visualization.video_files import write_gif
+from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
+
+
+@HOOKS.register_module()
+class PredictionVisualizationHook(Hook):
+    """Draws some clips of each validation and test, spread over the data set.
+
+    A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
+    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
+    orange border marks what was predicted, and ``clip_00.gif``, the same clips side by side. ``vis/latest.png`` is the
+    latest strip of the first clip. A TensorBoard backend gets the strips, and the animations too if it is
+    :class:`VideoTensorboardVisBackend`. Only rank 0 draws, and what it draws are clips of its own share.
+
+    Args:
+        num_clips: Clips to draw each time.
+        fps: Frames a second of the animations.
+        out_dir: None: the run's work directory.
+    """
+
+    def __init__(self, num_clips: int = 4, fps: float = 8, out_dir: str | None = None) -> None:
+        self.num_clips = num_clips
+        self.fps = fps
+        self.out_dir = out_dir
+        self._num_drawn = 0
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start counting clips anew."""
+        self._num_drawn = 0
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start counting clips anew."""
+        self._num_drawn = 0
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
+    ) -> None:
+        """Draw what is still wanted of a validation batch."""
+        # `runner.val()` without training has no training loop, and asking for its iteration would build one
+        step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
+        self._draw(runner, self._chosen(batch_idx, runner.val_dataloader, outputs), f'iter_{step:06d}', step)
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
+    ) -> None:
+        """Draw what is still wanted of a test batch."""
+        self._draw(runner, self._chosen(batch_idx, runner.test_dataloader, outputs), 'test', 0)
+
+    def _chosen(
+        self, batch_idx: int, loader: DataLoader, outputs: Sequence[VideoDataSample] | None
+    ) -> Sequence[VideoDataSample]:
+        """Of this batch, the clips to draw: lists are often sorted by class, and their first clips alike."""
+        last = len(loader) - 1
+        batches = [round(i * last / max(1, self.num_clips - 1)) for i in range(self.num_clips)]
+        return (outputs or [])[: batches.count(batch_idx)]
+
+    @master_only
+    def _draw(self, runner: Runner, samples: Sequence[VideoDataSample], folder: str, step: int) -> None:
+        root = Path(self.out_dir or runner.work_dir) / 'vis'
+        for sample in samples:
+            clips, captions, num_observed = _rows(sample)
+            strip = draw_strip(clips, captions, num_observed)
+            panels = draw_panels(clips, captions, num_observed)
+            name = f'clip_{self._num_drawn:02d}'
+            path = root / folder / f'{name}.png'
+            with without_space('pictures'):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(strip).save(path)
+                write_gif(path.with_suffix('.gif'), panels, self.fps)
+                if self._num_drawn == 0:
+                    shutil.copyfile(path, root / 'latest.png')
+            add_to_tensorboard(runner.visualizer, name, strip, panels, step, self.fps)
+            self._num_drawn += 1
+
+
+def _rows(sample: VideoDataSample) -> tuple[list[np.ndarray], list[str], list[int | None]]:
+    """Clips, captions and numbers of observed frames, top to bottom."""
+    clips = [to_uint8(sample.video), to_uint8(sample.reconstruction)]
+    captions, num_observed = ['truth', 'reconstruction'], [None, None]
+    for observed, prediction in sorted(sample.get('predictions', {}).items()):
+        frames = groups_to_frames(observed, sample.temporal_ratio)
+        clips.append(to_uint8(prediction))
+        captions.append(f'from {frames} frame{"s" if frames > 1 else ""}')
+        num_observed.append(frames)
+    return clips, captions, num_observed

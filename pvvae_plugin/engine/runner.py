@@ -1,0 +1,32 @@
+"""Build the runner of a config."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
+
+from pvvae_plugin.registry import STRATEGIES
+
+from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
+
+
+def build_runner(cfg: Config) -> Runner | FlexibleRunner:
+    """The runner of a config: MMEngine's usual one, or, where there is a ``strategy``, the one that knows strategies.
+
+    Raises:
+        ValueError: If the strategy does not fit the model, or the processes.
+    """
+    strategy = cfg.get('strategy')
+    if strategy is None:
+        return Runner.from_cfg(cfg)
+    kind = STRATEGIES.get(strategy['type']) if isinstance(strategy['type'], str) else strategy['type']
+    if kind is None or not issubclass(kind, GeneratorFSDPStrategy):
+        raise ValueError(
+            f"strategy.type must be 'GeneratorFSDPStrategy', got {strategy['type']!r}: others do not know algorithms "
+            'of several parts. Without FSDP leave strategy out'
+        )
+    if 'head' not in cfg.model:
+        raise ValueError(only_for_generators(cfg.model['type']))
+    check_launcher(cfg.get('launcher', 'none'))
+    return FlexibleRunner.from_cfg(cfg)

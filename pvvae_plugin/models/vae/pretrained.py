@@ -1,0 +1,185 @@
+"""Save a VAE as a folder and load it: weights as safetensors, the config as JSON, no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from pvvae_plugin import __version__
+from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.registry import MODELS
+
+from ..checkpoints import IRRELEVANT, check_weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
+KEYS = {'type': str, 'arguments': dict, 'knows_statistics': bool}
+
+
+class PretrainedMixin:
+    """Saves a VAE as a folder and loads it.
+
+    Attributes:
+        arguments (dict): Arguments that the VAE was built with, plain values.
+        knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
+        trained_frames (int | None): Length of the clips it was trained on, if known.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
+        kept_apart (tuple[str, ...]): Prefixes of weights that a subclass keeps in files of its own.
+    """
+
+    arguments: Mapping[str, Any] = {}
+    knows_statistics = False
+    trained_frames: int | None = None
+    source: dict[str, str] | None = None
+    kept_apart: tuple[str, ...] = ()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write weights, as safetensors, and config, as JSON, into a folder, for :meth:`from_pretrained`.
+
+        Where it ends before its time, no VAE is in the folder. After training of your own set ``knows_statistics``
+        to False first: latents have moved.
+        """
+        config = {
+            'type': type(self).__name__,
+            'arguments': {name: value for name, value in self.arguments.items() if name not in IRRELEVANT},
+            'knows_statistics': self.knows_statistics,
+            'trained_frames': self.trained_frames,
+        }
+        clear_folder(Path(folder))
+        write_folder(Path(folder), config, self._save_parts(Path(folder)))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """The VAE of a folder, in evaluation mode; on the meta device without its weights.
+
+        Nothing in the folder is executed, and it names no class but registered VAEs.
+
+        Args:
+            folder: What :meth:`save_pretrained` or ``tools/export_vae.py`` wrote.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If it is damaged, holds another kind of VAE than ``cls``, or weights that do not fit.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        # Looked up, not asked for: a registry imports the module of a dotted name.
+        MODELS.import_from_location()
+        kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
+        if not (isinstance(kind, type) and issubclass(kind, cls)):
+            raise ValueError(
+                f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}: if it is of your own, '
+                'import its module first'
+            )
+        try:
+            vae = kind._from_folder(folder, config['arguments'])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{folder}: {config["type"]} cannot be built with these arguments: {error}') from error
+        if not vae.latent_mean.is_meta:
+            found = read_weights(folder)
+            check_weights(
+                {name: p for name, p in vae.state_dict().items() if not name.startswith(vae.kept_apart)}, found
+            )
+            vae.load_state_dict(found, strict=False)
+            if not (vae.latent_std > 0).all():
+                raise ValueError(f'{folder}: latent_std must be positive, it holds {vae.latent_std.min():.3g}')
+            vae.source = vae.source or weights_source(folder)
+        vae.knows_statistics = config['knows_statistics']
+        vae.trained_frames = config.get('trained_frames')
+        return vae.eval()
+
+    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
+        """Write what is kept apart, and return the other weights."""
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.kept_apart)}
+
+    @classmethod
+    def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> Self:
+        return cls(**arguments)
+
+
+@MODELS.register_module(name='PretrainedVAE')
+def pretrained_vae(pretrained: str) -> PretrainedMixin:
+    """A VAE from a folder, for configs: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
+
+    Args:
+        pretrained: See :meth:`PretrainedMixin.from_pretrained`.
+    """
+    return PretrainedMixin.from_pretrained(pretrained)
+
+
+def clear_folder(folder: Path) -> None:
+    """Take away what makes a folder one of a VAE, before its parts are replaced one after another."""
+    (folder / CONFIG).unlink(missing_ok=True)
+
+
+def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write weights and then the config, each whole or not at all.
+
+    Args:
+        folder: Made if it is not there.
+        config: ``type``, ``arguments`` and ``knows_statistics`` of the VAE.
+        state: Its weights.
+    """
+    write_atomically(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
+    write_atomically(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a folder.
+
+    Raises:
+        FileNotFoundError: If it holds none.
+        ValueError: If it is not one that :func:`write_folder` wrote.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{folder} holds no {CONFIG}, it is not the folder of a VAE: tools/export_vae.py makes one of a checkpoint'
+        )
+    try:
+        config = json.loads(path.read_text())
+        wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f'{path} is not the config of a VAE that tools/export_vae.py or save_pretrained wrote'
+        ) from error
+    if wrong:
+        raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
+    if refused := [key for key in config['arguments'] if key in IRRELEVANT]:
+        raise ValueError(f'{path}: {refused[0]} is no argument that a folder may give')
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a folder.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If the file is damaged.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(f'{folder} holds no {WEIGHTS}: copy the whole folder')
+    try:
+        # On the CPU whatever the default device is.
+        with torch.device('cpu'):
+            weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f'{path} is damaged: {error}') from error
+    if wrong := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
+        raise ValueError(f'{path}: {wrong[0]} holds {weights[wrong[0]].dtype}, weights are floating-point numbers')
+    return weights
+
+
+def weights_source(folder: Path) -> dict[str, str]:
+    """``path`` and ``sha256`` of the weights of a folder."""
+    return {'path': str(folder), 'sha256': file_sha256(folder / WEIGHTS)}

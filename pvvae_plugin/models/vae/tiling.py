@@ -1,0 +1,215 @@
+"""A large video in parts, without gradients: the same result in less memory.
+
+Nothing is approximate. Clips do not see one another. Of the frames before, a chunk needs what ``memory`` keeps. Of the
+places beside it, a tile needs as much as the convolutions of the high-resolution levels reach; only these levels, which
+need the memory, are tiled, while the others, attention among them, see whole frames.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pvvae_plugin.temporal import groups_to_frames
+
+from .streaming import Memory, State
+
+if TYPE_CHECKING:
+    from .predictive_vae import PredictiveVAE
+
+Part = Callable[[Tensor, Memory | None], Tensor]
+
+
+class TiledState(NamedTuple):
+    """What a pass in tiles remembers of the chunk before: of each tile, and of the levels that see whole frames."""
+
+    tiles: tuple[State, ...]
+    low_levels: State
+
+
+def check_pixels(pixels_at_once: int) -> None:
+    """Raise ValueError if it is not a positive integer."""
+    if not isinstance(pixels_at_once, int) or pixels_at_once < 1:
+        raise ValueError(f'pixels_at_once must be a positive integer, got {pixels_at_once!r}')
+
+
+def needs_tiles(vae: PredictiveVAE, size: Sequence[int]) -> bool:
+    """Whether one group of frames of this height and width is more than ``vae.pixels_at_once``.
+
+    Raises:
+        ValueError: If that is not positive.
+    """
+    check_pixels(vae.pixels_at_once)
+    return vae.temporal_ratio * math.prod(size) > vae.pixels_at_once
+
+
+def encode_in_parts(vae: PredictiveVAE, video: Tensor) -> Tensor:
+    """Moments ``(N, 2 C, t, h, w)`` of clips ``(N, 3, T, H, W)``, in parts where ``vae.pixels_at_once`` wants it."""
+    check_pixels(vae.pixels_at_once)
+    return _by_clips(partial(_encode_few, vae), video, vae.pixels_at_once // math.prod(video.shape[2:]))
+
+
+def _encode_few(vae: PredictiveVAE, video: Tensor) -> Tensor:
+    encoder, ratio = vae.encoder, vae.temporal_ratio
+    if video[:, 0].numel() <= vae.pixels_at_once:
+        return encoder(video)
+    group = ratio * video.shape[3] * video.shape[4]  # of the one clip that is left
+    if not needs_tiles(vae, video.shape[3:]):
+        frames = vae.pixels_at_once // group * ratio
+        return in_chunks(encoder, video, frames - ratio + 1, frames)[0]
+    return encode_tiled(vae, video, None)[0]
+
+
+def encode_tiled(vae: PredictiveVAE, video: Tensor, state: TiledState | None) -> tuple[Tensor, TiledState]:
+    """Moments of the next frames of large videos, the highest resolutions in tiles."""
+    encoder, ratio = vae.encoder, vae.temporal_ratio
+    first = 1 if state is None else ratio
+    tiles = _Tiles(encoder.high_levels, first, ratio, state)
+    side = math.isqrt(vae.pixels_at_once // ratio)
+    features = in_tiles(tiles, video, side // encoder.unit, encoder.halo, zoom_in=encoder.unit, zoom_out=1)
+    frames = ratio // encoder.high_time
+    first = 1 if state is None else frames
+    moments, low = in_chunks(encoder.low_levels, features, first, frames, state and state.low_levels)
+    return moments, TiledState(tuple(tiles.states), low)
+
+
+def decode_in_parts(vae: PredictiveVAE, latents: Tensor) -> Tensor:
+    """Videos ``(N, 3, T, H, W)`` of latents ``(N, C, t, h, w)``, in parts where ``vae.pixels_at_once`` wants it."""
+    check_pixels(vae.pixels_at_once)
+    return _by_clips(partial(_decode_few, vae), latents, vae.pixels_at_once // _pixels(vae, latents))
+
+
+def _pixels(vae: PredictiveVAE, latents: Tensor) -> int:
+    """Of the video of one clip's latents."""
+    groups, h, w = latents.shape[2:]
+    return groups_to_frames(groups, vae.temporal_ratio) * h * w * vae.spatial_ratio**2
+
+
+def _decode_few(vae: PredictiveVAE, latents: Tensor) -> Tensor:
+    decoder, ratio = vae.decoder, vae.temporal_ratio
+    if len(latents) * _pixels(vae, latents) <= vae.pixels_at_once:
+        return decoder(latents)
+    height, width = (side * vae.spatial_ratio for side in latents.shape[3:])
+    group = ratio * height * width  # of the one clip that is left
+    if not needs_tiles(vae, (height, width)):
+        count = vae.pixels_at_once // group
+        return in_chunks(decoder, latents, count, count)[0]
+    return decode_tiled(vae, latents, None)[0]
+
+
+def decode_tiled(vae: PredictiveVAE, latents: Tensor, state: TiledState | None) -> tuple[Tensor, TiledState]:
+    """Next frames of the videos of latents, the highest resolutions in tiles."""
+    decoder, ratio = vae.decoder, vae.temporal_ratio
+    features, low = in_chunks(decoder.low_levels, latents, 1, 1, state and state.low_levels)
+    frames = ratio // decoder.high_time
+    tiles = _Tiles(decoder.high_levels, 1 if state is None else frames, frames, state)
+    side = math.isqrt(vae.pixels_at_once // ratio)
+    video = in_tiles(tiles, features, side // decoder.unit, decoder.halo, zoom_in=1, zoom_out=decoder.unit)
+    return video, TiledState(tuple(tiles.states), low)
+
+
+class _Tiles:
+    """Passes one tile after another, a chunk of frames at a time, each with its own memory.
+
+    Args:
+        part: What to pass them through.
+        first: Frames of the first chunk.
+        others: Frames of each other one.
+        state: Of the frames before.
+
+    Attributes:
+        states (list[State]): Of each tile so far, for the frames after.
+    """
+
+    def __init__(self, part: Part, first: int, others: int, state: TiledState | None) -> None:
+        self.part, self.first, self.others, self.before = part, first, others, state
+        self.states: list[State] = []
+
+    def __call__(self, tile: Tensor) -> Tensor:
+        place = len(self.states)
+        if self.before is not None and place >= len(self.before.tiles):
+            raise ValueError('the state is of other tiles: keep pixels_at_once and the size of the frames')
+        state = self.before and self.before.tiles[place]
+        out, state = in_chunks(self.part, tile, self.first, self.others, state)
+        self.states.append(state)
+        return out
+
+
+def _by_clips(part: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tensor:
+    outputs = [part(clips) for clips in x.split(max(1, at_once))]
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def in_chunks(part: Part, x: Tensor, first: int, others: int, state: State | None = None) -> tuple[Tensor, State]:
+    """Pass ``first`` frames of ``x (N, C, T, H, W)``, then ``others`` at a time, and join what comes out.
+
+    Returns:
+        That, and the state for the frames after.
+    """
+    outputs = []
+    for chunk in x.split([min(first, x.shape[2]), *_lengths(x.shape[2] - first, others)], dim=2):
+        memory = Memory(state)
+        outputs.append(part(chunk, memory))
+        state = memory.state()
+    return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], state
+
+
+def _lengths(total: int, step: int) -> list[int]:
+    return [min(step, total - start) for start in range(0, max(total, 0), step)]
+
+
+def spans(length: int, at_most: int, halo: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a side into pieces of nearly equal length.
+
+    Args:
+        length: Of the side.
+        at_most: Length of a piece with its halo; a piece is at least twice its halo long all the same, since less
+            would be mostly margin.
+        halo: Context wanted on both sides of a piece, where the side goes on.
+
+    Yields:
+        The piece, and the piece with its context.
+    """
+    pieces = math.ceil(length / max(1, at_most - 2 * halo, 2 * halo)) if length > at_most else 1
+    edges = [length * i // pieces for i in range(pieces + 1)]
+    for start, end in zip(edges[:-1], edges[1:], strict=True):
+        yield slice(start, end), slice(max(0, start - halo), min(length, end + halo))
+
+
+def in_tiles(
+    part: Callable[[Tensor], Tensor], x: Tensor, at_most: int, halo: int, zoom_in: int, zoom_out: int
+) -> Tensor:
+    """Pass tiles of ``x (N, C, T, H, W)`` with their context, and put what comes out together.
+
+    Args:
+        part: What to pass them through, which makes ``zoom_out`` places of ``zoom_in``.
+        x: The whole.
+        at_most: Side of a tile with its context, in units of ``zoom_in`` places.
+        halo: Context on each side, in the same units.
+        zoom_in: Places of ``x`` in a unit.
+        zoom_out: Places of the result in a unit.
+    """
+    height, width = x.shape[3] // zoom_in, x.shape[4] // zoom_in
+    whole: Tensor | None = None
+    for rows, seen_rows in spans(height, at_most, halo):
+        for columns, seen_columns in spans(width, at_most, halo):
+            out = part(x[..., _scaled(seen_rows, zoom_in), _scaled(seen_columns, zoom_in)])
+            if whole is None:
+                n, c, t = out.shape[:3]
+                whole = out.new_empty(n, t, height * zoom_out, width * zoom_out, c).permute(0, 4, 1, 2, 3)
+            inner = (_scaled(_within(rows, seen_rows), zoom_out), _scaled(_within(columns, seen_columns), zoom_out))
+            whole[..., _scaled(rows, zoom_out), _scaled(columns, zoom_out)] = out[..., inner[0], inner[1]]
+    return whole
+
+
+def _scaled(span: slice, factor: int) -> slice:
+    return slice(span.start * factor, span.stop * factor)
+
+
+def _within(span: slice, outer: slice) -> slice:
+    return slice(span.start - outer.start, span.stop - outer.start)

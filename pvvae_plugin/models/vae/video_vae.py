@@ -1,0 +1,255 @@
+"""VideoVAE: predictive reconstruction (paper, section 3). Encode the observed groups, pad, decode, predict."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from pvvae_plugin.functional.keyed_random import randn_like
+from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
+
+from .posterior import DiagonalGaussian
+from .pretrained import PretrainedMixin
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass(frozen=True)
+class PredictiveOutput:
+    """What a predictive VAE makes of a clip.
+
+    Attributes:
+        reconstruction: The whole clip, observed and dropped frames alike, ``(N, 3, T, H, W)``.
+        posterior: Over the latents of the longest observed prefix of the batch. Past a clip's own observed groups it
+            means nothing: mask with ``num_observed_groups``.
+        num_observed_groups: LongTensor ``(N,)``.
+        temporal_ratio: Frames of each group but the first.
+    """
+
+    reconstruction: Tensor
+    posterior: DiagonalGaussian
+    num_observed_groups: Tensor
+    temporal_ratio: int
+
+
+class VideoVAE(PretrainedMixin, BaseModule):
+    """Base of video VAEs that can be trained predictively (paper, section 3): padding stands in for dropped latents.
+
+    A subclass encodes and decodes, and calls :meth:`add_padding` once its networks are built; all else follows.
+
+    Args:
+        latent_channels: Channels ``C`` of the latents.
+        temporal_ratio: ``p_t``, frames for each latent frame but the first.
+        spatial_ratio: ``p_s``, pixels for each side of a latent.
+        init_cfg: As for every MMEngine module.
+
+    Attributes:
+        arguments (dict): What the subclass was built with, plain values, for :meth:`save_pretrained`.
+        temporal_reach (float): How many latent frames back the decoder sees.
+        is_causal (bool): Whether encoding a prefix gives the prefix of the encoding.
+        encodes_longest (bool): Encode all clips of a batch up to the longest observed prefix, where they observe
+            different numbers of groups, instead of one pass for each number. For causal networks only.
+        padding_token: What stands in for a dropped latent, a parameter ``(C,)``; None for Gaussian noise.
+        knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
+        trained_frames (int | None): Length of the clips it was trained on, where that is known.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
+        latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
+        latent_std: Buffer ``(C,)``; 1 until statistics are set.
+    """
+
+    temporal_reach: float = math.inf
+    is_causal = True
+    encodes_longest = False
+
+    def __init__(
+        self,
+        latent_channels: int,
+        temporal_ratio: int,
+        spatial_ratio: int,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.latent_channels = latent_channels
+        self.temporal_ratio = temporal_ratio
+        self.spatial_ratio = spatial_ratio
+        self.register_buffer('latent_mean', torch.zeros(latent_channels))
+        self.register_buffer('latent_std', torch.ones(latent_channels))
+
+    def add_padding(self, padding: str) -> None:
+        """Decide what stands in for dropped latents.
+
+        Args:
+            padding: ``'learnable'``, one trained vector ``(C,)`` for every place and time (the paper's final model),
+                or ``'gaussian'``, standard normal noise.
+        """
+        if padding not in ('learnable', 'gaussian'):
+            raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
+        learned = padding == 'learnable'
+        self.padding_token = nn.Parameter(0.02 * torch.randn(self.latent_channels)) if learned else None
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+
+    @abstractmethod
+    def encode(self, video: Tensor) -> DiagonalGaussian:
+        """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Tensor:
+        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+
+    def freeze_encoder(self) -> None:
+        """Leave only what decodes to be trained (stage 3): encoder and padding token stay as they are."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith('decoder.'))
+
+    def check_video(self, video: Tensor) -> int:
+        """Number of groups of ``video``.
+
+        Raises:
+            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
+        """
+        if video.ndim != 5 or video.shape[1] != 3 or not len(video):
+            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
+        if not video.is_floating_point():
+            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
+        for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
+            if length < 1 or length % self.spatial_ratio:
+                below = max(1, length // self.spatial_ratio) * self.spatial_ratio
+                raise ValueError(
+                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
+                    f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
+                )
+        return frames_to_groups(video.shape[2], self.temporal_ratio)
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Refuse what are no latents.
+
+        Raises:
+            TypeError: If they are no tensor.
+            ValueError: If they are not float ``(N, C, t, h, w)``, or empty.
+        """
+        if not isinstance(latents, Tensor):
+            kind = type(latents).__name__
+            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
+        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
+            raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
+        if not latents.is_floating_point():
+            raise ValueError(f'{wanted}, got {latents.dtype}')
+
+    def pad_sides(self, video: Tensor) -> Tensor:
+        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
+
+        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+        """
+        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
+        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
+
+    def pad_latents(
+        self,
+        latents: Tensor,
+        num_groups: int,
+        num_observed_groups: int | Tensor | None = None,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Put padding where groups were dropped.
+
+        Args:
+            latents: ``(N, C, g, h, w)``, of the observed groups; ``g`` may exceed a clip's own number.
+            num_groups: Latent frames ``G`` of the result.
+            num_observed_groups: How many of its latents each clip keeps, int or LongTensor ``(N,)``; ``g`` if None.
+            generator: For Gaussian padding: one, or one for each clip.
+
+        Returns:
+            ``(N, C, G, h, w)``. What stood past a clip's observed groups has no influence on it, nor a gradient.
+        """
+        n, c, g, h, w = latents.shape
+        counts = observed_counts(g if num_observed_groups is None else num_observed_groups, n, num_groups)
+        if max(counts) > g:
+            raise ValueError(f'{max(counts)} observed groups asked of latents that have {g}')
+        longest = num_groups - min(counts)
+        if longest > self.temporal_reach:
+            warnings.warn(
+                f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
+                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
+                stacklevel=2,
+            )
+        if self.padding_token is None:
+            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), generator)
+        else:
+            padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
+        # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
+        mask = observed_mask(counts, num_groups, latents.device).view(n, 1, num_groups, 1, 1)
+        full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
+        return torch.where(mask, full, padding)
+
+    def forward(
+        self, video: Tensor, num_observed_groups: int | Tensor | None = None, generator: Generators = None
+    ) -> PredictiveOutput:
+        """Encode the observed groups of each clip, pad, and decode the whole clip.
+
+        Clips that observe the same number are encoded together, and nothing is spent on dropped frames.
+
+        Args:
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames are not looked at.
+            num_observed_groups: int or LongTensor ``(N,)``, each in ``1..G``; None where nothing is dropped.
+            generator: For the posterior's noise and Gaussian padding: one, or one for each clip.
+        """
+        num_groups = self.check_video(video)
+        counts = observed_counts(num_observed_groups, video.shape[0], num_groups)
+        observed = torch.tensor(counts, device=video.device)
+        posterior = self._encode_observed(video, counts)
+        latents = self.pad_latents(posterior.sample(generator, num_groups), num_groups, observed, generator)
+        return PredictiveOutput(self.decode(latents), posterior, observed, self.temporal_ratio)
+
+    def _encode_observed(self, video: Tensor, counts: Sequence[int]) -> DiagonalGaussian:
+        """Posterior over the latents of the longest prefix; past a clip's own it means nothing."""
+        if len(set(counts)) == 1 or self.encodes_longest:
+            return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
+        order, means, logvars = [], [], []
+        for count in sorted(set(counts)):
+            clips = [place for place, own in enumerate(counts) if own == count]
+            posterior = self.encode(video[clips, :, : groups_to_frames(count, self.temporal_ratio)])
+            rest = (0, 0, 0, 0, 0, max(counts) - count)
+            means.append(torch.nn.functional.pad(posterior.mean, rest))
+            logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
+            order.extend(clips)
+        back = torch.tensor(order, device=video.device).argsort()
+        return DiagonalGaussian(torch.cat(means)[back], torch.cat(logvars)[back])
+
+    def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
+        """Finish a clip.
+
+        Args:
+            observed_video: Its first frames, ``(N, 3, T', H, W)`` in [-1, 1].
+            num_frames: Length ``T`` of the result, observed frames included.
+
+        Returns:
+            ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
+        """
+        num_groups = frames_to_groups(num_frames, self.temporal_ratio)
+        if num_frames < observed_video.shape[2]:
+            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
+        return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
+
+    def normalize_latents(self, latents: Tensor) -> Tensor:
+        """Raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation for each channel."""
+        return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
+
+    def denormalize_latents(self, latents: Tensor) -> Tensor:
+        """Inverse of :meth:`normalize_latents`."""
+        return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
+
+
+def _per_channel(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype).view(1, -1, 1, 1, 1)

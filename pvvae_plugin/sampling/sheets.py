@@ -1,0 +1,76 @@
+"""Pictures of a set of generated videos: a sheet of strips for the page, a grid that plays."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pvvae_plugin.files import write_atomically
+from pvvae_plugin.visualization.strips import draw_panels, draw_strip
+from pvvae_plugin.visualization.video_files import write_gif, write_video
+
+SHEET_ROWS = 16
+GRID_PANELS = 64
+GRID_WIDTH = 1200  # of the clips of a row together; larger ones are shrunk
+SHEETS = ('sheet.png', 'grid.webm', 'grid.gif')
+
+
+def choose_shown(labels: Sequence[int] | None, num: int, most: int) -> list[int]:
+    """Which of ``num`` videos to show: of each class alike, as far as there is room, one class after the other.
+
+    Args:
+        labels: Class of each; None where there is none.
+        num: How many there are.
+        most: How many there is room for.
+    """
+    if labels is None:
+        return list(range(min(num, most)))
+    seen: dict[int, int] = {}
+    ranked = []
+    for index, label in enumerate(labels):
+        seen[label] = seen.get(label, 0) + 1
+        ranked.append((seen[label], index))
+    return sorted((index for _, index in sorted(ranked)[:most]), key=lambda index: (labels[index], index))
+
+
+def write_sheets(
+    folder: Path,
+    clips: Mapping[int, np.ndarray],
+    captions: Sequence[str],
+    labels: Sequence[int] | None,
+    num_given: int | None,
+    fps: float,
+) -> None:
+    """Write ``sheet.png``, ``grid.webm`` and ``grid.gif``, grouped by class; generated frames have an orange border.
+
+    Args:
+        folder: Where.
+        clips: Index -> uint8 ``(T, H, W, 3)``, those that :func:`choose_shown` names for ``GRID_PANELS``.
+        captions: Text of every video, shown or not.
+        labels: Class of every video; None where there is none.
+        num_given: First frames that were given and not generated; None marks nothing.
+        fps: Frames a second.
+    """
+    rows = choose_shown(labels, len(captions), SHEET_ROWS)
+    sheet = draw_strip([clips[i] for i in rows], [captions[i] for i in rows], num_given)
+    png = io.BytesIO()
+    Image.fromarray(sheet).save(png, 'PNG')
+    write_atomically(folder / 'sheet.png', png.getvalue())
+    shown = choose_shown(labels, len(captions), GRID_PANELS)
+    columns = math.ceil(math.sqrt(len(shown)))
+    panels = [_shrunk(clips[i], GRID_WIDTH // columns) for i in shown]
+    grid = draw_panels(panels, [captions[i] for i in shown], num_given, columns)
+    write_video(folder / 'grid.webm', grid, fps)
+    write_gif(folder / 'grid.gif', grid, fps)
+
+
+def _shrunk(clip: np.ndarray, width: int) -> np.ndarray:
+    if clip.shape[2] <= width:
+        return clip
+    size = (width, round(clip.shape[1] * width / clip.shape[2]))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in clip])

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from pvvae_plugin.models.checkpoints import (
+    check_checkpoint,
+    check_generator_config,
+    generator_config,
+    last_checkpoint,
+    load_backbone,
+    resolve_checkpoint,
+)
+from pvvae_plugin.registry import MODELS
+
+RESUMABLE = {
+    'state_dict': {},
+    'meta': {},
+    'message_hub': {},
+    'optimizer': {'generator': {'state': {}}},
+    'param_schedulers': {},
+}
+
+
+def test_a_work_directory_stands_for_its_last_checkpoint(tmp_path):
+    run = tmp_path / 'run'
+    with pytest.raises(FileNotFoundError, match='train it first'):
+        resolve_checkpoint(str(run))
+    run.mkdir()
+    with pytest.raises(FileNotFoundError, match='no checkpoint'):
+        resolve_checkpoint(str(run))
+    for n in (9, 10):
+        torch.save(RESUMABLE, run / f'iter_{n}.pth')
+    (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
+    assert resolve_checkpoint(str(run)) == str(run / 'iter_9.pth')
+    assert resolve_checkpoint(str(run / 'iter_10.pth')) == str(run / 'iter_10.pth')
+
+
+def test_a_copied_directory_stands_for_its_own_files(tmp_path):
+    run, copy = tmp_path / 'run', tmp_path / 'copy'
+    run.mkdir()
+    torch.save(RESUMABLE, run / 'iter_9.pth')
+    (run / 'last_checkpoint').write_text(str(run / 'iter_9.pth'))
+    shutil.copytree(run, copy)
+    assert last_checkpoint(str(copy)) == str(copy / 'iter_9.pth')
+
+
+@pytest.mark.parametrize('note', [None, '', 'iter_12.pth'])
+def test_without_a_valid_note_the_largest_number_is_last(tmp_path, note):
+    for n in (9, 10):
+        torch.save(RESUMABLE, tmp_path / f'iter_{n}.pth')
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_text(note)
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_10.pth')
+
+
+@pytest.mark.parametrize('note', [None, 'iter_11.pth', 'iter_10.pth'])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, note):
+    """One flipped bit is enough: torch.load would take it for a weight."""
+    for n in (9, 10, 11):
+        torch.save({'state_dict': {'weight': torch.arange(1000.0)}}, tmp_path / f'iter_{n}.pth')
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_text(note)
+    for n in (10, 11):
+        content = bytearray((tmp_path / f'iter_{n}.pth').read_bytes())
+        content[content.index(torch.arange(500.0, 600.0).numpy().tobytes())] ^= 1
+        (tmp_path / f'iter_{n}.pth').write_bytes(content)
+        assert torch.load(tmp_path / f'iter_{n}.pth', weights_only=True)['state_dict']['weight'][500] != 500
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_9.pth')
+    (tmp_path / 'iter_9.pth').write_bytes(b'')
+    with pytest.raises(ValueError, match='every checkpoint in .* is damaged: .*checksum'):
+        last_checkpoint(str(tmp_path))
+
+
+def test_a_url_is_refused():
+    """MMEngine would unpickle what comes from there."""
+    with pytest.raises(ValueError, match='download the file first'):
+        resolve_checkpoint('http://127.0.0.1/model.pth')
+
+
+def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
+    path = tmp_path / 'some.pth'
+    torch.save(RESUMABLE, path)
+    check_checkpoint(str(path), ['generator'])
+    with pytest.raises(ValueError, match="some.pth was written while training .'generator'."):
+        check_checkpoint(str(path), ['discriminator', 'generator'])
+    whole = path.read_bytes()
+    for damaged in (b'', b'not a checkpoint', whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match='some.pth cannot be loaded'):
+            check_checkpoint(str(path))
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(ValueError, match="some.pth holds no 'state_dict'"):
+        check_checkpoint(str(path))
+    torch.save({'state_dict': {}}, path)
+    check_checkpoint(str(path))
+    with pytest.raises(ValueError, match='cannot be resumed, it lacks meta.*use load_from'):
+        check_checkpoint(str(path), ['generator'])
+
+
+def test_a_vae_is_loaded_from_a_run(tiny_vae_config, tmp_path):
+    vae, other = MODELS.build(tiny_vae_config), MODELS.build(tiny_vae_config)
+    torch.save({'state_dict': {f'backbone.{n}': p for n, p in vae.state_dict().items()}}, tmp_path / 'iter_1.pth')
+    load_backbone(other, str(tmp_path))
+    assert torch.equal(vae.last_layer, other.last_layer)
+    with pytest.raises(ValueError, match='does not fit'):
+        load_backbone(MODELS.build(dict(tiny_vae_config, latent_channels=8)), str(tmp_path))
+
+
+def test_another_network_on_weights_of_the_same_shapes_is_refused():
+    def model(heads, **options):
+        backbone = {'type': 'PredictiveVAE', 'strides': ((2, 2), (2, 1))}
+        head = {'type': 'pvvae_plugin.LatentDiT', 'heads': heads, 'gradient_checkpointing': bool(options)}
+        return generator_config({'backbone': backbone, 'head': head, **options})
+
+    check_generator_config(model(4), model(4, condition_prob=0.5))  # trained on with given frames
+    check_generator_config(None, model(4))  # a checkpoint that does not say
+    with pytest.raises(ValueError, match=r'model.head.heads=2 \(trained with 4\)'):
+        check_generator_config(model(4), model(2))

@@ -1,0 +1,81 @@
+"""Which weights a generator is loaded with, and which are refused; classes by name and number."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from pvvae_plugin.registry import MODELS
+from pvvae_plugin.sampling import load_generator, resolve_labels
+
+
+@pytest.fixture
+def cfg(tiny_vae_config):
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'width': 32, 'heads': 2}
+    model = {
+        'type': 'LatentVideoGenerator',
+        'backbone': tiny_vae_config,
+        'backbone_checkpoint': None,
+        'head': head,
+    }
+    return Config({'model': model})
+
+
+@pytest.fixture
+def record(cfg):
+    """A checkpoint as FrozenBackboneHook and TrainedWeightsEMAHook write it."""
+    model = MODELS.build(cfg.model)
+    model.backbone.latent_mean.fill_(0.25)
+    state = {n: p for n, p in model.state_dict().items() if n.startswith(('head.', 'backbone.latent_'))}
+    raw = {n: torch.full_like(p, 0.5) for n, p in state.items() if n.startswith('head.')}
+    return {'state_dict': state, 'raw_weights': raw, 'backbone_source': None}
+
+
+def test_averages_or_raw_weights_are_loaded(cfg, record, tmp_path):
+    path = tmp_path / 'iter_1.pth'
+    torch.save(record, path)
+    model = load_generator(cfg, str(path))
+    assert not model.training
+    for name, expected in record['state_dict'].items():
+        assert torch.equal(model.state_dict()[name].cpu(), expected), name
+    raw = load_generator(cfg, str(tmp_path), raw_weights=True).state_dict()
+    assert all(torch.equal(raw[name].cpu(), expected) for name, expected in record['raw_weights'].items())
+    assert (raw['backbone.latent_mean'] == 0.25).all()
+
+
+def test_what_does_not_fit_is_refused(cfg, record, tmp_path):
+    path = tmp_path / 'it.pth'
+    torch.save({**record, 'raw_weights': {}}, path)
+    with pytest.raises(ValueError, match='no averages'):
+        load_generator(cfg, str(path), raw_weights=True)
+    state = record['state_dict']
+    torch.save({'state_dict': {n: p for n, p in state.items() if n != 'backbone.latent_std'}}, path)
+    with pytest.raises(ValueError, match='lacks backbone.latent_std'):
+        load_generator(cfg, str(path))
+    torch.save({'state_dict': {n: p for n, p in state.items() if n != 'head.embed.weight'}}, path)
+    with pytest.raises(ValueError, match='head.embed.weight'):
+        load_generator(cfg, str(path))
+    path.write_bytes(b'nothing')
+    with pytest.raises(ValueError, match='damaged'):
+        load_generator(cfg, str(path))
+
+
+def test_a_config_of_a_vae_is_refused(tiny_vae_config, record, tmp_path):
+    torch.save(record, tmp_path / 'it.pth')
+    model = {'type': 'VideoAutoencoder', 'backbone': tiny_vae_config, 'loss': {'type': 'PredictiveReconLoss'}}
+    with pytest.raises(ValueError, match='no config of a generator: model.type is VideoAutoencoder'):
+        load_generator(Config({'model': model}), str(tmp_path / 'it.pth'))
+
+
+def test_classes_by_name_and_number():
+    names = ('run', 'jump', '0')
+    assert resolve_labels(['jump', '1', 'run'], names, 3) == [1, 1, 0]
+    assert resolve_labels(['0'], names, 3) == [2]  # a name before a number
+    assert resolve_labels(None, names, 3) == [0, 1, 2]
+    assert resolve_labels(['2'], None, 3) == [2]
+    assert resolve_labels(None, None, None) is None
+    with pytest.raises(ValueError, match="no class 'fly': valid are 0..2, run, jump, 0"):
+        resolve_labels(['run', 'fly'], names, 3)
+    with pytest.raises(ValueError, match=r"no class '3': valid are 0\.\.2$"):
+        resolve_labels(['3'], None, 3)
+    with pytest.raises(ValueError, match='unconditional'):
+        resolve_labels(['0'], None, None)
