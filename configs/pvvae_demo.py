@@ -59,7 +59,7 @@ val_cfg = dict()
 train_cfg = dict(type='ClipTrainLoop', max_iters=2400, val_interval=600)
 optim_wrapper = dict(
     constructor='SubmoduleOptimWrapperConstructor',
-    generator=dict(
+    vae=dict(
         type='AutocastOptimWrapper',
         optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01),
         clip_grad=dict(max_norm=1.0),

@@ -18,8 +18,7 @@ class VideoDataSample(BaseDataElement):
         fps (float): Frames a second of the source; 0 where unknown.
         index (int): Of a generated clip, which of those asked for it is.
         label (int | None): Class index from 0; None where unlabelled.
-        num_observed_groups (int): Groups the encoder may see; the clip's own number of groups where nothing is
-            dropped.
+        observed_groups (tuple[bool, ...]): Which of the clip's ``G`` groups the encoder may see; absent if all.
         draw_key (int): Key of every random draw made for this clip, see :mod:`pvvae_plugin.functional.keyed_random`.
         substituted_path (str): Present where the requested file could not be read and another clip took its
             place: the file that failed. Metrics leave such samples out.

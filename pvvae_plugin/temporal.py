@@ -7,6 +7,9 @@ A clip of ``1 + k * p_t`` frames is cut into ``G = 1 + k`` groups: group 0 is fr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,50 +57,120 @@ def most_dropped_groups(num_groups: int, max_drop_ratio: float) -> int:
     return math.floor((num_groups - 1) * max_drop_ratio + 1e-6)
 
 
-def observed_counts(num_observed_groups: int | Tensor | None, batch_size: int, num_groups: int) -> list[int]:
-    """Observed groups of each clip of a batch, checked.
+@dataclass(frozen=True, eq=False)
+class ObservedGroups:
+    """Which groups of each clip of a batch the encoder may see.
 
-    Args:
-        num_observed_groups: One number for all clips, a LongTensor ``(N,)``, or None for "all observed".
-        batch_size: Number of clips ``N``.
-        num_groups: Groups ``G`` of each clip.
+    Made once per step from numbers on the host. The mask goes to the device; nothing is read back from there.
 
-    Returns:
-        ``N`` numbers in ``1..G``.
+    Attributes:
+        patterns: One tuple of ``G`` bools per clip, on the host.
+        mask: The same as a bool tensor ``(N, G)``, on the device.
 
-    Raises:
-        ValueError: If the shape is wrong or a number lies outside ``1..G``.
+    Example:
+        >>> observed = ObservedGroups.of([1, 3], batch_size=2, num_groups=3)
+        >>> observed.mask.tolist()
+        [[True, False, False], [True, True, True]]
+        >>> observed.frame_mask(temporal_ratio=2).int().tolist()  # frame 0 is a group by itself
+        [[1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
     """
-    if num_observed_groups is None:
-        return [num_groups] * batch_size
-    if isinstance(num_observed_groups, Tensor):
-        if num_observed_groups.numel() not in (1, batch_size) or num_observed_groups.is_floating_point():
+
+    patterns: tuple[tuple[bool, ...], ...]
+    mask: Tensor
+
+    @classmethod
+    def of(
+        cls, observed: Observed, batch_size: int, num_groups: int, device: torch.device | str | None = None
+    ) -> ObservedGroups:
+        """Make it from any of the forms that callers use.
+
+        Args:
+            observed: A number of leading groups for all clips; one number, or one pattern of ``G`` bools, per clip, as
+                a sequence or as a tensor ``(N,)`` or ``(N, G)``; None if all groups are observed. A tensor on a device
+                is copied to the host, which waits for the device.
+            batch_size: Number of clips ``N``.
+            num_groups: Groups ``G`` of each clip.
+            device: Device of the mask.
+
+        Raises:
+            ValueError: If the shape is wrong, a number is not in ``1..G``, or a clip has no observed group.
+        """
+        if isinstance(observed, ObservedGroups):
+            return observed
+        patterns = _patterns(observed, batch_size, num_groups)
+        return cls(patterns, torch.tensor(patterns).to(device, non_blocking=True))  # a blocking copy waits
+
+    @property
+    def num_groups(self) -> int:
+        """Groups ``G`` of each clip."""
+        return len(self.patterns[0])
+
+    @property
+    def is_all(self) -> bool:
+        """Whether no group of any clip is dropped."""
+        return all(map(all, self.patterns))
+
+    @property
+    def extents(self) -> list[int]:
+        """Number of groups of each clip up to its last observed one."""
+        return [max(g for g, seen in enumerate(pattern, 1) if seen) for pattern in self.patterns]
+
+    @property
+    def are_leading(self) -> bool:
+        """Whether each clip drops groups at its end only."""
+        return all(sum(pattern) == extent for pattern, extent in zip(self.patterns, self.extents, strict=True))
+
+    def frame_mask(self, temporal_ratio: int) -> Tensor:
+        """Return which frames are observed: bool ``(N, T)`` with ``T = 1 + (G - 1) * p_t``."""
+        return self.mask.repeat_interleave(temporal_ratio, dim=1)[:, temporal_ratio - 1 :]
+
+    def hold_dropped(self, video: Tensor, temporal_ratio: int) -> Tensor:
+        """Replace each dropped frame by the nearest earlier observed frame, or the first observed one.
+
+        No dropped frame influences the result, and an encoder still sees every observed frame at its own time (ours).
+
+        Args:
+            video: ``(N, 3, T, H, W)``.
+            temporal_ratio: ``p_t``.
+        """
+        num_frames = groups_to_frames(self.num_groups, temporal_ratio)
+        sources = []
+        for pattern in self.patterns:
+            seen = [t for t in range(num_frames) if pattern[-(-t // temporal_ratio)]]
+            sources.append([max((s for s in seen if s <= t), default=seen[0]) for t in range(num_frames)])
+        index = torch.tensor(sources).to(video.device, non_blocking=True)[:, None, :, None, None]
+        return video.gather(2, index.expand_as(video))
+
+
+Observed = int | Sequence[int] | Sequence[Sequence[bool]] | Tensor | ObservedGroups | None
+
+
+def _patterns(observed: Observed, batch_size: int, num_groups: int) -> tuple[tuple[bool, ...], ...]:
+    allowed = (
+        f'an int in 1..{num_groups}, {batch_size} such ints, or {batch_size} patterns of {num_groups} bools (as a '
+        'sequence or a tensor)'
+    )
+    values: Any = observed.tolist() if isinstance(observed, Tensor) else observed
+    if values is None:
+        values = num_groups
+    if isinstance(values, int):
+        values = [values] * batch_size
+    elif isinstance(observed, Tensor) and observed.numel() == 1:
+        values = values * batch_size
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != batch_size:
+        raise ValueError(f'observed is {observed!r}, must be {allowed}')
+    patterns = []
+    for value in values:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= num_groups:
+                raise ValueError(f'{value} observed groups, must be in 1..{num_groups} (group 0 is never dropped)')
+            value = [group < value for group in range(num_groups)]
+        elif not isinstance(value, Sequence) or not all(isinstance(seen, bool) for seen in value):
+            raise ValueError(f'observed is {observed!r}, must be {allowed}')
+        if len(value) != num_groups or not any(value):
             raise ValueError(
-                f'num_observed_groups must be an int or a LongTensor of shape ({batch_size},), got '
-                f'{num_observed_groups.dtype} of shape {tuple(num_observed_groups.shape)}'
+                f'the pattern {list(value)} of observed groups has {len(value)} entries, {sum(value)} of them True; a '
+                f'clip has {num_groups} groups, of which at least one is observed'
             )
-        counts = num_observed_groups.flatten().tolist()
-    elif isinstance(num_observed_groups, int):
-        counts = [num_observed_groups]
-    else:
-        raise ValueError(f'num_observed_groups must be an int or a LongTensor, got {num_observed_groups!r}')
-    counts = counts * batch_size if len(counts) == 1 else counts
-    if min(counts) < 1 or max(counts) > num_groups:
-        raise ValueError(
-            f'num_observed_groups must lie in 1..{num_groups} (the first group is never dropped), got {counts}'
-        )
-    return counts
-
-
-def observed_mask(counts: list[int], num_groups: int, device: torch.device | str | None = None) -> Tensor:
-    """Which groups are observed: bool ``(N, G)``."""
-    return torch.arange(num_groups, device=device)[None] < torch.tensor(counts, device=device)[:, None]
-
-
-def observed_frame_mask(
-    counts: list[int], num_groups: int, temporal_ratio: int, device: torch.device | str | None = None
-) -> Tensor:
-    """Which frames are observed: bool ``(N, T)`` with ``T = 1 + (G - 1) * p_t``."""
-    frames = torch.arange(groups_to_frames(num_groups, temporal_ratio), device=device)
-    ends = torch.tensor([groups_to_frames(g, temporal_ratio) for g in counts], device=device)
-    return frames[None] < ends[:, None]
+        patterns.append(tuple(value))
+    return tuple(patterns)

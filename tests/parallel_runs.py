@@ -81,7 +81,7 @@ def vae_config(steps: int, optimizer: str, accumulate: int = 1, start_iter: int 
             'discriminator': {'type': 'PatchDiscriminator3D', 'base_width': 4, 'num_stages': 2},
             'adversarial': {'type': 'AdversarialLoss', 'start_iter': start_iter},
         },
-        optim_wrapper=optimizers(('generator', 'discriminator'), optimizer, accumulate),
+        optim_wrapper=optimizers(('vae', 'discriminator'), optimizer, accumulate),
         custom_hooks=[{'type': 'TrainedWeightsEMAHook', 'module': 'backbone', 'decay': 0.9}],
     )
     drop = {'type': 'FutureDropSampler', 'temporal_ratio': 4, 'max_drop_ratio': 1.0}
@@ -128,7 +128,7 @@ def generator_config(steps: int, optimizer: str, backbone: str, accumulate: int 
             {'type': 'FrozenBackboneHook'},
             {'type': 'LatentStatisticsHook', 'num_clips': 7},
             {'type': 'TrainedWeightsEMAHook', 'module': 'head', 'decay': 0.9},
-            {'type': 'GenerationVisualizationHook', 'num_clips': 2, 'steps': 2},
+            {'type': 'GenerationVisualizationHook', 'num_clips': 2, 'num_inference_steps': 2},
         ],
         val_cfg={},
         val_evaluator=[{'type': 'FlowLoss'}],

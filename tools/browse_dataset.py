@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
         sample = dataset[ClipIndex(index, derive_key('browse', index))]
         meta = sample['data_samples'].metainfo
         frames = sample['inputs'].permute(1, 2, 3, 0).numpy()  # (T, H, W, 3)
-        groups = meta.get('num_observed_groups')
-        observed = groups_to_frames(groups, temporal_ratio) if groups and temporal_ratio else len(frames)
+        groups = meta.get('observed_groups')
+        observed = groups_to_frames(sum(groups), temporal_ratio) if groups and temporal_ratio else len(frames)
         label = meta.get('label')
         name = 'no label' if label is None else classes[label] if classes else f'label {label}'
         picture = draw_strip([frames], [f'{name}\n{observed} of {len(frames)} observed'], num_observed=observed)

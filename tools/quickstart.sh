@@ -31,7 +31,7 @@ train configs/dit_demo.py "$generator"
 
 echo
 echo "Making videos: four of each motion"
-python tools/sample.py configs/dit_demo.py "$generator" --num 28 --steps 50 --guidance 2 \
+python tools/sample.py configs/dit_demo.py "$generator" --num 28 --num-inference-steps 50 --guidance-scale 2 \
     --out-dir "$generator/samples"
 
 echo

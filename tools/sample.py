@@ -31,8 +31,11 @@ from pvvae_plugin.cli.launching import end_processes, start_processes
 from pvvae_plugin.config import add_override_argument, class_names, clip_geometry, read_config
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256
+from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.models.latent_video_generator import steps_of_calls
+from pvvae_plugin.renaming import add_old_option
 from pvvae_plugin.sampling import (
     SampleFolder,
     default_num_given,
@@ -55,13 +58,29 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out-dir', type=Path, default=Path('samples'), help='default: samples')
     parser.add_argument('--labels', nargs='+', metavar='CLASS', help='names or numbers, used in turn (default: all)')
-    parser.add_argument('--steps', type=int, default=100, help='calls of the network for each video (default: 100)')
-    parser.add_argument('--guidance', type=float, default=1.0, help='classifier-free guidance scale, 1 for none')
     parser.add_argument(
-        '--interval', type=float, nargs=2, metavar=('LO', 'HI'), default=(0.0, 1.0), help='times of guidance in [0, 1]'
+        '--num-inference-steps',
+        type=int,
+        default=100,
+        metavar='N',
+        help='steps of the solver (default: 100); Euler calls the network once per step, Heun twice',
     )
+    parser.add_argument(
+        '--guidance-scale', type=float, default=1.0, metavar='S', help='classifier-free guidance (default: 1, none)'
+    )
+    parser.add_argument(
+        '--guidance-interval',
+        type=float,
+        nargs=2,
+        metavar=('LO', 'HI'),
+        default=(0.0, 1.0),
+        help='times of guidance in [0, 1] (default: 0 1)',
+    )
+    parser.add_argument('--steps', type=int, help=argparse.SUPPRESS)  # old: network calls
+    add_old_option(parser, '--guidance', '--guidance-scale', type=float)
+    add_old_option(parser, '--interval', '--guidance-interval', type=float, nargs=2)
     parser.add_argument('--shift', type=float, default=1.0, help='above 1: shorter steps near noise (default: 1)')
-    parser.add_argument('--solver', choices=['euler', 'heun'], default='euler')
+    parser.add_argument('--solver', choices=list(SOLVERS), default='euler')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--batch-size', type=int, default=8, help='videos made at once (default: 8)')
     parser.add_argument('--fps', type=float, default=8, help='frames a second of the files (default: 8)')
@@ -77,7 +96,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
     )
     args = parser.parse_args(argv)
-    for name in ('num', 'steps', 'batch_size', 'num_frames', 'num_given'):
+    for name in ('num', 'steps', 'num_inference_steps', 'batch_size', 'num_frames', 'num_given'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
     if not 0.1 <= args.fps <= 50:
@@ -86,6 +105,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error(f'--size must be positive, got {args.size[0]} {args.size[1]}')
     if args.num_given and not args.first_frames:
         parser.error('--num-given needs --first-frames')
+    if args.steps is not None:
+        args.num_inference_steps = steps_of_calls(args.steps, args.solver)
     return args
 
 
@@ -101,7 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     names = class_names(cfg, model.head.null_label)
     cycle = resolve_labels(args.labels, names, model.head.null_label)
     labels = None if cycle is None else [cycle[i % len(cycle)] for i in range(args.num)]
-    options = {name: getattr(args, name) for name in ('steps', 'guidance', 'interval', 'shift', 'solver', 'seed')}
+    sampling = ('num_inference_steps', 'guidance_scale', 'guidance_interval', 'shift', 'solver', 'seed')
+    options = {name: getattr(args, name) for name in sampling}
     request = {'num': args.num, 'num_frames': num_frames, 'size': size, **options, 'batch_size': args.batch_size}
     sources, first_frames = given_frames(args, cfg, model, num_frames, size)
     make = {**request, 'labels': labels, 'first_frames': first_frames}
@@ -129,6 +151,7 @@ def main(argv: list[str] | None = None) -> None:
         'config': args.config,
         'overrides': {name: str(value) for name, value in (args.cfg_options or {}).items()},
         'checkpoint': resolve_checkpoint(args.checkpoint),
+        'nfe': args.num_inference_steps * SOLVERS[args.solver].calls_per_step,  # network calls per video
         'vae': (model.backbone_source or {}).get('path'),
         'classes': names,
     }

@@ -1,4 +1,6 @@
 # What every run shares: logging, checkpoints, pictures, checks, seeds.
+_base_ = 'hooks.py'
+
 default_scope = 'pvvae_plugin'
 
 default_hooks = dict(
@@ -8,13 +10,10 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1000, max_keep_ckpts=3),
 )
 custom_hooks = [
-    dict(type='StartCheckHook'),
-    dict(type='FiniteLossHook'),
-    dict(type='CostEstimateHook'),
+    *_base_.check_hooks,
     dict(type='TrainedWeightsEMAHook', module='backbone', decay=0.999),
     dict(type='PredictionVisualizationHook', num_clips=4),
-    dict(type='RunRecordHook'),
-    dict(type='SkippedClipsHook'),
+    *_base_.record_hooks,
     dict(type='TrainingHealthHook'),
 ]
 

@@ -10,6 +10,6 @@ model = dict(
     # A checkpoint, or the work directory of the run that trained the VAE. Other VAEs than the paper's go here as well.
     backbone_checkpoint='work_dirs/pvvae_ucf101_decoder',
     head=dict(type='LatentDiT', latent_channels=64, num_classes=None, size='XL'),
-    times='uniform',
+    time_sampling='uniform',
     class_dropout=0.1,
 )

@@ -3,7 +3,7 @@ train_cfg = dict(type='ClipTrainLoop', max_iters=50000, val_interval=5000)
 
 optim_wrapper = dict(
     constructor='SubmoduleOptimWrapperConstructor',
-    generator=dict(
+    vae=dict(
         type='AutocastOptimWrapper',
         dtype='bfloat16',
         optimizer=dict(type='AdamW', lr=5e-5, betas=(0.9, 0.99), weight_decay=0.01),

@@ -22,7 +22,7 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begi
 default_hooks = dict(checkpoint=dict(interval=2500))
 
 test_dataloader = dict(dataset=dict(clip_len=17, size=64))
-test_cfg = dict(num_samples=2048, batch_size=256, sampling=dict(steps=50))
+test_cfg = dict(num_samples=2048, batch_size=256, sampling=dict(num_inference_steps=50))
 real_clips = dict(type='SyntheticVideoDataset', length=4096, size=64, difficulty='plain', seed=2)
 proxies = dict(
     protocol=dict(base='paper', num_samples=2048),

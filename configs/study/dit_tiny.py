@@ -15,7 +15,7 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begi
 default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=-1))
 
 test_dataloader = _base_.val_dataloader
-test_cfg = dict(num_samples=256, batch_size=32, sampling=dict(steps=25, guidance=1.0))
+test_cfg = dict(num_samples=256, batch_size=32, sampling=dict(num_inference_steps=25, guidance_scale=1.0))
 real_clips = dict(type='SyntheticVideoDataset', length=512, size=32, difficulty='plain', seed=2)
 proxies = dict(
     protocol=dict(base='paper', num_frames=9, num_samples=256),

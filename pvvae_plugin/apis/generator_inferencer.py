@@ -83,8 +83,8 @@ class VideoGeneratorInferencer:
             out: File for each video (one path, or as many as there are videos): ``.webm``, ``.gif``, ``.npy``,
                 ``.png``.
             fps: Frames a second of the files.
-            **sampling: ``steps``, ``guidance``, ``interval``, ``shift``, ``solver``, ``seed``, ``batch_size`` of
-                :meth:`LatentVideoGenerator.generate`.
+            **sampling: ``num_inference_steps``, ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``,
+                ``seed``, ``batch_size`` of :meth:`LatentVideoGenerator.generate`.
 
         Returns:
             Clips, uint8 ``(T, H, W, 3)``. Each follows from ``seed`` and its place alone.

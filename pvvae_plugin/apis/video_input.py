@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
 from pvvae_plugin.datasets.readers.base import is_video
-from pvvae_plugin.functional.frames import as_video, cover
+from pvvae_plugin.functional.conversion import as_video, cover
 from pvvae_plugin.safe_globals import load_array_safely
 from pvvae_plugin.temporal import frames_to_groups
 

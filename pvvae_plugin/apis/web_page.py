@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pvvae_plugin.datasets import ClipError
 from pvvae_plugin.datasets.readers.base import is_image
-from pvvae_plugin.functional.frames import as_video
+from pvvae_plugin.functional.conversion import as_video
 from pvvae_plugin.functional.image_quality import psnr
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import draw_panels, draw_strip
@@ -92,7 +92,12 @@ class WebPage:
             raise ValueError(f'between 1 and {MAX_VIDEOS} videos at once, got {num}')
         labels = list(labels or ()) or None
         clips = self.generator.generate(
-            labels, num=int(num), steps=int(steps), guidance=float(guidance), seed=int(seed or 0), batch_size=int(num)
+            labels,
+            num=int(num),
+            num_inference_steps=int(steps),
+            guidance_scale=float(guidance),
+            seed=int(seed or 0),
+            batch_size=int(num),
         )
         names = labels or self.classes or ['']
         captions = [f'{names[i % len(names)]} #{i}' for i in range(len(clips))]

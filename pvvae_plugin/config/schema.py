@@ -68,6 +68,7 @@ def _own_arguments(call: Callable) -> tuple[frozenset[str], bool]:
     except (ValueError, TypeError):
         return frozenset(), True
     named = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    named |= getattr(call, 'old_names', {}).keys()
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 

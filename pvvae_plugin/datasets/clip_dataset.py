@@ -14,7 +14,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
-from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng
 
 from .checking.worker_watchdog import note_done, note_reading
 from .clip_index import ClipIndex
@@ -133,7 +133,7 @@ class ClipDataset(BaseDataset):
         info, frames, failures = self._load_or_substitute(index, draw_key)
         results = {
             'frames': frames,
-            'rng': numpy_generator(draw_key, 'pipeline'),
+            'rng': numpy_rng(draw_key, 'pipeline'),
             'draw_key': draw_key,
             'label': info.get('label'),
             'path': info['path'],
@@ -165,7 +165,7 @@ class ClipDataset(BaseDataset):
             info = self.get_data_info(index)
             note_reading(info['path'])
             try:
-                frames = self.load_clip(info, numpy_generator(draw_key, 'clip'))
+                frames = self.load_clip(info, numpy_rng(draw_key, 'clip'))
             except (ClipError, OSError) as error:
                 if not isinstance(error, ClipError):  # a subclass that opens files need not translate this itself
                     error = ClipError(info['path'], f'{type(error).__name__}: {error.strerror or error}')

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng
 from pvvae_plugin.registry import DATASETS
 
 from .clip_index import ClipIndex
@@ -71,7 +71,7 @@ class MotionWeightedDataset(Dataset):
             samples.append(self.dataset[ClipIndex(place, draw_key, size)])
         weights = [motion(sample['inputs']) + self.floor for sample in samples]
         shares = torch.tensor(weights, dtype=torch.float64).div(sum(weights)).numpy()
-        return samples[int(numpy_generator(key, 'kept').choice(self.candidates, p=shares))]
+        return samples[int(numpy_rng(key, 'kept').choice(self.candidates, p=shares))]
 
 
 def motion(clip: Tensor) -> float:

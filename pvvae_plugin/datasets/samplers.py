@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
-from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng
 from pvvae_plugin.registry import DATA_SAMPLERS
 
 from .clip_index import ClipIndex
@@ -59,7 +59,7 @@ class InfiniteClipSampler(Sampler):
     def _order(self, epoch: int, length: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(length)
-        return numpy_generator(self.seed, 'order', epoch).permutation(length)
+        return numpy_rng(self.seed, 'order', epoch).permutation(length)
 
     def __len__(self) -> int:
         """Clips of the data set, although the stream has no end."""

@@ -35,8 +35,8 @@ class GenerationLoop(TestLoop):
         num_samples: How many videos.
         batch_size: How many at once, on each process.
         seed: Of the noise.
-        sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``steps`` (100 by default), ``guidance``,
-            ``interval``, ``shift``, ``solver``.
+        sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``num_inference_steps`` (100 by
+            default), ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``.
 
     Raises:
         ValueError: If ``num_samples`` or ``batch_size`` is not positive.

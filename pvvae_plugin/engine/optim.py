@@ -17,7 +17,9 @@ from torch import nn
 from torch.nn.utils import get_total_norm
 
 from pvvae_plugin.functional.sharded import local
+from pvvae_plugin.models.checkpoints import rename_optimizers
 from pvvae_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS
+from pvvae_plugin.renaming import warn_renamed
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -126,7 +128,7 @@ def left_out_steps(runner: Runner) -> bool:
 
 
 class CountedOptimWrapperDict(OptimWrapperDict):
-    """An ``OptimWrapperDict`` that tells its members where the run stands, so that accumulation survives a resume."""
+    """An ``OptimWrapperDict`` that tells its members the iteration, so accumulation survives a resume."""
 
     def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
         for wrapper in self.values():
@@ -141,7 +143,7 @@ class SubmoduleOptimWrapperConstructor:
 
         optim_wrapper = dict(
             constructor='SubmoduleOptimWrapperConstructor',
-            generator=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=5e-5)),
+            vae=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=5e-5)),
             discriminator=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=5e-5)),
         )
 
@@ -150,20 +152,23 @@ class SubmoduleOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
-            raise ValueError('put paramwise_cfg inside the optimiser it is meant for, e.g. optim_wrapper.generator')
+            raise ValueError('put paramwise_cfg inside the optimiser it is meant for, e.g. optim_wrapper.vae')
         # An entry of None stands for none: a config that drops the discriminator says so by inheritance.
         self.configs = {name: cfg for name, cfg in optim_wrapper_cfg.items() if cfg is not None}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         modules = (model.module if is_model_wrapper(model) else model).optimized_modules
-        if set(modules) != set(self.configs):
+        configs = rename_optimizers(self.configs, modules)
+        if configs is not self.configs:
+            warn_renamed('optim_wrapper.generator', 'optim_wrapper.vae', 'config')
+        if set(modules) != set(configs):
             raise ValueError(
-                f'the model trains {sorted(modules)}, but optim_wrapper configures {sorted(self.configs)}: '
+                f'the model trains {sorted(modules)}, but optim_wrapper configures {sorted(configs)}: '
                 'give one entry for each, by these names'
             )
         wrappers = {}
         for name, module in modules.items():
-            config = dict(self.configs[name])
+            config = dict(configs[name])
             build = DefaultOptimWrapperConstructor(config, config.pop('paramwise_cfg', None))
             wrappers[name] = build(module)
             if isinstance(wrappers[name], AutocastOptimWrapper):

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from pvvae_plugin.datasets import SyntheticVideoDataset
 from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.functional.classification import confusion_counts, wilson_interval
-from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.registry import DATASETS, METRICS
 from pvvae_plugin.structures import SUBSTITUTED
@@ -97,7 +97,7 @@ def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None
 
 def real_clips(data: LabelledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
     """Held-out clips ``(N, 3, T, H, W)`` with their labels, at most ``num``, spread over the whole data set."""
-    order = numpy_generator('held-out').permutation(len(data.held_out))[:num].tolist()
+    order = numpy_rng('held-out').permutation(len(data.held_out))[:num].tolist()
     for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
         check_labels(labels, len(data.classes))
         yield video, labels

@@ -15,7 +15,7 @@ from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets.readers.base import is_image, is_video
-from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.registry import DATASETS, METRICS
 
 from .protocols import Protocol
@@ -131,7 +131,7 @@ def evaluate_videos(
     """
     dataset = DATASETS.build(dict(judged))
     pairs = None if sources is None else _Pairs(dataset, DATASETS.build(dict(sources)))
-    order = numpy_generator('judged clips').permutation(len(dataset))[:num_samples].tolist()
+    order = numpy_rng('judged clips').permutation(len(dataset))[:num_samples].tolist()
     check_distinct(metrics)
     for metric in metrics:
         if hasattr(metric, 'prepare'):

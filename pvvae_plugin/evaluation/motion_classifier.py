@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
-from pvvae_plugin.functional.keyed_random import derive_key, numpy_generator, torch_generator
+from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint
 from pvvae_plugin.safe_globals import load_safely
 
@@ -80,15 +80,15 @@ def shrink(video: Tensor) -> Tensor:
     return F.avg_pool3d(video, (1, factor, factor)) if factor > 1 else video
 
 
-def degrade(video: Tensor, generator: torch.Generator) -> Tensor:
+def degrade(video: Tensor, rng: torch.Generator) -> Tensor:
     """Some blur and noise, as much of each as is drawn for a clip, so that sharpness matters little.
 
     Args:
         video: ``(N, 3, T, H, W)`` in [-1, 1].
-        generator: On the CPU.
+        rng: On the CPU.
     """
-    amounts = torch.rand(2, len(video), 1, 1, 1, 1, generator=generator).to(video.device)
-    noise = torch.randn(video.shape, generator=generator).to(video.device)
+    amounts = torch.rand(2, len(video), 1, 1, 1, 1, generator=rng).to(video.device)
+    noise = torch.randn(video.shape, generator=rng).to(video.device)
     rows, columns = (gaussian_rows(side, MAX_BLUR * side * amounts[0]) for side in video.shape[3:])
     return rows @ video @ columns.mT + MAX_NOISE * amounts[1] * noise
 
@@ -157,11 +157,11 @@ def train_classifier(
         video, labels = next(batches)
         check_labels(labels, num_classes)
         video = video.to(device)
-        video, labels = mixer(video, labels, numpy_generator(seed, 'mix', step)) if mixer else (shrink(video), labels)
-        generator = torch_generator(seed, 'degrade', step)
+        video, labels = mixer(video, labels, numpy_rng(seed, 'mix', step)) if mixer else (shrink(video), labels)
+        rng = torch_rng(seed, 'degrade', step)
         warm_up = min(1.0, (step + 1) / (0.05 * steps))
         optimizer.param_groups[0]['lr'] = LEARNING_RATE * warm_up * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        loss = F.cross_entropy(model(degrade(video, generator)), torch.tensor(labels, device=device))
+        loss = F.cross_entropy(model(degrade(video, rng)), torch.tensor(labels, device=device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets.latent_shards import config_sha256
-from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.registry import DATASETS
 
 from .protocols import Protocol
@@ -92,7 +92,7 @@ class Reference:
         if len(self.dataset) < 2:
             where = self.config.get('ann_file') or self.config.get('data_root') or self.config['type']
             raise ValueError(f'at least 2 real clips are needed to compare with, {where} has {len(self.dataset)}')
-        order = numpy_generator('real clips').permutation(len(self.dataset))
+        order = numpy_rng('real clips').permutation(len(self.dataset))
         self._chosen = [int(index) for index in order[: 2 * self.num_samples]]
         self._computed: RealFeatures | None = None
 

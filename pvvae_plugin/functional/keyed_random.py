@@ -20,26 +20,33 @@ def derive_key(*parts: int | str) -> int:
     return int.from_bytes(digest, 'little') >> 1
 
 
-def numpy_generator(*parts: int | str) -> np.random.Generator:
-    """A NumPy generator for the key of ``parts``."""
+def numpy_rng(*parts: int | str) -> np.random.Generator:
+    """A NumPy random generator for the key of ``parts``."""
     return np.random.default_rng(derive_key(*parts))
 
 
-def torch_generator(*parts: int | str, device: torch.device | str = 'cpu') -> torch.Generator:
-    """A torch generator on ``device`` for the key of ``parts``."""
+def torch_rng(*parts: int | str, device: torch.device | str = 'cpu') -> torch.Generator:
+    """A torch random generator on ``device`` for the key of ``parts``."""
     return torch.Generator(device=device).manual_seed(derive_key(*parts))
 
 
-def randn_like(x: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
+def torch_rngs(
+    keys: Sequence[int | None], purpose: str, device: torch.device | str = 'cpu'
+) -> list[torch.Generator] | None:
+    """Return one random generator per key for a purpose; None if any key is missing, as in other projects' datasets."""
+    return None if None in keys else [torch_rng(key, purpose, device=device) for key in keys]
+
+
+def randn_like(x: Tensor, rng: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
     """Standard normal noise of the shape, type and device of ``x``.
 
     Args:
         x: ``(N, ...)``.
-        generator: One generator for the whole batch, or one for each of the ``N`` entries, so that an entry's noise
+        rng: One generator for the whole batch, or one for each of the ``N`` entries, so that an entry's noise
             does not depend on the rest of its batch.
     """
-    if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    if len(generator) != x.shape[0]:
-        raise ValueError(f'{len(generator)} generators for a batch of {x.shape[0]}')
-    return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=x.device) for g in generator])
+    if rng is None or isinstance(rng, torch.Generator):
+        return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
+    if len(rng) != x.shape[0]:
+        raise ValueError(f'{len(rng)} generators for a batch of {x.shape[0]}')
+    return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=x.device) for g in rng])

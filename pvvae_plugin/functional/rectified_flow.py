@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from numbers import Integral
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ def _broadcast_times(times: Tensor, x: Tensor) -> Tensor:
 def sample_times(
     n: int,
     distribution: str = 'uniform',
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    rng: torch.Generator | Sequence[torch.Generator] | None = None,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
     """Training times, float32 ``(n,)``.
@@ -61,7 +62,7 @@ def sample_times(
         n: How many.
         distribution: ``'uniform'`` on [0, 1), or ``'logit-normal'``, the logistic function of a standard normal, which
             prefers the middle of the path (SD3, Esser et al. 2024, section 3.1).
-        generator: One for all, or one for each time. The draw is made on the generator's own device.
+        rng: One for all, or one for each time. The draw is made on the rng's own device.
         device: Of the result.
 
     Raises:
@@ -70,14 +71,14 @@ def sample_times(
     if distribution not in ('uniform', 'logit-normal'):
         raise ValueError(f"distribution must be 'uniform' or 'logit-normal', got {distribution!r}")
     draw = torch.rand if distribution == 'uniform' else torch.randn
-    if generator is None:
+    if rng is None:
         values = draw(n, dtype=torch.float32, device=device)
-    elif isinstance(generator, torch.Generator):
-        values = draw(n, generator=generator, dtype=torch.float32, device=generator.device)
-    elif len(generator) == n:
-        values = torch.cat([draw(1, generator=g, dtype=torch.float32, device=g.device) for g in generator])
+    elif isinstance(rng, torch.Generator):
+        values = draw(n, generator=rng, dtype=torch.float32, device=rng.device)
+    elif len(rng) == n:
+        values = torch.cat([draw(1, generator=g, dtype=torch.float32, device=g.device) for g in rng])
     else:
-        raise ValueError(f'{len(generator)} generators for {n} times: give one, or one for each')
+        raise ValueError(f'{len(rng)} generators for {n} times: give one, or one for each')
     return (values if distribution == 'uniform' else values.sigmoid()).to(device)
 
 
@@ -94,7 +95,7 @@ def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
     Raises:
         ValueError: If an argument is out of range.
     """
-    _check_count('num_steps', num_steps)
+    _check_count('num_inference_steps', num_steps)
     if not 0 < shift < 1e6:
         raise ValueError(f'shift must be positive and below 1e6 (1 for none), got {shift}')
     even = torch.linspace(0.0, 1.0, num_steps + 1, dtype=torch.float64)
@@ -111,51 +112,55 @@ def _times_of(x: Tensor, time: float) -> Tensor:
     return torch.full(x.shape[:1], time, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
-def euler(velocity: Velocity, noise: Tensor, num_calls: int, shift: float = 1.0) -> Tensor:
-    """Follow ``velocity`` from noise to data with Euler steps; the error falls as ``1 / num_calls``.
+def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Follow ``velocity`` from noise to data with Euler steps, one call each; the error falls as ``1 / num_steps``.
 
     Args:
         velocity: ``(x, times (N,)) -> (N, ...)``.
-        noise: ``(N, ...)``, the state at time 0.
-        num_calls: Calls of ``velocity``, one each step.
-        shift: See :func:`time_grid`.
+        noise: ``(N, ...)``, the state at the first time.
+        times: Edges of the steps, ``(num_steps + 1,)``, increasing from 0 to 1, see :func:`time_grid`.
 
     Returns:
-        The state at time 1, of the shape of ``noise``.
+        The state at the last time, of the shape of ``noise``.
+
+    Example:
+        >>> data = torch.tensor([[2.0, -1.0]])
+        >>> noise = torch.zeros(1, 2)
+        >>> euler(lambda x, times: data - noise, noise, time_grid(4))
+        tensor([[ 2., -1.]])
     """
-    _check_count('num_calls', num_calls)
     x = noise
-    for start, end in pairwise(time_grid(num_calls, shift).tolist()):
+    for start, end in pairwise(times.tolist()):
         x = x + (end - start) * velocity(x, _times_of(x, start))
     return x
 
 
-def heun(velocity: Velocity, noise: Tensor, num_calls: int, shift: float = 1.0) -> Tensor:
-    """Follow ``velocity`` from noise to data with Heun steps; the error falls as ``1 / num_calls ** 2``.
+def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Follow ``velocity`` with Heun steps, two calls each; the error falls as ``1 / num_steps ** 2``.
 
-    Args:
-        velocity: ``(x, times (N,)) -> (N, ...)``.
-        noise: ``(N, ...)``, the state at time 0.
-        num_calls: Calls of ``velocity``, exactly. Each step makes two; of an odd number, the last step is an Euler
-            step with one, which leaves the order of the error as it is.
-        shift: See :func:`time_grid`.
-
-    Returns:
-        The state at time 1, of the shape of ``noise``.
+    Arguments and result are those of :func:`euler`.
     """
-    _check_count('num_calls', num_calls)
-    num_steps = (num_calls + 1) // 2
     x = noise
-    for step, (start, end) in enumerate(pairwise(time_grid(num_steps, shift).tolist()), start=1):
+    for start, end in pairwise(times.tolist()):
         slope = velocity(x, _times_of(x, start))
         guess = x + (end - start) * slope
-        if step == num_steps and num_calls % 2:
-            return guess
         x = x + (end - start) / 2 * (slope + velocity(guess, _times_of(x, end)))
     return x
 
 
-SOLVERS = {'euler': euler, 'heun': heun}
+class Solver(NamedTuple):
+    """A way to follow a velocity.
+
+    Attributes:
+        integrate: ``(velocity, noise, times) -> data``.
+        calls_per_step: Network calls per step. A video takes ``nfe = num_steps * calls_per_step`` calls.
+    """
+
+    integrate: Callable[[Velocity, Tensor, Tensor], Tensor]
+    calls_per_step: int
+
+
+SOLVERS = {'euler': Solver(euler, 1), 'heun': Solver(heun, 2)}
 
 
 def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

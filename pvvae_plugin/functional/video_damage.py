@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 
-def gaussian_blur(video: Tensor, sigma: float, generator: Generator | None = None) -> Tensor:
+def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> Tensor:
     """Every frame blurred by a Gaussian that is cut off at three standard deviations; edges are repeated outwards.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         sigma: Standard deviation, in pixels.
-        generator: Not used, as nothing is drawn.
+        rng: Not used, as nothing is drawn.
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
@@ -38,48 +38,48 @@ def gaussian_blur(video: Tensor, sigma: float, generator: Generator | None = Non
     return x.view_as(video).clamp(-1, 1)
 
 
-def add_noise(video: Tensor, sigma: float, generator: Generator) -> Tensor:
+def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
     """Gaussian noise, independent in each value of each frame, then cut off at black and white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         sigma: Standard deviation, in levels of 255.
-        generator: On the CPU.
+        rng: On the CPU.
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
     """
     _check(video, 'sigma', sigma)
-    noise = torch.randn(video.shape, generator=generator, dtype=video.dtype).to(video.device)
+    noise = torch.randn(video.shape, generator=rng, dtype=video.dtype).to(video.device)
     return (video + sigma / 127.5 * noise).clamp(-1, 1)
 
 
-def shuffle_frames(video: Tensor, share: float, generator: Generator) -> Tensor:
+def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
     """A share of the frames, drawn anywhere in the clip, change places along one random cycle: none of them stays.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         share: From 0 to 1; of a positive share at least two frames are moved.
-        generator: On the CPU.
+        rng: On the CPU.
 
     Raises:
         ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
     """
     num_frames = _check(video, 'share', share, highest=1)
-    order = torch.randperm(num_frames, generator=generator)
+    order = torch.randperm(num_frames, generator=rng)
     moved = order[: min(num_frames, max(2, round(share * num_frames)))] if share else order[:0]
     source = torch.arange(num_frames)
     source[moved] = moved.roll(1)
     return video[:, source.to(video.device)]
 
 
-def freeze_end(video: Tensor, share: float, generator: Generator | None = None) -> Tensor:
+def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Tensor:
     """The last frames repeat the one before them, as if motion had stopped. At least one frame is left.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         share: Of the frames that repeat, from 0 to 1.
-        generator: Not used, as nothing is drawn.
+        rng: Not used, as nothing is drawn.
 
     Raises:
         ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
@@ -89,13 +89,13 @@ def freeze_end(video: Tensor, share: float, generator: Generator | None = None) 
     return video[:, torch.arange(num_frames, device=video.device).clamp(max=last)]
 
 
-def flicker(video: Tensor, strength: float, generator: Generator) -> Tensor:
+def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
     """The brightness of each whole frame multiplied by a factor of its own, then cut off at white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         strength: Factors are uniform between ``1 - strength`` and ``1 + strength``; from 0 to 1.
-        generator: On the CPU.
+        rng: On the CPU.
 
     Raises:
         ValueError: If the clip has another shape, or ``strength`` is not within 0 and 1.
@@ -103,7 +103,7 @@ def flicker(video: Tensor, strength: float, generator: Generator) -> Tensor:
     num_frames = _check(video, 'strength', strength, highest=1)
     if not strength:
         return video.clone()
-    drawn = torch.rand(num_frames, generator=generator, dtype=video.dtype).to(video.device) * 2 - 1
+    drawn = torch.rand(num_frames, generator=rng, dtype=video.dtype).to(video.device) * 2 - 1
     factor = (1 + strength * drawn).view(1, -1, 1, 1)
     return ((video + 1) * factor - 1).clamp(-1, 1)
 

@@ -8,7 +8,9 @@ import os.path
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -155,11 +157,54 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
             f'{path} cannot be resumed, it lacks {", ".join(missing)}: to start from its weights use load_from'
         )
     trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
+    trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))
     if optimizers and trained != set(optimizers):
         raise ValueError(
             f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '
             'to start from its weights use load_from'
         )
+
+
+def rename_optimizers(states: Mapping[str, Any], optimizers: Collection[str]) -> Mapping[str, Any]:
+    """Rename the VAE's optimizer in configs and checkpoints of earlier versions, where it was called ``generator``.
+
+    Args:
+        states: A value per optimizer. If both names are there, as after a child config's override by the old name, that
+            override goes into the new entry.
+        optimizers: Names that the run has now.
+    """
+    if 'generator' not in states or 'vae' not in optimizers:
+        return states
+    renamed = {'vae' if name == 'generator' else name: value for name, value in states.items() if name != 'vae'}
+    if isinstance(states.get('vae'), Mapping):
+        renamed['vae'] = Config._merge_a_into_b(states['generator'], dict(states['vae']))
+    return renamed
+
+
+def upgrade_checkpoint(checkpoint: dict, optimizers: Collection[str]) -> None:
+    """Give the entries of a checkpoint of an earlier version their names of today, in place.
+
+    Args:
+        checkpoint: As loaded.
+        optimizers: Names of the run's optimizers.
+    """
+    if 'vae' not in optimizers or 'generator' not in checkpoint.get('optimizer', {}):
+        return
+    hub, settings = checkpoint.get('message_hub', {}), checkpoint.get('run_settings', {})
+    places = [
+        *((checkpoint, key) for key in ('optimizer', 'param_schedulers')),
+        *((hub, key) for key in ('runtime_info', 'resumed_keys')),
+        *((settings, key) for key in ('step', 'kept')),
+    ]
+    new_names = {
+        'generator': 'vae',
+        'skipped_steps_generator': 'skipped_steps_vae',
+        'generator.accumulative_counts': 'vae.accumulative_counts',
+        'optim_wrapper.generator.optimizer': 'optim_wrapper.vae.optimizer',
+    }
+    for holder, key in places:
+        if isinstance(holder.get(key), Mapping):
+            holder[key] = {new_names.get(name, name): value for name, value in holder[key].items()}
 
 
 def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> None:
@@ -267,6 +312,11 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
     """
     if trained is None:
         return
+    old_heads = {'width': 'hidden_size', 'heads': 'num_heads'}  # names in configs and checkpoints of earlier versions
+    trained, here = (
+        {**networks, 'head': {old_heads.get(key, key): value for key, value in networks['head'].items()}}
+        for networks in (trained, here)
+    )
     differing = [
         f'model.{part}.{key}={here[part].get(key)!r} (trained with {trained[part].get(key)!r})'
         for part in ('backbone', 'head')

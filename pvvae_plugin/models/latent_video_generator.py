@@ -12,8 +12,10 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from pvvae_plugin.functional import rectified_flow as flow
-from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
+from pvvae_plugin.functional.conversion import at_least_float32
+from pvvae_plugin.functional.keyed_random import randn_like, torch_rng, torch_rngs
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.renaming import renamed_arguments, warn_renamed
 from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
@@ -36,7 +38,7 @@ class LatentVideoGenerator(BaseModel):
         backbone_checkpoint: Checkpoint or work directory of the run that trained it. None for a backbone that reads
             weights by itself, as :class:`DiffusersVAE` does.
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
-        times: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
+        time_sampling: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
         class_dropout: Share of training clips whose class is hidden, so that guidance has an unconditional model.
         condition_prob: Share of training clips whose first latent frames, 1 to all but one of them, are given clean:
             what continuation and image-to-video need. 0 trains none.
@@ -49,12 +51,13 @@ class LatentVideoGenerator(BaseModel):
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
     """
 
+    @renamed_arguments(times='time_sampling')
     def __init__(
         self,
         backbone: dict,
         backbone_checkpoint: str | None,
         head: dict,
-        times: str = 'uniform',
+        time_sampling: str = 'uniform',
         class_dropout: float = 0.1,
         condition_prob: float = 0.0,
         data_preprocessor: dict | None = None,
@@ -77,7 +80,7 @@ class LatentVideoGenerator(BaseModel):
                 f'the head works on {self.head.latent_channels} latent channels, the backbone makes '
                 f'{self.backbone.latent_channels}: set model.head.latent_channels={self.backbone.latent_channels}'
             )
-        self.times = times
+        self.time_sampling = time_sampling
         self.class_dropout = class_dropout
         self.condition_prob = condition_prob
         self.parallel: dict[str, Any] = {}
@@ -132,40 +135,38 @@ class LatentVideoGenerator(BaseModel):
 
     def _clip_losses(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
         """One loss for each clip, ``(N,)``, so that means over batches and processes add up."""
-        generators = _generators(inputs, data_samples)
-        latents = self._latents(inputs, generators)
-        noise = randn_like(latents, generators)
-        times = flow.sample_times(len(inputs), self.times, generators, inputs.device)
-        labels = self._labels(data_samples, inputs.device, generators)
-        return self._losses_at(times, latents, noise, labels, generators)
+        rngs = torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'flow', inputs.device)
+        latents = self._latents(inputs, rngs)
+        noise = randn_like(latents, rngs)
+        times = flow.sample_times(len(inputs), self.time_sampling, rngs, inputs.device)
+        labels = self._labels(data_samples, inputs.device, rngs)
+        return self._losses_at(times, latents, noise, labels, rngs)
 
     def _losses_over_time(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
         """Losses of each clip at one time of each part of the path, ``(N, NUM_TIMES)``."""
-        generators = _generators(inputs, data_samples)
-        latents = self._latents(inputs, generators)
-        labels = self._labels(data_samples, inputs.device, generators)
+        rngs = torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'flow', inputs.device)
+        latents = self._latents(inputs, rngs)
+        labels = self._labels(data_samples, inputs.device, rngs)
         losses = []
         for part in range(NUM_TIMES):
-            times = (part + flow.sample_times(len(inputs), 'uniform', generators, inputs.device)) / NUM_TIMES
-            losses.append(self._losses_at(times, latents, randn_like(latents, generators), labels, generators))
+            times = (part + flow.sample_times(len(inputs), 'uniform', rngs, inputs.device)) / NUM_TIMES
+            losses.append(self._losses_at(times, latents, randn_like(latents, rngs), labels, rngs))
         return torch.stack(losses, dim=1)
 
-    def _losses_at(
-        self, times: Tensor, latents: Tensor, noise: Tensor, labels: Tensor | None, generators: Any
-    ) -> Tensor:
+    def _losses_at(self, times: Tensor, latents: Tensor, noise: Tensor, labels: Tensor | None, rngs: Any) -> Tensor:
         """Mean squared error of each clip's velocity at its time, over all latents that are not given: ``(N,)``."""
-        given = self._given_frames(latents, generators)
+        given = self._given_frames(latents, rngs)
         wanted = torch.arange(latents.shape[2], device=latents.device)[None] >= given[:, None]  # (N, t)
         # Not flow.frame_times(), which checks the numbers: to read them would wait for the device in every step.
         frame_times = torch.where(wanted, times[:, None], 1.0)  # (N, t)
         noisy = flow.interpolate(latents, noise, frame_times)
         head = self.parallel.get('head', self.head)
-        velocity = _precise(head(noisy, frame_times if self.condition_prob else times, labels))
+        velocity = at_least_float32(head(noisy, frame_times if self.condition_prob else times, labels))
         squared = (velocity - flow.velocity_target(latents, noise)).square().mean(dim=(1, 3, 4))  # (N, t)
         return (squared * wanted).sum(1) / wanted.sum(1)
 
     @torch.no_grad()
-    def _latents(self, inputs: Tensor, generators: Any) -> Tensor:
+    def _latents(self, inputs: Tensor, rngs: Any) -> Tensor:
         """Normalised latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or cached moments ``(N, 2 C, t, h, w)``.
 
         In the VAE's own precision even under autocast: bfloat16's error would become part of the latents that the head
@@ -176,9 +177,9 @@ class LatentVideoGenerator(BaseModel):
                 posterior = DiagonalGaussian(*inputs.chunk(2, dim=1))
             else:
                 posterior = self.backbone.encode(inputs)
-            return _precise(self.backbone.normalize_latents(posterior.sample(generators)))
+            return at_least_float32(self.backbone.normalize_latents(posterior.sample(rngs)))
 
-    def _labels(self, samples: list[VideoDataSample], device: torch.device, generators: Any) -> Tensor | None:
+    def _labels(self, samples: list[VideoDataSample], device: torch.device, rngs: Any) -> Tensor | None:
         if self.head.null_label is None:
             return None
         labels = [sample.metainfo.get('label') for sample in samples]
@@ -189,16 +190,16 @@ class LatentVideoGenerator(BaseModel):
                     f'head asks for one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
                 )
         labels = torch.tensor(labels).to(device, non_blocking=True)  # a blocking copy waits for the device
-        hidden = flow.sample_times(len(samples), 'uniform', generators, device) < self.class_dropout
+        hidden = flow.sample_times(len(samples), 'uniform', rngs, device) < self.class_dropout
         return torch.where(hidden, self.head.null_label, labels) if self.training else labels
 
-    def _given_frames(self, latents: Tensor, generators: Any) -> Tensor:
+    def _given_frames(self, latents: Tensor, rngs: Any) -> Tensor:
         """How many first latent frames each clip is given clean, ``(N,)``."""
         n, _, t = latents.shape[:3]
         if not self.condition_prob or t == 1:
             return torch.zeros(n, dtype=torch.long, device=latents.device)
-        chosen = flow.sample_times(n, 'uniform', generators, latents.device) < self.condition_prob
-        count = 1 + (flow.sample_times(n, 'uniform', generators, latents.device) * (t - 1)).long()
+        chosen = flow.sample_times(n, 'uniform', rngs, latents.device) < self.condition_prob
+        count = 1 + (flow.sample_times(n, 'uniform', rngs, latents.device) * (t - 1)).long()
         return torch.where(chosen, count, 0)
 
     def clip_geometry(self, inputs: Tensor) -> tuple[int, tuple[int, int]]:
@@ -209,21 +210,23 @@ class LatentVideoGenerator(BaseModel):
         ratio = self.backbone.spatial_ratio
         return groups_to_frames(length, self.backbone.temporal_ratio), (height * ratio, width * ratio)
 
+    @renamed_arguments(guidance='guidance_scale', interval='guidance_interval')
     def generate(
         self,
         num: int,
         num_frames: int,
         size: tuple[int, int],
         labels: Sequence[int] | None = None,
-        steps: int = 100,
-        guidance: float = 1.0,
-        interval: tuple[float, float] = (0.0, 1.0),
+        num_inference_steps: int = 100,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
         shift: float = 1.0,
         solver: str = 'euler',
         seed: int = 0,
         batch_size: int = 8,
         first_frames: Tensor | None = None,
         indices: Sequence[int] | None = None,
+        steps: int | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Make videos; each follows from ``seed`` and its index alone, whatever the batch and the other processes.
 
@@ -235,9 +238,9 @@ class LatentVideoGenerator(BaseModel):
             num_frames: Frames ``T`` of each, ``1 + k * p_t``.
             size: Height and width in pixels, dividing by ``p_s``.
             labels: Class of each; None for an unconditional head.
-            steps: Calls of the network.
-            guidance: Classifier-free guidance scale; 1 is none.
-            interval: Times at which guidance is on.
+            num_inference_steps: Steps of the solver. Euler calls the network once per step, Heun twice.
+            guidance_scale: Classifier-free guidance scale; 1 is none.
+            guidance_interval: Times at which guidance is on.
             shift: Timestep shift, see :func:`time_grid`.
             solver: ``'euler'`` or ``'heun'``.
             seed: Seed of the noise.
@@ -245,6 +248,7 @@ class LatentVideoGenerator(BaseModel):
             first_frames: Frames to continue, ``(n, 3, T', H, W)`` in [-1, 1], for a head trained with
                 ``condition_prob``; used in turn where ``n`` is less than ``num``. One frame animates an image.
             indices: Which of the ``num`` videos to make, in this order, e.g. a process's share; all if None.
+            steps: Old argument, for one release: number of network calls, in place of ``num_inference_steps``.
 
         Returns:
             An iterator over index and video ``(3, T, H, W)`` in [-1, 1], made when asked for.
@@ -257,14 +261,16 @@ class LatentVideoGenerator(BaseModel):
             if value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         shape = latent_shape(self.backbone, num_frames, size)
-        check_sampler(steps, guidance, interval, shift, solver)
+        if steps is not None:
+            num_inference_steps = steps_of_calls(steps, solver)
+        check_sampler(num_inference_steps, guidance_scale, guidance_interval, shift, solver)
         labels = check_labels(labels, num, self.head.null_label)
         if first_frames is not None:
             check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
-        solve = functools.partial(flow.SOLVERS[solver], num_calls=steps, shift=shift)
+        solve = functools.partial(flow.SOLVERS[solver].integrate, times=flow.time_grid(num_inference_steps, shift))
         indices = list(range(num) if indices is None else indices)
         batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-        return self._make_videos(batches, shape, labels, guidance, interval, solve, seed, first_frames)
+        return self._make_videos(batches, shape, labels, guidance_scale, guidance_interval, solve, seed, first_frames)
 
     @torch.no_grad()
     def _make_videos(
@@ -272,8 +278,8 @@ class LatentVideoGenerator(BaseModel):
         batches: list[list[int]],
         shape: tuple[int, int, int, int],
         labels: list[int] | None,
-        guidance: float,
-        interval: tuple[float, float],
+        guidance_scale: float,
+        guidance_interval: tuple[float, float],
         solve: Callable[[flow.Velocity, Tensor], Tensor],
         seed: int,
         first_frames: Tensor | None,
@@ -282,12 +288,14 @@ class LatentVideoGenerator(BaseModel):
         self.eval()
         for chosen in batches:
             noise = torch.empty(len(chosen), *shape)  # (N, C, t, h, w)
-            noise = randn_like(noise, [torch_generator(seed, 'generate', i) for i in chosen]).to(device)
+            noise = randn_like(noise, [torch_rng(seed, 'generate', i) for i in chosen]).to(device)
             if labels is None:
                 velocity = functools.partial(self.head, labels=None)
             else:
                 classes = torch.tensor([labels[i] for i in chosen], device=device)
-                velocity = flow.with_guidance(self.head, classes, self.head.null_label, guidance, interval)
+                velocity = flow.with_guidance(
+                    self.head, classes, self.head.null_label, guidance_scale, guidance_interval
+                )
             if first_frames is not None:
                 clean = self._clean_latents(first_frames[[i % len(first_frames) for i in chosen]].to(device))
                 velocity = flow.with_conditioned_frames(velocity, clean, clean.shape[2])
@@ -301,17 +309,7 @@ class LatentVideoGenerator(BaseModel):
     def _clean_latents(self, video: Tensor) -> Tensor:
         """Of frames to continue, in the VAE's own precision as :meth:`_latents`."""
         with torch.autocast(video.device.type, enabled=False):
-            return _precise(self.backbone.normalize_latents(self.backbone.encode(video).mode()))
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))  # out of bfloat16, under autocast
-
-
-def _generators(inputs: Tensor, samples: list[VideoDataSample]) -> list[torch.Generator] | None:
-    """One for each clip, on its device; None where clips bring no key."""
-    keys = [sample.metainfo.get('draw_key') for sample in samples]
-    return None if None in keys else [torch_generator(key, 'flow', device=inputs.device) for key in keys]
+            return at_least_float32(self.backbone.normalize_latents(self.backbone.encode(video).mode()))
 
 
 def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -325,7 +323,29 @@ def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tupl
     return vae.latent_channels, frames_to_groups(num_frames, vae.temporal_ratio), height, width
 
 
-def check_sampler(steps: int, guidance: float, interval: tuple[float, float], shift: float, solver: str) -> None:
+def steps_of_calls(calls: int, solver: str) -> int:
+    """Return the number of solver steps that make ``calls`` network calls, for the old argument ``steps``.
+
+    Raises:
+        ValueError: If no number of steps does.
+    """
+    per_step = flow.SOLVERS[solver].calls_per_step if solver in flow.SOLVERS else 1
+    if calls % per_step:
+        raise ValueError(
+            f'steps={calls} network calls, but {solver} makes {per_step} per step: give num_inference_steps='
+            f'{calls // per_step} or {calls // per_step + 1}'
+        )
+    warn_renamed('steps', f'num_inference_steps={calls // per_step}', 'generate')
+    return calls // per_step
+
+
+def check_sampler(
+    num_inference_steps: int,
+    guidance_scale: float,
+    guidance_interval: tuple[float, float],
+    shift: float,
+    solver: str,
+) -> None:
     """Refuse settings with which no video can be made.
 
     Raises:
@@ -333,12 +353,12 @@ def check_sampler(steps: int, guidance: float, interval: tuple[float, float], sh
     """
     if solver not in flow.SOLVERS:
         raise ValueError(f'solver must be one of {", ".join(flow.SOLVERS)}, got {solver!r}')
-    if not abs(guidance) < MAX_GUIDANCE:
-        raise ValueError(f'guidance must lie within +-{MAX_GUIDANCE:g} (1 for none), got {guidance}')
-    low, high = interval
+    if not abs(guidance_scale) < MAX_GUIDANCE:
+        raise ValueError(f'guidance_scale must lie within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
+    low, high = guidance_interval
     if not 0.0 <= low <= high <= 1.0:
-        raise ValueError(f'interval must be (low, high) with 0 <= low <= high <= 1, got {interval}')
-    flow.time_grid(steps, shift)
+        raise ValueError(f'guidance_interval must be (low, high) with 0 <= low <= high <= 1, got {guidance_interval}')
+    flow.time_grid(num_inference_steps, shift)
 
 
 def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None) -> list[int] | None:

@@ -12,10 +12,11 @@ from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
-from pvvae_plugin.functional.keyed_random import torch_generator
+from pvvae_plugin.functional.keyed_random import torch_rngs
+from pvvae_plugin.models.vae import PredictiveOutput
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
-from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
+from pvvae_plugin.temporal import ObservedGroups, frames_to_groups, groups_to_frames
 
 
 @MODELS.register_module()
@@ -61,7 +62,7 @@ class VideoAutoencoder(BaseModel):
 
     @property
     def optimized_modules(self) -> dict[str, nn.Module]:
-        modules = {'generator': self.backbone}
+        modules = {'vae': self.backbone}
         if self.discriminator is not None:
             modules['discriminator'] = self.discriminator
         return modules
@@ -78,7 +79,7 @@ class VideoAutoencoder(BaseModel):
                 the data samples with reconstruction and predictions filled in.
         """
         if mode == 'tensor':
-            return self.backbone(inputs, self._observed_groups(inputs, data_samples)).reconstruction
+            return self.backbone(inputs, self._observed(inputs, data_samples)).reconstruction
         if mode == 'loss':
             return self.loss(self._run_backbone(inputs, data_samples), inputs)
         if mode == 'predict':
@@ -88,20 +89,20 @@ class VideoAutoencoder(BaseModel):
     def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
         """One step of the VAE and, once the adversarial term has started, one of the discriminator."""
         several = isinstance(optim_wrapper, OptimWrapperDict)
-        generator_optim = optim_wrapper['generator'] if several else optim_wrapper
+        vae_optim = optim_wrapper['vae'] if several else optim_wrapper
         adversarial = self._adversarial_now()
-        with generator_optim.optim_context(self.parallel.get('backbone', self.backbone)):
+        with vae_optim.optim_context(self.parallel.get('backbone', self.backbone)):
             data = self.data_preprocessor(data, training=True)
             video = data['inputs']
             output = self._run_backbone(video, data['data_samples'])
             losses = self.loss(output, video)
             if adversarial:
-                losses.update(self._generator_term(output.reconstruction, losses))
+                losses.update(self._adversarial_term(output.reconstruction, losses))
         total, log = self.parse_losses(losses)
-        generator_optim.update_params(total)
+        vae_optim.update_params(total)
         if adversarial:
             if hasattr(optim_wrapper['discriminator'], 'follow'):
-                optim_wrapper['discriminator'].follow(generator_optim)
+                optim_wrapper['discriminator'].follow(vae_optim)
             log.update(self._train_discriminator(video, output.reconstruction, optim_wrapper['discriminator']))
         return log
 
@@ -109,12 +110,12 @@ class VideoAutoencoder(BaseModel):
         iteration = MessageHub.get_current_instance().get_info('iter', 0)  # of the run, kept by RuntimeInfoHook
         return self.adversarial is not None and iteration >= self.adversarial.start_iter
 
-    def _generator_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _adversarial_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         # Every term of the pixels, whatever a loss of one's own calls them: all but the latents' KL.
         rec_loss = sum(value for key, value in losses.items() if key.startswith('loss_') and key != 'loss_kl')
         with frozen(self.discriminator):
             fake_logits = self.discriminator(reconstruction)
-        return self.adversarial.generator_loss(fake_logits, rec_loss, self.backbone.last_layer)
+        return self.adversarial.vae_loss(fake_logits, rec_loss, self.backbone.last_layer)
 
     def _train_discriminator(
         self, video: Tensor, reconstruction: Tensor, optim_wrapper: OptimWrapper
@@ -130,22 +131,23 @@ class VideoAutoencoder(BaseModel):
         log.pop('loss')  # the total of the VAE keeps this name
         return log
 
-    def _run_backbone(self, video: Tensor, data_samples: list[VideoDataSample]) -> Any:
+    def _run_backbone(self, video: Tensor, data_samples: list[VideoDataSample]) -> PredictiveOutput:
         backbone = self.parallel.get('backbone', self.backbone)
-        return backbone(video, self._observed_groups(video, data_samples), self._generators(video, data_samples))
+        return backbone(video, self._observed(video, data_samples), self._rngs(video, data_samples))
 
-    def _observed_groups(self, video: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
+    def _observed(self, video: Tensor, data_samples: list[VideoDataSample]) -> ObservedGroups:
+        """Collect which groups of each clip are observed; all groups if a sample does not say."""
         num_groups = frames_to_groups(video.shape[2], self.backbone.temporal_ratio)
-        counts = [sample.metainfo.get('num_observed_groups', num_groups) for sample in data_samples]
-        return torch.tensor(counts, device=video.device)
+        # Transforms of other projects may still write the number of leading groups.
+        patterns = [
+            sample.metainfo.get('observed_groups', sample.metainfo.get('num_observed_groups', num_groups))
+            for sample in data_samples
+        ]
+        return ObservedGroups.of(patterns, len(video), num_groups, video.device)
 
     @staticmethod
-    def _generators(video: Tensor, data_samples: list[VideoDataSample]) -> list[torch.Generator] | None:
-        """One generator for each clip, keyed by its draw; None where a foreign data set gives no keys."""
-        keys = [sample.metainfo.get('draw_key') for sample in data_samples]
-        if None in keys:
-            return None
-        return [torch_generator(key, 'latents', device=video.device) for key in keys]
+    def _rngs(video: Tensor, data_samples: list[VideoDataSample]) -> list[torch.Generator] | None:
+        return torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'latents', video.device)
 
     @torch.no_grad()
     def _predict(self, video: Tensor, data_samples: list[VideoDataSample]) -> list[VideoDataSample]:
@@ -154,7 +156,7 @@ class VideoAutoencoder(BaseModel):
         num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
         latents = vae.encode(video).mode()
         reconstruction = vae.decode(latents).float()
-        generators = self._generators(video, data_samples)
+        rngs = self._rngs(video, data_samples)
         predictions = {}
         for g in range(1, num_groups):
             # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
@@ -163,7 +165,7 @@ class VideoAutoencoder(BaseModel):
                 if getattr(vae, 'is_causal', True)
                 else vae.encode(video[:, :, : groups_to_frames(g, vae.temporal_ratio)]).mode()
             )
-            predictions[g] = vae.decode(vae.pad_latents(seen, num_groups, g, generators)).float()
+            predictions[g] = vae.decode(vae.pad_latents(seen, num_groups, g, rngs)).float()
         for i, sample in enumerate(data_samples):
             sample.set_metainfo({'temporal_ratio': vae.temporal_ratio})
             sample.video = video[i]

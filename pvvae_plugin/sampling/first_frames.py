@@ -13,7 +13,7 @@ from torch import Tensor
 from pvvae_plugin.config.clip_facts import frame_interval, spatial_steps
 from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_image, is_video
-from pvvae_plugin.functional.frames import as_video, cover
+from pvvae_plugin.functional.conversion import as_video, cover
 from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 

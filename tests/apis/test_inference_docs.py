@@ -40,7 +40,7 @@ def test_the_page_runs_as_pasted(tmp_path, monkeypatch):
     blocks = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
     variables: dict = {}
     for block in blocks[:2]:
-        exec(block.replace('steps=50', 'steps=2'), variables)
+        exec(block.replace('num_inference_steps=50', 'num_inference_steps=2'), variables)
     assert variables['latents'].shape == (1, 32, 3, 4, 4)
     assert Image.open('finished.png').size == (9 * 32, 32)
     assert [clip.shape for clip in variables['clips']] == [(9, 32, 32, 3)] * 2

@@ -14,7 +14,7 @@ from PIL import Image
 from pvvae_plugin import config_path
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
 from pvvae_plugin.datasets import ClipError, open_video
-from pvvae_plugin.functional.frames import cover
+from pvvae_plugin.functional.conversion import cover
 from pvvae_plugin.registry import MODELS
 
 
@@ -161,16 +161,16 @@ def test_a_generator(demo_run, tmp_path):
     inferencer = VideoGeneratorInferencer(cfg, root / 'dit', device='cpu')
     assert inferencer.classes[:2] == ('linear', 'bounce')
     outs = [tmp_path / 'a.gif', tmp_path / 'b.npy']
-    clips = inferencer.generate(['orbit', 0], steps=2, seed=3, out=outs)
-    made = model.eval().generate(2, 9, (32, 32), labels=[5, 0], steps=2, seed=3)
+    clips = inferencer.generate(['orbit', 0], num_inference_steps=2, seed=3, out=outs)
+    made = model.eval().generate(2, 9, (32, 32), labels=[5, 0], num_inference_steps=2, seed=3)
     for clip, (_, video) in zip(clips, made, strict=True):
         assert alike(clip, as_array(video[None]))
     assert np.array_equal(np.load(outs[1]), clips[1])
     assert outs[0].read_bytes()[:3] == b'GIF'
-    assert len(inferencer.generate(steps=1)) == 7  # every class once
+    assert len(inferencer.generate(num_inference_steps=1)) == 7  # every class once
     with pytest.raises(ValueError, match="no class 'spin'"):
         inferencer.generate('spin')
-    assert len(inferencer.generate(np.int64(2), steps=1)) == 1
+    assert len(inferencer.generate(np.int64(2), num_inference_steps=1)) == 1
     for arguments, message in (
         ({'out': 'a.gif'}, 'one file for each of 7 videos, got 1'),
         ({'num': 2, 'out': ['a.gif', 'a.gif']}, 'out names a file twice'),

@@ -31,7 +31,7 @@ def draws(loader, epochs=2):
             except StopIteration:
                 iterator = iter(loader)
                 continue
-            epoch.update({sample.path: 5 - sample.num_observed_groups for sample in batch['data_samples']})
+            epoch.update({sample.path: 5 - sum(sample.observed_groups) for sample in batch['data_samples']})
     return result
 
 

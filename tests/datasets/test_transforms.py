@@ -89,7 +89,7 @@ def observed(num_frames, seeds=range(300), **kwargs):
     clip = np.zeros((num_frames, 2, 2, 3), np.uint8)
     found = [apply(clip, seed, type='FutureDropSampler', **kwargs) for seed in seeds]
     assert all(results['frames'] is clip for results in found)
-    return {results['num_observed_groups'] for results in found}
+    return {sum(results['observed_groups']) for results in found}
 
 
 def test_future_drop():
@@ -121,7 +121,7 @@ def test_pack():
     assert inputs.is_contiguous()
     np.testing.assert_array_equal(inputs[:, 2, 3, 4].numpy(), frames[2, 3, 4])
     assert isinstance(packed['data_samples'], VideoDataSample)
-    assert 'num_observed_groups' not in packed['data_samples']
+    assert 'observed_groups' not in packed['data_samples']
 
     results = {
         'frames': frames,
@@ -129,11 +129,12 @@ def test_pack():
         'fps': 25.0,
         'label': None,
         'draw_key': 3,
-        'num_observed_groups': 2,
+        'observed_groups': (True, True, False),
         'rng': None,
     }
     sample = TRANSFORMS.build({'type': 'PackClip'})(results)['data_samples']
-    assert sample.metainfo == {'path': 'a.mp4', 'fps': 25.0, 'label': None, 'draw_key': 3, 'num_observed_groups': 2}
+    expected = {'path': 'a.mp4', 'fps': 25.0, 'label': None, 'draw_key': 3, 'observed_groups': (True, True, False)}
+    assert sample.metainfo == expected
 
 
 def test_transforms_alone_draw_from_torch():

@@ -78,10 +78,17 @@ def test_each_video_is_made_once_whoever_shares(world_size, num_classes, monkeyp
     for rank in range(world_size):
         monkeypatch.setattr(generation_loop, 'get_dist_info', lambda rank=rank: (rank, world_size))
         model, metric = Generator(num_classes), Seen()
-        loop = build(model, metric, num_samples=7, batch_size=2, seed=4, sampling={'steps': 3, 'guidance': 2.0})
+        loop = build(
+            model,
+            metric,
+            num_samples=7,
+            batch_size=2,
+            seed=4,
+            sampling={'num_inference_steps': 3, 'guidance_scale': 2.0},
+        )
         assert loop.run() == {'size': 7}
         assert metric.prepared == (5, 7)
-        assert model.calls[0]['steps'] == 3 and model.calls[0]['guidance'] == 2.0 and model.calls[0]['seed'] == 4
+        assert model.calls[0].items() >= {'num_inference_steps': 3, 'guidance_scale': 2.0, 'seed': 4}.items()
         assert (model.calls[0]['num_frames'], model.calls[0]['size']) == (5, (8, 8))
         made += [entry for batch in metric.batches for entry in batch]
         batches += [[index for index, *_ in batch] for batch in metric.batches]

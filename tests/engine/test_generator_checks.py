@@ -37,7 +37,7 @@ def moments(channels=4, sha256='a' * 64):
 
 @pytest.fixture
 def model(tiny_vae_config):
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     model = MODELS.build(
         {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None, 'head': head}
     )

@@ -24,7 +24,7 @@ D, DEPTH = 32, 4
 
 
 def head_config(**options):
-    sizes = {'latent_channels': C, 'num_classes': 3, 'depth': DEPTH, 'width': D, 'heads': 2}
+    sizes = {'latent_channels': C, 'num_classes': 3, 'depth': DEPTH, 'hidden_size': D, 'num_heads': 2}
     return {'type': 'LatentDiT', **sizes, **options}
 
 
@@ -46,7 +46,7 @@ def test_an_unconditional_head_is_traced_without_labels():
 
 @pytest.mark.parametrize(('dtype', 'share'), [(torch.float32, 1.0), (torch.bfloat16, 0.6)])
 def test_activations_are_those_that_a_real_step_keeps(dtype, share):
-    head = MODELS.build(head_config(width=128, heads=4))
+    head = MODELS.build(head_config(hidden_size=128, num_heads=4))
     own = {p.untyped_storage()._cdata for p in head.parameters()}
     # Under autocast the weights' copies in bfloat16 are kept as well, once for all clips.
     layers = [m for m in head.modules() if isinstance(m, torch.nn.Linear)]
@@ -63,7 +63,7 @@ def test_activations_are_those_that_a_real_step_keeps(dtype, share):
     with saved_tensors_hooks(keep, lambda tensor: tensor), context:
         head(torch.randn(4, *LATENTS), torch.rand(4), torch.zeros(4, dtype=torch.long))
     total = sum(storage.nbytes() for storage in kept.values()) - (copies if dtype == torch.bfloat16 else 0)
-    estimate = head_cost(head_config(width=128, heads=4), LATENTS).activation_bytes * share
+    estimate = head_cost(head_config(hidden_size=128, num_heads=4), LATENTS).activation_bytes * share
     assert total / 4 == pytest.approx(estimate, rel=0.08)
 
 
@@ -143,13 +143,13 @@ def test_get_flops_prints_the_head_of_a_generator(tiny_vae_config, tmp_path, mon
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     config = tmp_path / 'generator.py'
-    config.write_text(f'model = dict(backbone={tiny_vae_config}, head={head_config(width=96)})')
+    config.write_text(f'model = dict(backbone={tiny_vae_config}, head={head_config(hidden_size=96)})')
     monkeypatch.setattr(sys, 'argv', ['get_flops.py', str(config), '--clip', '9', '64', '96'])
     tool.main()
     out = capsys.readouterr().out
     vae, head = out.index('PredictiveVAE of'), out.index('LatentDiT of')
     assert vae < head
     assert 'latents of 4 x 3 x 4 x 6 from one clip of 9 x 64 x 96' in out[head:]
-    cost = head_cost(head_config(width=96), LATENTS)
+    cost = head_cost(head_config(hidden_size=96), LATENTS)
     assert f'{cost.parameters / 1e6:.2f} M' in out[head:]
     assert f'{cost.flops / 1e9:.2f} GFLOP' in out[head:]

@@ -217,7 +217,7 @@ def test_data_without_clips_or_labels_is_refused(tmp_path):
 def test_generator_must_make_the_classes_of_the_data(num_classes, reason):
     model = Config.fromfile(config_path('dit_demo.py')).model
     model.backbone_checkpoint = None
-    model.head.update(num_classes=num_classes, depth=2, width=16, heads=2)
+    model.head.update(num_classes=num_classes, depth=2, hidden_size=16, num_heads=2)
     generator = MODELS.build(model)
     if reason is None:
         accuracy.check_generator(generator, ('right', 'down'))

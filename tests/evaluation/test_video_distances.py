@@ -55,11 +55,11 @@ def features_of(extractor, clips):
 
 def real_features(extractor, dataset_config=REAL, num=40):
     """Of the clips that a reference chooses, read one by one."""
-    from pvvae_plugin.functional.keyed_random import numpy_generator
+    from pvvae_plugin.functional.keyed_random import numpy_rng
 
     options = {k: v for k, v in dataset_config.items() if k != 'type'}
     dataset = SyntheticVideoDataset(clip_len=FRAMES, test_mode=True, pipeline=[{'type': 'PackClip'}], **options)
-    order = numpy_generator('real clips').permutation(len(dataset))
+    order = numpy_rng('real clips').permutation(len(dataset))
     clips = [dataset[int(i)]['inputs'].float() / 127.5 - 1 for i in order]
     return extractor(torch.stack(clips[:num])).double(), extractor(torch.stack(clips[num : 2 * num])).double()
 

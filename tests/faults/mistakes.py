@@ -107,7 +107,7 @@ OVERRIDES = [
     ),
     Mistake(
         "another library's name of an argument",
-        options('optim_wrapper.generator.optimizer.learning_rate=1'),
+        options('optim_wrapper.vae.optimizer.learning_rate=1'),
         ValueError,
         (r'learning_rate.*\(AdamW\)', r'valid are .*\blr\b'),
     ),
@@ -326,7 +326,7 @@ CHECKPOINTS = [
         'going on from another kind of run',
         lambda t: train(t, flags=('--resume', t.run_of('head'))),
         ValueError,
-        (r"training \['head'\], this config trains \['generator'\]", 'use load_from'),
+        (r"training \['head'\], this config trains \['vae'\]", 'use load_from'),
         faq='was written while training [',
     ),
     Mistake(
@@ -396,10 +396,15 @@ GENERATORS = [
         faq="no class 'fly': valid are 0..6, linear,",
     ),
     Mistake('samples of 16 frames', lambda t: sample(t, '--num-frames', 16), ValueError, ('16 frames', '13 or 17')),
-    Mistake('no steps', lambda t: sample(t, '--steps', 0), SystemExit, ('--steps must be a positive integer, got 0',)),
+    Mistake(
+        'no steps',
+        lambda t: sample(t, '--num-inference-steps', 0),
+        SystemExit,
+        ('--num-inference-steps must be a positive integer, got 0',),
+    ),
     Mistake(
         'too much guidance',
-        lambda t: sample(t, '--guidance', 1e9),
+        lambda t: sample(t, '--guidance-scale', 1e9),
         ValueError,
         (r'guidance must.*\(1 for none\)',),
     ),
@@ -508,7 +513,7 @@ RUNNING = [
     ),
     Mistake(
         '--amp with an optimiser wrapper of MMEngine',
-        lambda t: train(t, 'optim_wrapper.generator.type=OptimWrapper', flags=('--amp',)),
+        lambda t: train(t, 'optim_wrapper.vae.type=OptimWrapper', flags=('--amp',)),
         ValueError,
         ("--amp needs type='AutocastOptimWrapper'", "got 'OptimWrapper'"),
     ),

@@ -23,7 +23,7 @@ model = dict(
     adversarial=dict(type='AdversarialLoss', start_iter=3),
 )
 optim_wrapper = dict(
-    generator=dict(accumulative_counts=2),
+    vae=dict(accumulative_counts=2),
     discriminator=dict(
         type='AutocastOptimWrapper',
         optimizer=dict(type='AdamW', lr=1e-3),
@@ -40,7 +40,7 @@ custom_imports = dict(imports=['killing'])
 model = dict(
     backbone=dict(encoder_widths=(8, 8, 8), decoder_widths=(8, 8, 8)),
     backbone_checkpoint='VAE',
-    head=dict(depth=2, width=32, heads=2),
+    head=dict(depth=2, hidden_size=32, num_heads=2),
 )
 optim_wrapper = dict(head=dict(accumulative_counts=2))
 train_dataloader = dict(batch_size=2, num_workers=2, dataset=dict(length=20))

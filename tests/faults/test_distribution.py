@@ -160,7 +160,7 @@ strategy = dict(type='GeneratorFSDPStrategy')
 model = dict(
     backbone=dict(encoder_widths=(8, 8, 8), decoder_widths=(8, 8, 8)),
     backbone_checkpoint={vae!r},
-    head=dict(depth=2, width=24, heads=2),
+    head=dict(depth=2, hidden_size=24, num_heads=2),
 )
 train_dataloader = dict(batch_size=2)
 val_dataloader = dict(batch_size=2, dataset=dict(length=7))
@@ -179,7 +179,7 @@ custom_hooks = [
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook', num_clips=8),
     dict(type='TrainedWeightsEMAHook', module='head', decay=0.9),
-    dict(type='GenerationVisualizationHook', num_clips=2, steps=2),
+    dict(type='GenerationVisualizationHook', num_clips=2, num_inference_steps=2),
 ]
 """
 
@@ -214,7 +214,7 @@ def test_scripts_train_resume_test_and_sample_with_fsdp(tmp_path):
     finish(shell(*python, str(tmp_path / 'one.json')))
     one, two = (json.loads((tmp_path / name).read_text())['metrics'] for name in ('one.json', 'two.json'))
     assert one['flow/loss'] == pytest.approx(two['flow/loss'], rel=1e-5)
-    python = (sys.executable, 'tools/sample.py', str(plain), str(run), '--num', '2', '--steps', '2')
+    python = (sys.executable, 'tools/sample.py', str(plain), str(run), '--num', '2', '--num-inference-steps', '2')
     finish(shell(*python, '--out-dir', str(tmp_path / 'samples')))
     assert (tmp_path / 'samples' / 'sheet.png').is_file()
     # The same run without FSDP, in as many processes: sums of two do not depend on who adds them up.

@@ -38,7 +38,7 @@ def with_text(run, path: Path, marker: Path) -> Path:
     """A checkpoint that is whole, with a config as older versions of MMEngine kept it."""
     state = torch.load(run.checkpoint, weights_only=True)
     meta = {'iter': 1, 'epoch': 0, 'config': config_that_runs(marker)}
-    optimizer = {'generator': {}}
+    optimizer = {'vae': {}}
     torch.save({**state, 'meta': meta, 'message_hub': {}, 'optimizer': optimizer, 'param_schedulers': {}}, path)
     return path
 

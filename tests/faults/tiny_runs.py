@@ -27,7 +27,7 @@ _base_ = '{ROOT}/configs/dit_demo.py'
 model = dict(
     backbone=dict({TINY}),
     backbone_checkpoint='{{vae}}',
-    head=dict(_delete_=True, type='LatentDiT', latent_channels=4, num_classes=7, depth=2, width=32, heads=2),
+    head=dict(_delete_=True, type='LatentDiT', latent_channels=4, num_classes=7, depth=2, hidden_size=32, num_heads=2),
 )
 train_dataloader = dict(num_workers=0, persistent_workers=False, batch_size=1, dataset=dict(length=4))
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(length=2))

@@ -123,7 +123,7 @@ def train(num_steps, schedule):
             'type': LatentVideoGenerator,
             'backbone': {'type': IdentityVAE},
             'backbone_checkpoint': None,
-            'head': {**head, 'depth': 2, 'width': 64, 'heads': 4},
+            'head': {**head, 'depth': 2, 'hidden_size': 64, 'num_heads': 4},
             'class_dropout': 0.2,
         }
     )
@@ -185,14 +185,24 @@ def excess_of_classes(model, n=1000, guidance=1.0, solver='euler', steps=8):
     worst = 0.0
     for label in range(CLASSES):
         exact = MIXTURE.follow(20000, label, guidance, solver, steps)
-        samples = generate(model, label, n, guidance=guidance, solver=solver, steps=steps)
+        samples = generate(
+            model,
+            label,
+            n,
+            guidance_scale=guidance,
+            solver=solver,
+            num_inference_steps=steps // flow.SOLVERS[solver].calls_per_step,
+        )
         worst = max(worst, excess(samples, exact, TRAINING_SLACK * guidance))
     return worst
 
 
 def excess_of_mixture(model, n=1500, steps=16):
     """Of samples of no class: their moments, and the share of each class."""
-    exact, samples = MIXTURE.follow(20000, 0, 0.0, 'euler', steps), generate(model, 0, n, guidance=0.0, steps=steps)
+    exact, samples = (
+        MIXTURE.follow(20000, 0, 0.0, 'euler', steps),
+        generate(model, 0, n, guidance_scale=0.0, num_inference_steps=steps),
+    )
     allowed = STANDARD_ERRORS * (PROPORTIONS * (1 - PROPORTIONS) / n).sqrt() + 0.3 * TRAINING_SLACK
     return max(excess(samples, exact), ((shares(samples) - shares(exact)).abs() / allowed).max().item())
 
@@ -220,7 +230,12 @@ def test_samples_of_no_class_are_the_whole_mixture(trained):
 def test_guidance_moves_classes_apart_as_the_exact_flow_says(trained):
     assert excess_of_classes(trained, guidance=2.0, steps=12) < 1
     plain, guided = (
-        torch.stack([generate(trained, label, 300, guidance=scale, steps=12).mean(0) for label in range(CLASSES)])
+        torch.stack(
+            [
+                generate(trained, label, 300, guidance_scale=scale, num_inference_steps=12).mean(0)
+                for label in range(CLASSES)
+            ]
+        )
         for scale in (1.0, 2.0)
     )
     assert (torch.pdist(guided) > 1.1 * torch.pdist(plain)).all()

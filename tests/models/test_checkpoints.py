@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import shutil
 
 import pytest
@@ -11,7 +12,9 @@ from pvvae_plugin.models.checkpoints import (
     generator_config,
     last_checkpoint,
     load_backbone,
+    rename_optimizers,
     resolve_checkpoint,
+    upgrade_checkpoint,
 )
 from pvvae_plugin.registry import MODELS
 
@@ -19,7 +22,7 @@ RESUMABLE = {
     'state_dict': {},
     'meta': {},
     'message_hub': {},
-    'optimizer': {'generator': {'state': {}}},
+    'optimizer': {'vae': {'state': {}}},
     'param_schedulers': {},
 }
 
@@ -83,9 +86,9 @@ def test_a_url_is_refused():
 def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
     path = tmp_path / 'some.pth'
     torch.save(RESUMABLE, path)
-    check_checkpoint(str(path), ['generator'])
-    with pytest.raises(ValueError, match="some.pth was written while training .'generator'."):
-        check_checkpoint(str(path), ['discriminator', 'generator'])
+    check_checkpoint(str(path), ['vae'])
+    with pytest.raises(ValueError, match="some.pth was written while training .'vae'."):
+        check_checkpoint(str(path), ['discriminator', 'vae'])
     whole = path.read_bytes()
     for damaged in (b'', b'not a checkpoint', whole[: len(whole) // 2]):
         path.write_bytes(damaged)
@@ -97,7 +100,7 @@ def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
     torch.save({'state_dict': {}}, path)
     check_checkpoint(str(path))
     with pytest.raises(ValueError, match='cannot be resumed, it lacks meta.*use load_from'):
-        check_checkpoint(str(path), ['generator'])
+        check_checkpoint(str(path), ['vae'])
 
 
 def test_a_vae_is_loaded_from_a_run(tiny_vae_config, tmp_path):
@@ -117,5 +120,34 @@ def test_another_network_on_weights_of_the_same_shapes_is_refused():
 
     check_generator_config(model(4), model(4, condition_prob=0.5))  # trained on with given frames
     check_generator_config(None, model(4))  # a checkpoint that does not say
-    with pytest.raises(ValueError, match=r'model.head.heads=2 \(trained with 4\)'):
+    with pytest.raises(ValueError, match=r'model.head.num_heads=2 \(trained with 4\)'):
         check_generator_config(model(4), model(2))
+
+
+def test_checkpoints_of_the_version_before_get_the_names_of_today():
+    """The VAE's optimizer was called ``generator``."""
+    old = {
+        'optimizer': {'generator': 1, 'discriminator': 2},
+        'param_schedulers': {'generator': [3], 'discriminator': [4]},
+        'message_hub': {'runtime_info': {'skipped_steps_generator': 5, 'iter': 6}, 'resumed_keys': {}},
+        'run_settings': {'seed': 0, 'kept': {'optim_wrapper.generator.optimizer': 7}},
+    }
+    of_others = copy.deepcopy(old)
+    upgrade_checkpoint(of_others, ['generator', 'discriminator'])
+    assert of_others['optimizer'] == old['optimizer']
+    upgrade_checkpoint(old, ['vae', 'discriminator'])
+    assert old == {
+        'optimizer': {'vae': 1, 'discriminator': 2},
+        'param_schedulers': {'vae': [3], 'discriminator': [4]},
+        'message_hub': {'runtime_info': {'skipped_steps_vae': 5, 'iter': 6}, 'resumed_keys': {}},
+        'run_settings': {'seed': 0, 'kept': {'optim_wrapper.vae.optimizer': 7}},
+    }
+
+
+def test_an_override_by_the_old_name_goes_into_the_new_entry():
+    lr = {'optimizer': {'lr': 1.0}}
+    given = {'vae': {'dtype': 'bfloat16', 'optimizer': {'type': 'AdamW', 'lr': 2.0}}, 'generator': lr}
+    merged = rename_optimizers(given, ['vae'])
+    assert merged == {'vae': {'dtype': 'bfloat16', 'optimizer': {'type': 'AdamW', 'lr': 1.0}}}
+    assert rename_optimizers({'generator': lr}, ['vae']) == {'vae': lr}
+    assert rename_optimizers({'generator': lr}, ['generator']) == {'generator': lr}

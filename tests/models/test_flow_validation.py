@@ -11,7 +11,7 @@ from pvvae_plugin.registry import MODELS
 
 @pytest.fixture
 def model(tiny_vae_config):
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 7, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 7, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     model = MODELS.build(
         {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None, 'head': head}
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pvvae_plugin.functional.keyed_random import torch_generator
+from pvvae_plugin.functional.keyed_random import torch_rng
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -12,7 +12,7 @@ from pvvae_plugin.structures import VideoDataSample
 @pytest.fixture
 def model(tiny_vae_config, monkeypatch):
     """A generator that shows its latents, a hundredth of them: an untrained decoder makes almost nothing of them."""
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     config = {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None, 'head': head}
     model = MODELS.build({**config, 'condition_prob': 0.5}).eval()
     torch.nn.init.normal_(model.head.final.out.weight, std=0.1)  # a new head returns zeros
@@ -32,7 +32,14 @@ def model(tiny_vae_config, monkeypatch):
 def test_guided_continuation_is_that_of_the_written_out_steps(model, solver, guidance):
     observed = torch.rand(1, 3, 5, 32, 32) * 2 - 1
     ((_, made),) = model.generate(
-        1, 13, (32, 32), labels=[2], steps=4, solver=solver, guidance=guidance, first_frames=observed
+        1,
+        13,
+        (32, 32),
+        labels=[2],
+        num_inference_steps=4,
+        solver=solver,
+        guidance_scale=guidance,
+        first_frames=observed,
     )
     clean = model.backbone.normalize_latents(model.backbone.encode(observed).mode())
 
@@ -45,14 +52,12 @@ def test_guided_continuation_is_that_of_the_written_out_steps(model, solver, gui
         without = model.head(keep(x), times, torch.tensor([3]))
         return without + guidance * (with_class - without)
 
-    x = torch.randn(4, 4, 2, 2, generator=torch_generator(0, 'generate', 0))[None]
-    if solver == 'euler':
-        for time in (0.0, 0.25, 0.5, 0.75):
-            x = x + 0.25 * velocity(x, time)
-    else:
-        for time in (0.0, 0.5):
-            slope = velocity(x, time)
-            x = x + 0.25 * (slope + velocity(x + 0.5 * slope, time + 0.5))
+    x = torch.randn(4, 4, 2, 2, generator=torch_rng(0, 'generate', 0))[None]
+    for time in (0.0, 0.25, 0.5, 0.75):
+        slope = velocity(x, time)
+        if solver == 'heun':
+            slope = (slope + velocity(x + 0.25 * slope, time + 0.25)) / 2
+        x = x + 0.25 * slope
     torch.testing.assert_close(100 * made, keep(x)[0], rtol=0, atol=1e-3)
 
 
@@ -60,14 +65,19 @@ def test_a_guidance_interval_counts_the_times_of_the_frames_that_are_made(model)
     batches = []
     model.head.register_forward_hook(lambda module, args, out: batches.append(len(args[0])))
     observed = torch.zeros(1, 3, 5, 32, 32)
-    options = {'steps': 4, 'guidance': 2.0, 'interval': (0.25, 0.5), 'first_frames': observed}
+    options = {
+        'num_inference_steps': 4,
+        'guidance_scale': 2.0,
+        'guidance_interval': (0.25, 0.5),
+        'first_frames': observed,
+    }
     list(model.generate(1, 9, (32, 32), labels=[0], **options))
     assert batches == [1, 2, 2, 1]  # at times 0, 0.25, 0.5, 0.75; given frames are at time 1 throughout
 
 
 def test_fewer_frames_to_continue_than_videos_are_used_in_turn(model):
     observed = torch.tensor([-0.9, 0.9]).view(2, 1, 1, 1, 1).expand(-1, 3, 1, 32, 32)  # a dark and a bright image
-    options = {'labels': [0, 0, 0], 'steps': 1}
+    options = {'labels': [0, 0, 0], 'num_inference_steps': 1}
     made = dict(model.generate(3, 5, (32, 32), first_frames=observed, **options))
     alone = dict(model.generate(3, 5, (32, 32), first_frames=observed[[0, 1, 0]], indices=[2], **options))
     torch.testing.assert_close(made[2], alone[2], rtol=0, atol=1e-5)
@@ -77,7 +87,7 @@ def test_fewer_frames_to_continue_than_videos_are_used_in_turn(model):
 
 def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model):
     observed = torch.rand(1, 3, 5, 32, 32) * 2 - 1
-    options = {'labels': [1], 'steps': 4, 'guidance': 2.0, 'first_frames': observed}
+    options = {'labels': [1], 'num_inference_steps': 4, 'guidance_scale': 2.0, 'first_frames': observed}
     ((_, full),) = model.generate(1, 9, (32, 32), **options)
     dtypes = set()
     encoder = model.backbone.encoder.register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
@@ -96,11 +106,11 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
         ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, '9 frames are given of videos of 9'),
         ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, the videos 32 x 32'),
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
-        ({'steps': 0}, 'num_calls|num_steps'),
+        ({'num_inference_steps': 0}, 'num_inference_steps'),
         ({'shift': 0.0}, 'shift'),
         ({'shift': 1e308}, 'shift'),
-        ({'guidance': float('nan')}, 'guidance must lie'),
-        ({'interval': (0.5, 0.2)}, 'interval'),
+        ({'guidance_scale': float('nan')}, 'guidance_scale must lie'),
+        ({'guidance_interval': (0.5, 0.2)}, 'interval'),
         ({'batch_size': 0}, 'batch_size'),
         ({'size': (30, 32)}, 'height 30'),
         ({'num_frames': 8}, '8 frames'),
@@ -158,4 +168,4 @@ def test_a_label_that_the_head_does_not_know_is_named(model):
 def test_a_video_that_is_no_picture_is_refused(model):
     torch.nn.init.constant_(model.head.final.out.bias, float('nan'))
     with pytest.raises(FloatingPointError, match='video 0 is not finite'):
-        list(model.generate(1, 5, (32, 32), labels=[0], steps=1))
+        list(model.generate(1, 5, (32, 32), labels=[0], num_inference_steps=1))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
-from pvvae_plugin.functional.keyed_random import randn_like, torch_generator
+from pvvae_plugin.functional.keyed_random import randn_like, torch_rng
 from pvvae_plugin.functional.rectified_flow import sample_times
 from pvvae_plugin.registry import HOOKS, MODELS
 from pvvae_plugin.structures import VideoDataSample
@@ -23,8 +23,8 @@ def config(tiny_vae_config):
             'latent_channels': 4,
             'num_classes': 3,
             'depth': 2,
-            'width': 32,
-            'heads': 2,
+            'hidden_size': 32,
+            'num_heads': 2,
         },
     }
 
@@ -45,7 +45,7 @@ def batch(labels=(0, 1, 2)):
 
 
 def videos(model, num=3, **options):
-    options = {'labels': [0, 1, 2][:num], 'steps': 4, **options}
+    options = {'labels': [0, 1, 2][:num], 'num_inference_steps': 4, **options}
     return dict(model.generate(num, 9, (32, 32), **options))
 
 
@@ -55,7 +55,7 @@ def test_loss_is_the_error_of_the_straight_paths_velocity(config):
     loss = model(**data, mode='loss')['loss_flow'].item()
     expected = []
     for i in range(3):  # each clip alone, from its own key
-        generator = [torch_generator(i, 'flow')]
+        generator = [torch_rng(i, 'flow')]
         latents = model.backbone.encode(data['inputs'][i : i + 1]).sample(generator)
         noise = randn_like(latents, generator)
         t = sample_times(1, 'uniform', generator).item()
@@ -78,9 +78,9 @@ def test_training_changes_the_head_and_never_the_backbone(config):
 
 def test_a_video_depends_on_its_seed_and_index_alone(config):
     model = build(config)
-    together = videos(model, guidance=2.0)
-    one_by_one = videos(model, guidance=2.0, batch_size=1)
-    other_process = videos(model, guidance=2.0, indices=[2])
+    together = videos(model, guidance_scale=2.0)
+    one_by_one = videos(model, guidance_scale=2.0, batch_size=1)
+    other_process = videos(model, guidance_scale=2.0, indices=[2])
     for i in range(3):
         torch.testing.assert_close(together[i], one_by_one[i], rtol=0, atol=1e-4)
     torch.testing.assert_close(together[2], other_process[2], rtol=0, atol=1e-4)
@@ -92,19 +92,33 @@ def test_the_network_is_called_as_often_as_asked(config, solver):
     model = build(config)
     calls = []
     model.head.register_forward_hook(lambda *_: calls.append(1))
-    videos(model, steps=6, solver=solver, guidance=3.0)
-    assert len(calls) == 6
+    videos(model, num_inference_steps=3, solver=solver, guidance_scale=3.0)
+    assert len(calls) == {'euler': 3, 'heun': 6}[solver]
+
+
+@pytest.mark.parametrize('solver', ['euler', 'heun'])
+def test_old_names_of_sampling_options_give_the_same_videos(config, solver):
+    """``steps`` counted network calls."""
+    model = build(config)
+    made = videos(model, num_inference_steps=4, solver=solver, guidance_scale=3.0, guidance_interval=(0.0, 0.5))
+    calls = {'euler': 4, 'heun': 8}[solver]
+    with pytest.warns(FutureWarning, match='guidance_scale|guidance_interval|num_inference_steps=4'):
+        old = videos(model, steps=calls, solver=solver, guidance=3.0, interval=(0.0, 0.5))
+    assert all(torch.equal(made[i], old[i]) for i in made)
+    if solver == 'heun':
+        with pytest.raises(ValueError, match='give num_inference_steps=3 or 4'):
+            videos(model, steps=7, solver=solver)
 
 
 def test_guidance_one_is_conditional_and_zero_unconditional(config):
     model = build(config)
     labels = []
     model.head.register_forward_hook(lambda module, args, kwargs, out: labels.append(args[2]), with_kwargs=True)
-    plain = videos(model, guidance=1.0)
+    plain = videos(model, guidance_scale=1.0)
     assert torch.equal(labels[0], torch.tensor([0, 1, 2]))
-    unguided = videos(model, guidance=0.0)
+    unguided = videos(model, guidance_scale=0.0)
     model.head.class_embedding.weight.data[:3] = model.head.class_embedding.weight.data[3]
-    for i, clip in videos(model, guidance=1.0).items():  # every class is now the null class
+    for i, clip in videos(model, guidance_scale=1.0).items():  # every class is now the null class
         torch.testing.assert_close(clip, unguided[i], rtol=0, atol=1e-4)
         assert not torch.allclose(clip, plain[i], atol=1e-4)
 
@@ -170,7 +184,7 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     class Runner:
         def __init__(self, path, heads=2):
             self.model = build(config, backbone_checkpoint=str(tmp_path / path))
-            self.cfg = SimpleNamespace(model={**config, 'head': {**config['head'], 'heads': heads}})
+            self.cfg = SimpleNamespace(model={**config, 'head': {**config['head'], 'num_heads': heads}})
 
     hook = HOOKS.build({'type': 'FrozenBackboneHook'})
     runner = Runner('vae.pth')
@@ -185,7 +199,7 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     again.model.load_state_dict(checkpoint['state_dict'])
     with pytest.raises(ValueError, match='other.pth'):
         hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
-    with pytest.raises(ValueError, match=r'model.head.heads=1 \(trained with 2\)'):
+    with pytest.raises(ValueError, match=r'model.head.num_heads=1 \(trained with 2\)'):
         hook.after_load_checkpoint(Runner('vae.pth', heads=1), checkpoint)
 
 
@@ -217,7 +231,7 @@ def test_statistics_of_the_latents_are_measured_or_taken_along(config):
         latents = torch.cat(
             [
                 model.backbone.encode(model.data_preprocessor({'inputs': [c['inputs']], 'data_samples': []})['inputs'])
-                .sample(torch_generator('latent statistics', i))
+                .sample(torch_rng('latent statistics', i))
                 .double()
                 for i, c in enumerate(clips)
             ]

@@ -155,5 +155,5 @@ def test_settings_that_contradict_each_other_are_refused(algorithm_config):
     with pytest.raises(ValueError, match='go together'):
         MODELS.build(dict(algorithm_config, adversarial=None))
     model = MODELS.build(algorithm_config)
-    with pytest.raises(ValueError, match="trains \\['discriminator', 'generator'\\]"):
-        SubmoduleOptimWrapperConstructor({'generator': {}})(model)
+    with pytest.raises(ValueError, match="trains \\['discriminator', 'vae'\\]"):
+        SubmoduleOptimWrapperConstructor({'vae': {}})(model)

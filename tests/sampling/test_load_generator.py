@@ -10,7 +10,7 @@ from pvvae_plugin.sampling import load_generator, resolve_labels
 
 @pytest.fixture
 def cfg(tiny_vae_config):
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     model = {
         'type': 'LatentVideoGenerator',
         'backbone': tiny_vae_config,

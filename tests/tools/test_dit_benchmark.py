@@ -42,7 +42,7 @@ def test_numbers_add_up(tool, tmp_path, capsys, monkeypatch):
         per_flop = quotient * ours['flop'][which] / theirs['flop'][which]
         assert found['per FLOP'] == pytest.approx(per_flop)
     with torch.device('meta'):
-        model = tool.LatentDiT(CHANNELS, 101, depth=2, width=32, heads=2)
+        model = tool.LatentDiT(CHANNELS, 101, depth=2, hidden_size=32, num_heads=2)
     assert ours['parameters'] == sum(p.numel() for p in model.parameters())
     assert round(report['parameters_of_XL'] / 1e6, 1) == 673.9
 

@@ -19,7 +19,15 @@ from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ('dit_pvvae', 'dit_pvvae_cached', 'dit_pvvae_re10k', 'dit_pvvae_b', 'dit_pvvae_i2v', 'dit_pvvae_fsdp')
+NAMES = (
+    'dit_pvvae',
+    'dit_pvvae_b',
+    'dit_pvvae_cached',
+    'dit_pvvae_fsdp',
+    'dit_pvvae_i2v',
+    'dit_pvvae_modern',
+    'dit_pvvae_re10k',
+)
 CLASSES = ('Archery', 'Bowling')
 
 
@@ -77,7 +85,7 @@ def test_a_test_measures_as_the_paper(name):
         'type': 'GenerationLoop',
         'num_samples': 2048,
         'batch_size': 8,
-        'sampling': {'steps': 100, 'guidance': 1.0},
+        'sampling': {'num_inference_steps': 100, 'guidance_scale': 1.0},
     }
     real = cfg.test_evaluator[0].reference.dataset
     lists = ('train.csv',) if name == 'dit_pvvae_re10k' else ('trainlist01.txt',)
@@ -94,9 +102,11 @@ def test_sizes_of_the_networks(name):
     labels = None if name == 'dit_pvvae_re10k' else 101
     assert head.num_classes == labels
     depth, width, heads = (12, 768, 12) if name == 'dit_pvvae_b' else (28, 1152, 16)
-    assert (head.depth, head.width, head.heads) == (depth, width, heads)
+    assert (head.depth, head.hidden_size, head.num_heads) == (depth, width, heads)
     # qkv, proj, up and down, modulation; embedding, time, final modulation, output; classes and "no class"
     block = 3 * width**2 + width**2 + 8 * width**2 + 6 * width**2 + 15 * width
+    if name == 'dit_pvvae_modern':
+        block += 1536 + 2 * 72  # biases of the gate of SwiGLU, and two norms of heads
     ends = 65 * width + (257 + width + 1) * width + 2 * (width + 1) * width + 64 * (width + 1)
     classes = 0 if labels is None else 102 * width
     assert sum(p.numel() for p in head.parameters()) == depth * block + ends + classes
@@ -116,8 +126,8 @@ TINY_MODEL = [
     'model.backbone.decoder_blocks=1',
     'model.head.latent_channels=4',
     'model.head.depth=2',
-    'model.head.width=32',
-    'model.head.heads=2',
+    'model.head.hidden_size=32',
+    'model.head.num_heads=2',
 ]
 SHORT_RUN = [
     'train_cfg.max_iters=2',
@@ -126,7 +136,7 @@ SHORT_RUN = [
     'default_hooks.logger.interval=1',
     'custom_hooks.4.num_clips=2',  # LatentStatisticsHook
     'custom_hooks.6.num_clips=2',  # GenerationVisualizationHook
-    'custom_hooks.6.steps=2',
+    'custom_hooks.6.num_inference_steps=2',
 ]
 
 

@@ -57,7 +57,17 @@ def test_checkpoints_leave_the_vae_out_and_resume(runs, tmp_path):
 
 def test_samples_of_a_run_by_averaged_and_by_raw_weights(runs, tmp_path):
     root, options = runs
-    arguments = ['configs/dit_demo.py', str(root / 'dit'), '--num', '2', '--steps', '2', '--labels', 'orbit', '0']
+    arguments = [
+        'configs/dit_demo.py',
+        str(root / 'dit'),
+        '--num',
+        '2',
+        '--num-inference-steps',
+        '2',
+        '--labels',
+        'orbit',
+        '0',
+    ]
     for name, weights in (('averages', ()), ('raw', ('--raw-weights',))):
         out = run(
             *('tools/sample.py', *arguments, *weights, '--out-dir', str(tmp_path / name), '--cfg-options', options[0])

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from pvvae_plugin.evaluation.extractors import TransNetV2
-from pvvae_plugin.functional.keyed_random import torch_generator
+from pvvae_plugin.functional.keyed_random import torch_rng
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or ROOT / '..' / 'shared' / 'data')
@@ -125,7 +125,7 @@ def test_the_distance_of_real_footage_grows_with_flicker(tool):
         videos = []
         for i, clip in enumerate(clips):
             video = clip.float() / 127.5 - 1
-            videos.append(damage.apply(video, strength, torch_generator(i)) if damage else video)
+            videos.append(damage.apply(video, strength, torch_rng(i)) if damage else video)
         return torch.cat([extractor(video[None]) for video in videos])
 
     real, undamaged = features(a), features(b)

@@ -31,7 +31,15 @@ model = dict(
         latent_channels=4, encoder_widths=(8, 8, 8), decoder_widths=(8, 8, 8), strides=((2, 1), (2, 1)), patch_size=4
     ),
     backbone_checkpoint='{vae}',
-    head=dict(_delete_=True, type='LatentDiT', latent_channels=4, num_classes={classes}, depth=2, width=32, heads=2),
+    head=dict(
+        _delete_=True,
+        type='LatentDiT',
+        latent_channels=4,
+        num_classes={classes},
+        depth=2,
+        hidden_size=32,
+        num_heads=2,
+    ),
 )
 train_dataloader = dict(dataset=dict(clip_len=9, size=32))
 """
@@ -77,7 +85,7 @@ def run(tmp_path_factory):
 def samples(run, tmp_path_factory):
     """Five videos in three batches."""
     out = tmp_path_factory.mktemp('samples')
-    sample(*run[:2], '--num', 5, '--steps', 2, '--guidance', 2, '--batch-size', 2, '--out-dir', out)
+    sample(*run[:2], '--num', 5, '--num-inference-steps', 2, '--guidance-scale', 2, '--batch-size', 2, '--out-dir', out)
     return out
 
 
@@ -97,7 +105,14 @@ def test_a_file_for_each_video_pictures_of_all_and_how_they_were_made(run, sampl
     assert manifest['classes'] == NAMES
     assert manifest['run']['checkpoint_sha256'] == file_sha256(checkpoint)
     assert manifest['run']['vae_sha256'] == file_sha256(config.with_name('vae.pth'))
-    stated = {'seed': 0, 'steps': 2, 'solver': 'euler', 'guidance': 2.0, 'num_frames': 9, 'size': [32, 32]}
+    stated = {
+        'seed': 0,
+        'num_inference_steps': 2,
+        'solver': 'euler',
+        'guidance_scale': 2.0,
+        'num_frames': 9,
+        'size': [32, 32],
+    }
     assert manifest['run'].items() >= stated.items()
     digests = [(i, i, NAMES[i], file_sha256(samples / name)) for i, name in enumerate(videos)]
     assert [(e['index'], e['label'], e['class'], e['sha256']) for e in manifest['files']] == digests
@@ -106,7 +121,18 @@ def test_a_file_for_each_video_pictures_of_all_and_how_they_were_made(run, sampl
 @pytest.mark.skipif(not dist.is_available(), reason='torch was built without distributed')
 def test_two_processes_write_the_bytes_that_one_writes(run, samples, tmp_path):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(SCRIPT)]
-    options = ['--num-videos', '5', '--steps', '2', '--guidance', '2', '--batch-size', '2', '--out-dir', str(tmp_path)]
+    options = [
+        '--num-videos',
+        '5',
+        '--num-inference-steps',
+        '2',
+        '--guidance-scale',
+        '2',
+        '--batch-size',
+        '2',
+        '--out-dir',
+        str(tmp_path),
+    ]
     command += [*map(str, run[:2]), *options, '--launcher', 'pytorch']
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
@@ -116,14 +142,26 @@ def test_two_processes_write_the_bytes_that_one_writes(run, samples, tmp_path):
 
 
 def test_other_batches_round_otherwise_and_no_more(run, samples, tmp_path):
-    sample(*run[:2], '--num', 5, '--steps', 2, '--guidance', 2, '--batch-size', 5, '--out-dir', tmp_path)
+    sample(
+        *run[:2],
+        '--num',
+        5,
+        '--num-inference-steps',
+        2,
+        '--guidance-scale',
+        2,
+        '--batch-size',
+        5,
+        '--out-dir',
+        tmp_path,
+    )
     for path in sorted(samples.glob('0*.webm')):
         ours, theirs = (read_clip(str(folder / path.name), range)[0].astype(int) for folder in (samples, tmp_path))
         assert np.abs(ours - theirs).mean() < 0.1  # a codec may make more of a difference of 1
 
 
 def test_a_killed_run_goes_on_to_the_same_files(run, tmp_path, capsys):
-    arguments = [*map(str, run[:2]), '--num', '12', '--steps', '40', '--batch-size', '2']
+    arguments = [*map(str, run[:2]), '--num', '12', '--num-inference-steps', '40', '--batch-size', '2']
     killed, whole = tmp_path / 'killed', tmp_path / 'whole'
     command = [sys.executable, str(SCRIPT), *arguments, '--out-dir', str(killed)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, 'OMP_NUM_THREADS': '1'}) as process:
@@ -147,8 +185,20 @@ def test_a_killed_run_goes_on_to_the_same_files(run, tmp_path, capsys):
 
 def test_samples_of_another_run_are_not_mixed_in(run, samples):
     before = contents(samples)
-    with pytest.raises(ValueError, match=r'another run, with steps=2 \(here 3\)'):
-        sample(*run[:2], '--num', 5, '--steps', 3, '--guidance', 2, '--batch-size', 2, '--out-dir', samples)
+    with pytest.raises(ValueError, match=r'another run, with num_inference_steps=2 \(here 3\)'):
+        sample(
+            *run[:2],
+            '--num',
+            5,
+            '--num-inference-steps',
+            3,
+            '--guidance-scale',
+            2,
+            '--batch-size',
+            2,
+            '--out-dir',
+            samples,
+        )
     assert contents(samples) == before
 
 
@@ -156,7 +206,7 @@ def test_raw_weights_are_those_of_a_checkpoint_without_averages(run, samples, tm
     config, path, checkpoint = run
     state = {**checkpoint['state_dict'], **checkpoint['raw_weights']}
     torch.save({**checkpoint, 'state_dict': state, 'raw_weights': {}}, tmp_path / 'raw.pth')
-    options = ['--num', 2, '--steps', 2, '--labels', 'orbit', '2']
+    options = ['--num', 2, '--num-inference-steps', 2, '--labels', 'orbit', '2']
     sample(config, path, *options, '--raw-weights', '--out-dir', tmp_path / 'a')
     sample(config, tmp_path / 'raw.pth', *options, '--out-dir', tmp_path / 'b')
     sample(config, path, *options, '--out-dir', tmp_path / 'c')
@@ -171,7 +221,18 @@ def test_images_are_animated_and_videos_continued(run, tmp_path):
     given.mkdir()
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(given / 'light.png')
     Image.fromarray(np.full((64, 40, 3), 20, np.uint8)).save(given / 'dark.jpg')
-    options = (*run[:2], '--num', 3, '--steps', 2, '--guidance', 2, '--solver', 'heun', *CONDITIONED)
+    options = (
+        *run[:2],
+        '--num',
+        3,
+        '--num-inference-steps',
+        2,
+        '--guidance-scale',
+        2,
+        '--solver',
+        'heun',
+        *CONDITIONED,
+    )
     sample(*options, '--out-dir', tmp_path / 'a', '--first-frames', given)
     manifest = json.loads((tmp_path / 'a' / 'samples.json').read_text())
     sources = [str(given / name) for name in ('dark.jpg', 'light.png', 'dark.jpg')]
@@ -205,7 +266,7 @@ def marked_columns(path):
         (['--size', 30, 32], ValueError, 'height 30'),
         (['--num-frames', 8], ValueError, '8 frames'),
         (['--shift', 0], ValueError, 'shift'),
-        (['--interval', 0.5, 1.5], ValueError, 'interval'),
+        (['--guidance-interval', 0.5, 1.5], ValueError, 'interval'),
         (['--launcher', 'pytorch'], ValueError, 'torchrun'),
     ],
 )

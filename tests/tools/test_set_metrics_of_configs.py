@@ -29,7 +29,7 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, batch_size=2, dat
 GENERATOR = """
 model = dict(backbone_checkpoint='{root}/vae')
 test_dataloader = dict(num_workers=0, persistent_workers=False, batch_size=2, dataset=dict(length=7))
-test_cfg = dict(num_samples=7, batch_size=2, sampling=dict(steps=2))
+test_cfg = dict(num_samples=7, batch_size=2, sampling=dict(num_inference_steps=2))
 test_evaluator = [
     dict(type='FVD', extractor=dict(type='Statistics'), protocol=protocol, reference=reference),
     dict(type='KVD', extractor=dict(type='Statistics'), protocol=protocol, reference=reference),
@@ -72,7 +72,7 @@ def runs(tmp_path_factory):
         'train_dataloader.num_workers=0',
         'train_dataloader.persistent_workers=False',
     ]
-    options += ['train_cfg.val_interval=9', 'custom_hooks.6.steps=1']
+    options += ['train_cfg.val_interval=9', 'custom_hooks.6.num_inference_steps=1']
     command = ['tools/train.py', str(root / 'gen.py'), '--work-dir', str(root / 'dit'), '--cfg-options', *options]
     call([sys.executable, *command])
     return root

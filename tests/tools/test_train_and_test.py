@@ -70,7 +70,7 @@ def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
         assert whole[key].keys() == resumed[key].keys()
         for name, tensor in whole[key].items():
             assert torch.equal(tensor, resumed[key][name]), (key, name)
-    moments = [checkpoint['optimizer']['generator']['state'] for checkpoint in (whole, resumed)]
+    moments = [checkpoint['optimizer']['vae']['state'] for checkpoint in (whole, resumed)]
     for index, state in moments[0].items():
         assert torch.equal(state['exp_avg_sq'], moments[1][index]['exp_avg_sq'])
 
@@ -158,7 +158,7 @@ def build(name: str, work_dir: Path, options: dict) -> Runner:
 
 def test_a_diverged_run_stops_and_pushes_no_checkpoint_out(tmp_path):
     options = {
-        'optim_wrapper.generator.optimizer.lr': 1e30,
+        'optim_wrapper.vae.optimizer.lr': 1e30,
         'default_hooks.checkpoint.interval': 1,
         'train_dataloader.batch_size': 1,
         'custom_hooks.1.max_in_a_row': 3,
@@ -174,7 +174,7 @@ def test_resume_on_a_first_launch_keeps_the_earlier_stage(tmp_path):
     assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'iter_1.pth'))
     (tmp_path / 'new').mkdir(exist_ok=True)
     state = dict.fromkeys(('state_dict', 'meta', 'message_hub', 'param_schedulers'), {})
-    torch.save({**state, 'optimizer': {'generator': {}, 'discriminator': {}}}, tmp_path / 'new' / 'iter_2.pth')
+    torch.save({**state, 'optimizer': {'vae': {}, 'discriminator': {}}}, tmp_path / 'new' / 'iter_2.pth')
     cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
     assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'new' / 'iter_2.pth'))
 

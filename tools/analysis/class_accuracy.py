@@ -1,6 +1,6 @@
 """How often a class-conditional generator makes the class it was asked for, judged by a classifier of real clips.
 
-    python tools/analysis/class_accuracy.py configs/dit_demo.py work_dirs/quickstart_generator --guidance 2 \
+    python tools/analysis/class_accuracy.py configs/dit_demo.py work_dirs/quickstart_generator --guidance-scale 2 \
         --out work_dirs/accuracy/demo.json
 
 The classifier is trained on the config's clips and on the VAE's reconstructions of them, in a minute or two, and kept
@@ -36,6 +36,7 @@ from pvvae_plugin.evaluation.motion_classifier import (
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.renaming import add_old_option
 from pvvae_plugin.sampling import load_generator
 from pvvae_plugin.visualization.confusion import draw_confusions
 
@@ -47,8 +48,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config of the generator')
     parser.add_argument('checkpoint', help='its checkpoint, or the work directory of its run')
     parser.add_argument('--num', type=int, default=350, help='clips of each kind that are judged (default: 350)')
-    parser.add_argument('--steps', type=int, default=50, help='calls of the network for each video (default: 50)')
-    parser.add_argument('--guidance', type=float, default=1.0, help='classifier-free guidance scale, 1 for none')
+    parser.add_argument('--num-inference-steps', type=int, default=50, metavar='N', help='Euler steps (default: 50)')
+    parser.add_argument(
+        '--guidance-scale', type=float, default=1.0, metavar='S', help='classifier-free guidance (default: 1, none)'
+    )
+    add_old_option(parser, '--steps', '--num-inference-steps', type=int)
+    add_old_option(parser, '--guidance', '--guidance-scale', type=float)
     parser.add_argument('--seed', type=int, default=0, help='seed of the noise that videos are made from')
     parser.add_argument('--batch-size', type=int, default=32, help='videos made at once (default: 32)')
     parser.add_argument('--raw-weights', action='store_true', help='not the averages, which look bad early in a run')
@@ -57,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, default=Path('class_accuracy.json'), metavar='FILE.json')
     add_override_argument(parser)
     args = parser.parse_args()
-    for name in ('num', 'steps', 'batch_size', 'classifier_steps'):
+    for name in ('num', 'num_inference_steps', 'batch_size', 'classifier_steps'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
     if args.out.suffix != '.json':
@@ -92,7 +97,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
     """Confusion counts of held-out clips, of their reconstructions and of generated clips."""
     k = len(data.classes)
-    options = {name: getattr(args, name) for name in ('steps', 'guidance', 'seed', 'batch_size')}
+    options = {name: getattr(args, name) for name in ('num_inference_steps', 'guidance_scale', 'seed', 'batch_size')}
     shape = data.held_out[0]['inputs'].shape[1:]
     real = accuracy.real_clips(data, args.num, args.batch_size)
     counts = {'held-out clips': accuracy.judge(classifier, real, k)}
@@ -114,7 +119,7 @@ def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accu
         'checkpoint_sha256': file_sha256(checkpoint),
         'raw_weights': args.raw_weights,
         'vae': model.backbone_source,
-        'sampling': {name: getattr(args, name) for name in ('num', 'steps', 'guidance', 'seed')},
+        'sampling': {name: getattr(args, name) for name in ('num', 'num_inference_steps', 'guidance_scale', 'seed')},
         'train_data': data.train_config,
         'held_out_data': data.held_out_config,
         'classes': data.classes,

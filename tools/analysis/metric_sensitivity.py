@@ -37,7 +37,7 @@ from pvvae_plugin.evaluation.video_features import VideoFeatures, shared_feature
 from pvvae_plugin.functional import video_damage
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.functional.frechet import frechet_distance
-from pvvae_plugin.functional.keyed_random import derive_key, torch_generator
+from pvvae_plugin.functional.keyed_random import derive_key, torch_rng
 from pvvae_plugin.functional.moments import moments
 
 matplotlib.use('Agg')
@@ -181,7 +181,7 @@ def damaged_batches(clips: Sequence[Tensor], name: str, strength: float, args: a
         for i, clip in enumerate(clips[start : start + args.batch_size], start):
             video = clip.float() / 127.5 - 1
             if strength:
-                video = DAMAGES[name].apply(video, strength, torch_generator(args.seed, name, i))
+                video = DAMAGES[name].apply(video, strength, torch_rng(args.seed, name, i))
             batch.append(video)
         yield batch
 

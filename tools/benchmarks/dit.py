@@ -93,7 +93,7 @@ def build(name: str, size: str, device: str) -> nn.Module:
     with torch.device(device):
         if name == 'Latte':
             return Latte(depth, width, heads)
-        return LatentDiT(CHANNELS, NUM_CLASSES, depth=depth, width=width, heads=heads)
+        return LatentDiT(CHANNELS, NUM_CLASSES, depth=depth, hidden_size=width, num_heads=heads)
 
 
 def inputs(batch: int, device: str) -> tuple[Tensor, Tensor, Tensor]:

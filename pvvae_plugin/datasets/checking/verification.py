@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.functional.keyed_random import numpy_rng
 
 from ..clip_dataset import ClipDataset
 from ..errors import ClipError
@@ -128,7 +128,7 @@ def check_clip(dataset: ClipDataset, index: int) -> Finding:
     """Load one clip of a data set."""
     info = dataset.get_data_info(index)
     try:
-        frames = dataset.load_clip(info, numpy_generator('verify', index))
+        frames = dataset.load_clip(info, numpy_rng('verify', index))
     except (ClipError, OSError) as error:
         return Finding(info['path'], 'unreadable', str(getattr(error, 'reason', error)))
     dataset._check_frames(frames, info['path'])

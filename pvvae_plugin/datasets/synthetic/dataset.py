@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pvvae_plugin.functional.keyed_random import numpy_generator
+from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.registry import DATASETS
 
 from ..clip_dataset import ClipDataset
@@ -119,7 +119,7 @@ class SyntheticVideoDataset(ClipDataset):
 
     def _scene(self, info: dict) -> Scene:
         times = np.arange(self.clip_len) * float(self.frame_interval)
-        if self.still_share and numpy_generator(self.seed, info['number'], 'still').random() < self.still_share:
+        if self.still_share and numpy_rng(self.seed, info['number'], 'still').random() < self.still_share:
             times = 0 * times
         return draw_scene(
             seed=self.seed,
@@ -141,8 +141,8 @@ def draw_scene(seed: int, number: int, motion: str, times: np.ndarray, difficult
         difficulty: A key of ``DIFFICULTIES``.
     """
     level = DIFFICULTIES[difficulty]
-    appearance = numpy_generator(seed, number, 'appearance', difficulty)
-    movement = numpy_generator(seed, number, 'movement', difficulty)
+    appearance = numpy_rng(seed, number, 'appearance', difficulty)
+    movement = numpy_rng(seed, number, 'movement', difficulty)
 
     backdrop = _draw_backdrop(appearance, level.backdrop)
     sprites = [_draw_sprite(appearance, level, backdrop) for _ in range(level.num_objects)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 
-def generator_of(results: dict) -> np.random.Generator:
+def rng_of(results: dict) -> np.random.Generator:
     """The sample's generator; outside a data set, one seeded by torch's global generator and left in ``results``."""
     if 'rng' not in results:
         results['rng'] = np.random.default_rng(int(torch.randint(2**62, ()).item()))

@@ -10,7 +10,7 @@ from mmcv.transforms import BaseTransform
 from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.structures import VideoDataSample
 
-META_KEYS = ('path', 'fps', 'label', 'draw_key', 'num_observed_groups', 'substituted_path', 'skipped_clips')
+META_KEYS = ('path', 'fps', 'label', 'draw_key', 'observed_groups', 'substituted_path', 'skipped_clips')
 
 
 @TRANSFORMS.register_module()

@@ -8,7 +8,7 @@ from mmcv.transforms import BaseTransform
 
 from pvvae_plugin.registry import TRANSFORMS
 
-from .base import check_probability, generator_of
+from .base import check_probability, rng_of
 
 
 @TRANSFORMS.register_module()
@@ -82,7 +82,7 @@ class RandomCropClip(_CropClip):
     """
 
     def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
-        rng = generator_of(results)
+        rng = rng_of(results)
         return int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
 
 
@@ -111,7 +111,7 @@ class RandomFlipClip(BaseTransform):
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        if generator_of(results).random() < self.prob:
+        if rng_of(results).random() < self.prob:
             results['frames'] = results['frames'][:, :, ::-1]
         return results
 

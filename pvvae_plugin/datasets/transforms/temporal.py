@@ -7,14 +7,15 @@ from mmcv.transforms import BaseTransform
 from pvvae_plugin.registry import TRANSFORMS
 from pvvae_plugin.temporal import frames_to_groups, most_dropped_groups
 
-from .base import check_probability, generator_of
+from .base import check_probability, rng_of
 
 
 @TRANSFORMS.register_module()
 class FutureDropSampler(BaseTransform):
     """Draws how many groups at the end are dropped: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
 
-    Writes ``results['num_observed_groups'] = G - k``. The frames stay as they are: the whole clip is the target.
+    Writes ``results['observed_groups']``, a tuple of ``G`` bools: True for the first ``G - k``. The frames stay as they
+    are, because the whole clip is the target.
 
     Args:
         temporal_ratio: Frames ``p_t`` of a group, the network's temporal compression.
@@ -34,7 +35,8 @@ class FutureDropSampler(BaseTransform):
     def transform(self, results: dict) -> dict:
         num_groups = frames_to_groups(len(results['frames']), self.temporal_ratio)
         most = most_dropped_groups(num_groups, self.max_drop_ratio)
-        results['num_observed_groups'] = num_groups - int(generator_of(results).integers(most + 1))
+        num_observed = num_groups - int(rng_of(results).integers(most + 1))
+        results['observed_groups'] = tuple(group < num_observed for group in range(num_groups))
         return results
 
 
@@ -51,6 +53,6 @@ class RandomTimeReverse(BaseTransform):
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
-        if generator_of(results).random() < self.prob:
+        if rng_of(results).random() < self.prob:
             results['frames'] = results['frames'][::-1]
         return results

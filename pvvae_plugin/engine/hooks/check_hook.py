@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights
+from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
 from pvvae_plugin.registry import HOOKS
 
 PADDING_TOKEN = 'backbone.padding_token'
@@ -42,6 +42,7 @@ class StartCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_runs_nothing(checkpoint)  # before MMEngine would run it, whatever script resumes
+        upgrade_checkpoint(checkpoint, getattr(_unwrapped(runner), 'optimized_modules', ()))
         state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
         surplus = PADDING_TOKEN in state and PADDING_TOKEN not in weights

@@ -18,6 +18,7 @@ from PIL import Image
 from pvvae_plugin.files import without_space
 from pvvae_plugin.functional.sharded import is_sharded
 from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
 from pvvae_plugin.visualization.video_files import write_gif
 from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
@@ -44,28 +45,30 @@ class GenerationVisualizationHook(Hook):
         num_clips: Samples to draw each time.
         interval: Draw every so many iterations, and after the last, instead of at validations: for a run that has
             none, or seldom.
-        steps: Calls of the network for each sample.
-        guidance: Classifier-free guidance scale; 1 is none.
+        num_inference_steps: Euler steps, which are network calls, per sample.
+        guidance_scale: Classifier-free guidance scale; 1 is none.
         out_dir: None: the run's work directory.
     """
 
     priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
 
+    @renamed_arguments(steps='num_inference_steps', guidance='guidance_scale')
     def __init__(
         self,
         num_clips: int = 8,
         interval: int | None = None,
-        steps: int = 50,
-        guidance: float = 1.0,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
         out_dir: str | None = None,
     ) -> None:
-        for name, value in (('num_clips', num_clips), ('interval', interval), ('steps', steps)):
+        numbers = {'num_clips': num_clips, 'interval': interval, 'num_inference_steps': num_inference_steps}
+        for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         self.num_clips = num_clips
         self.interval = interval
-        self.steps = steps
-        self.guidance = guidance
+        self.num_inference_steps = num_inference_steps
+        self.guidance_scale = guidance_scale
         self.out_dir = out_dir
 
     def before_train(self, runner: Runner) -> None:
@@ -110,7 +113,14 @@ class GenerationVisualizationHook(Hook):
         num_classes = model.head.null_label
         labels = None if num_classes is None else [i % num_classes for i in range(self.num_clips)]
         training = model.training
-        videos = model.generate(self.num_clips, frames, size, labels=labels, steps=self.steps, guidance=self.guidance)
+        videos = model.generate(
+            self.num_clips,
+            frames,
+            size,
+            labels=labels,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+        )
         clips = [to_uint8(video) for _, video in videos]
         model.train(training)
         if not is_main_process():

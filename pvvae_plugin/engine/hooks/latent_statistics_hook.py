@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pvvae_plugin.functional.keyed_random import torch_generator
+from pvvae_plugin.functional.keyed_random import torch_rng
 from pvvae_plugin.registry import HOOKS
 
 
@@ -60,7 +60,7 @@ class LatentStatisticsHook(Hook):
         for i in indices[dist.get_rank() :: dist.get_world_size()]:
             sample = dataset[i]
             batch = model.data_preprocessor({'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]})
-            generator = torch_generator('latent statistics', i, device=batch['inputs'].device)
+            generator = torch_rng('latent statistics', i, device=batch['inputs'].device)
             latents = model.backbone.encode(batch['inputs']).sample(generator).double()  # (1, C, t, h, w)
             total = total + latents.sum(dim=(0, 2, 3, 4))
             squares = squares + latents.square().sum(dim=(0, 2, 3, 4))

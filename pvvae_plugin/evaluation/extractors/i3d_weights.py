@@ -66,11 +66,11 @@ def fold_batch_norms(state: Mapping[str, Tensor], eps: float) -> dict[str, Tenso
 
 def random_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Weights as a file would hold them, always the same ones: He's for convolutions, batch norms that do nothing."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():
         if len(shape) > 1:
-            state[key] = torch.randn(shape, generator=generator) * math.sqrt(2 / math.prod(shape[1:]))
+            state[key] = torch.randn(shape, generator=rng) * math.sqrt(2 / math.prod(shape[1:]))
         else:
             state[key] = torch.ones(shape) if key.endswith(('bn.weight', 'running_var')) else torch.zeros(shape)
     return state

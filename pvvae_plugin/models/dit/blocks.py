@@ -39,24 +39,24 @@ class Attention(nn.Module):
 
     Args:
         width: ``D``.
-        heads: Number of heads.
+        num_heads: Number of heads.
         qk_norm: RMS norm of each head's queries and keys, which keeps attention logits bounded (SD3, section 5.3.2).
     """
 
-    def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
+    def __init__(self, width: int, num_heads: int, qk_norm: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.q_norm = HeadNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
-        self.k_norm = HeadNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.q_norm = HeadNorm(width // num_heads, eps=1e-6) if qk_norm else nn.Identity()
+        self.k_norm = HeadNorm(width // num_heads, eps=1e-6) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotation: Rotation | None, along: int) -> Tensor:
         """``(A, B, D)`` to the same, the sequences lying along axis ``along``, 0 or 1."""
         a, b, width = x.shape
-        qkv = self.qkv(x).view(a, b, 3, self.heads, width // self.heads)
+        qkv = self.qkv(x).view(a, b, 3, self.num_heads, width // self.num_heads)
         order = (1, 2, 0, 3) if along == 0 else (0, 2, 1, 3)
-        q, k, v = (part.permute(order) for part in qkv.unbind(2))  # (S, heads, L, D / heads) each, without a copy
+        q, k, v = (part.permute(order) for part in qkv.unbind(2))  # (S, heads, L, d) each, without a copy
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
@@ -66,7 +66,7 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of many sequences, each ``(S, heads, L, d)``.
+    """Attention of many sequences, each ``(S, num_heads, L, d)``.
 
     In half precision fused kernels work in tiles of 64 rows or more, nearly all of it empty for five frames. Plain
     products took 0.4 of their time there, forward and backward (on a CPU in bfloat16; in float32 they took longer).
@@ -115,7 +115,7 @@ class Block(nn.Module):
 
     Args:
         width: ``D``.
-        heads: Number of heads.
+        num_heads: Number of heads.
         over: What attends to one another: the ``'places'`` of a frame, the ``'frames'`` of a place, or the whole
             ``'clip'``.
         norm: ``'layer'`` or ``'rms'``.
@@ -123,11 +123,11 @@ class Block(nn.Module):
         swiglu: See :class:`FeedForward`.
     """
 
-    def __init__(self, width: int, heads: int, over: str, norm: str, qk_norm: bool, swiglu: bool) -> None:
+    def __init__(self, width: int, num_heads: int, over: str, norm: str, qk_norm: bool, swiglu: bool) -> None:
         super().__init__()
         self.over = over
         self.norm = make_norm(norm, width)  # it has no weights: one serves both halves
-        self.attention = Attention(width, heads, qk_norm)
+        self.attention = Attention(width, num_heads, qk_norm)
         self.feed_forward = FeedForward(width, swiglu)
         self.modulation = nn.Linear(width, 6 * width)
 

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.renaming import renamed_arguments
 
 from .blocks import Block, FinalLayer, Rotation, TimeEmbedding, position_embedding, rotary_table
 
-# size -> depth, width, heads, as in DiT and Latte
+# size -> depth, hidden size, heads, as in DiT and Latte
 PRESETS = {'S': (12, 384, 6), 'B': (12, 768, 12), 'L': (24, 1024, 16), 'XL': (28, 1152, 16)}
 
 
@@ -31,8 +32,8 @@ class LatentDiT(BaseModule):
         num_classes: Number of classes; None for an unconditional model.
         size: ``'S'``, ``'B'``, ``'L'`` or ``'XL'`` (the paper's depth), which sets the next three.
         depth: Number of blocks, instead of the preset's; even for factorized attention.
-        width: Width ``D`` of the tokens, instead of the preset's.
-        heads: Number of attention heads, instead of the preset's.
+        hidden_size: Width ``D`` of the tokens, instead of the preset's.
+        num_heads: Number of attention heads, instead of the preset's.
         attention: ``'factorized'``, as above, or ``'joint'``: every block attends over all ``t * h * w`` tokens.
         norm: ``'layer'``, as in DiT, or ``'rms'``.
         qk_norm: RMS norm of queries and keys.
@@ -48,14 +49,15 @@ class LatentDiT(BaseModule):
         ValueError: If an argument is unknown or the numbers do not divide.
     """
 
+    @renamed_arguments(width='hidden_size', heads='num_heads')
     def __init__(
         self,
         latent_channels: int = 64,
         num_classes: int | None = None,
         size: str = 'XL',
         depth: int | None = None,
-        width: int | None = None,
-        heads: int | None = None,
+        hidden_size: int | None = None,
+        num_heads: int | None = None,
         attention: str = 'factorized',
         norm: str = 'layer',
         qk_norm: bool = False,
@@ -67,23 +69,25 @@ class LatentDiT(BaseModule):
         super().__init__(init_cfg)
         if size not in PRESETS:
             raise ValueError(f'size must be one of {", ".join(PRESETS)}, got {size!r}')
-        depth, width, heads = (
+        depth, hidden_size, num_heads = (
             given if given is not None else preset
-            for given, preset in zip((depth, width, heads), PRESETS[size], strict=True)
+            for given, preset in zip((depth, hidden_size, num_heads), PRESETS[size], strict=True)
         )
-        _check_shape(depth, width, heads, attention, rope)
+        _check_shape(depth, hidden_size, num_heads, attention, rope)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f'num_classes must be at least 1, or None for an unconditional model, got {num_classes}')
         self.latent_channels, self.num_classes = latent_channels, num_classes
-        self.depth, self.width, self.heads = depth, width, heads
+        self.depth, self.hidden_size, self.num_heads = depth, hidden_size, num_heads
         self.joint, self.rope = attention == 'joint', rope
         self.gradient_checkpointing = gradient_checkpointing
-        self.embed = nn.Linear(latent_channels, width)
-        self.time_embedding = TimeEmbedding(width)
-        self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, width)
+        self.embed = nn.Linear(latent_channels, hidden_size)
+        self.time_embedding = TimeEmbedding(hidden_size)
+        self.class_embedding = None if num_classes is None else nn.Embedding(num_classes + 1, hidden_size)
         kinds = ('clip', 'clip') if self.joint else ('places', 'frames')
-        self.blocks = nn.ModuleList(Block(width, heads, kinds[i % 2], norm, qk_norm, swiglu) for i in range(depth))
-        self.final = FinalLayer(width, latent_channels, norm)
+        self.blocks = nn.ModuleList(
+            Block(hidden_size, num_heads, kinds[i % 2], norm, qk_norm, swiglu) for i in range(depth)
+        )
+        self.final = FinalLayer(hidden_size, latent_channels, norm)
         self._init_parameters()
 
     def _init_parameters(self) -> None:
@@ -168,7 +172,7 @@ class LatentDiT(BaseModule):
         x = latents.flatten(3).permute(2, 0, 3, 1)  # (t, N, h * w, C)
         x = self.embed(x).to(dtype)  # under autocast blocks compute in half precision, but their sum is kept in full
         if not self.rope:
-            x = x + position_embedding(grid, self.width, x.device, dtype)[:, None]
+            x = x + position_embedding(grid, self.hidden_size, x.device, dtype)[:, None]
         if self.joint:
             x = x.transpose(0, 1).contiguous()  # (N, t, h * w, D)
         else:
@@ -183,7 +187,7 @@ class LatentDiT(BaseModule):
         if not self.rope:
             return None, None
         precise = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = rotary_table(grid, self.width // self.heads, x.device, precise)  # (t, h * w, d / 2)
+        cos, sin = rotary_table(grid, self.hidden_size // self.num_heads, x.device, precise)  # (t, h * w, d / 2)
         if self.joint:
             return ((cos.flatten(0, 1), sin.flatten(0, 1)),) * 2
         # Attention sees differences of positions only: the tokens of one frame may all be taken at frame 0.
@@ -195,16 +199,17 @@ class LatentDiT(BaseModule):
         return block(x, condition, rotation)
 
 
-def _check_shape(depth: int, width: int, heads: int, attention: str, rope: bool) -> None:
+def _check_shape(depth: int, hidden_size: int, num_heads: int, attention: str, rope: bool) -> None:
     if attention not in ('factorized', 'joint'):
         raise ValueError(f"attention must be 'factorized' or 'joint', got {attention!r}")
     if depth < 1 or (attention == 'factorized' and depth % 2):
         raise ValueError(
             f'depth must be positive, and even for factorized attention (blocks come in pairs), got {depth}'
         )
-    if heads < 1 or width % heads:
-        raise ValueError(f'width must divide by heads, got width {width} and {heads} heads')
-    if not rope and width % 4:
-        raise ValueError(f'width must divide by 4 for sine-cosine position embeddings, got {width}')
-    if rope and (width // heads % 2 or width // heads < 6):
-        raise ValueError(f'rope needs heads of even width, at least 6, got {width} / {heads} = {width // heads}')
+    if num_heads < 1 or hidden_size % num_heads:
+        raise ValueError(f'hidden_size must divide by num_heads, got {hidden_size} and {num_heads}')
+    if not rope and hidden_size % 4:
+        raise ValueError(f'hidden_size must divide by 4 for sine-cosine position embeddings, got {hidden_size}')
+    if rope and (hidden_size // num_heads % 2 or hidden_size // num_heads < 6):
+        head_size = hidden_size // num_heads
+        raise ValueError(f'rope needs hidden_size / num_heads to be even and at least 6, got {head_size}')

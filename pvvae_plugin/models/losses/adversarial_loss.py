@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmengine import dist
 from torch import Tensor, nn
 
+from pvvae_plugin.functional.conversion import at_least_float32
 from pvvae_plugin.registry import MODELS
 
 
@@ -15,36 +16,34 @@ class AdversarialLoss(nn.Module):
     """Hinge GAN losses with the adaptive weight of VQGAN (Esser et al., 2021).
 
     Args:
-        weight: Weight of the generator's term, after the adaptive factor.
+        weight: Weight of the VAE's term, after the adaptive factor.
         start_iter: Iteration of the run from which both networks play; before it, nothing of this is computed.
             Paper: 5,000 in predictive training, 0 in decoder fine-tuning.
-        adaptive: Scale the term so that at the decoder's last layer its gradient is as long as the reconstruction's.
     """
 
-    def __init__(self, weight: float = 0.3, start_iter: int = 5000, adaptive: bool = True) -> None:
+    def __init__(self, weight: float = 0.3, start_iter: int = 5000) -> None:
         super().__init__()
         if weight < 0 or start_iter < 0:
             raise ValueError(f'weight and start_iter must not be negative, got {weight} and {start_iter}')
         self.weight = weight
         self.start_iter = start_iter
-        self.adaptive = adaptive
 
-    def generator_loss(self, fake_logits: Tensor, rec_loss: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
-        """Weighted generator term.
+    def vae_loss(self, fake_logits: Tensor, rec_loss: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
+        """Return the VAE's term, weighted so that its gradient at the last layer is as long as the reconstruction's.
 
         Args:
             fake_logits: The discriminator's verdict on reconstructions, any shape.
             rec_loss: Sum of the reconstruction terms, still attached to its graph.
             last_layer: The parameter at which gradients are compared.
         """
-        loss = -_precise(fake_logits).mean()
-        factor = adaptive_weight(rec_loss, loss, last_layer) if self.adaptive else loss.new_ones(())
+        loss = -at_least_float32(fake_logits).mean()
+        factor = adaptive_weight(rec_loss, loss, last_layer)
         return {'loss_gan': self.weight * factor * loss, 'gan_factor': factor}
 
     @staticmethod
     def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
         """Hinge loss of the discriminator, and for the log its mean verdicts and how often they are right."""
-        real, fake = _precise(real_logits), _precise(fake_logits)
+        real, fake = at_least_float32(real_logits), at_least_float32(fake_logits)
         loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
         with torch.no_grad():
             accuracy = 0.5 * ((real > 0).to(loss.dtype).mean() + (fake < 0).to(loss.dtype).mean())
@@ -54,10 +53,6 @@ class AdversarialLoss(nn.Module):
             'logits_fake': fake.detach().mean(),
             'disc_accuracy': accuracy,
         }
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bfloat16, under autocast
 
 
 def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:

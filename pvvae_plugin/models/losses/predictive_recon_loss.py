@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
+from pvvae_plugin.functional.conversion import at_least_float32
 from pvvae_plugin.registry import MODELS
-from pvvae_plugin.temporal import frames_to_groups, observed_frame_mask
 
 from ..vae import PredictiveOutput
 
@@ -81,8 +80,8 @@ class PredictiveReconLoss(nn.Module):
             raise ValueError(
                 f'reconstruction and video differ in shape: {tuple(output.reconstruction.shape)}, {tuple(video.shape)}'
             )
-        precise = torch.promote_types(output.reconstruction.dtype, torch.float32)  # not in bfloat16, under autocast
-        reconstruction, video = output.reconstruction.to(precise), video.to(precise)
+        reconstruction = at_least_float32(output.reconstruction)
+        video = video.to(reconstruction.dtype)
         squared = (reconstruction - video).square()
         terms = {'loss_mse': self.rec_weight * squared.mean()}
         if self.diff_weight:
@@ -90,7 +89,7 @@ class PredictiveReconLoss(nn.Module):
             terms['loss_diff'] = self.rec_weight * self.diff_weight * diff
         if self.lpips is not None:
             terms['loss_lpips'] = self.lpips_weight * self.lpips(reconstruction, video).mean()
-        kl = output.posterior.kl(output.num_observed_groups)
+        kl = output.posterior.kl(output.observed)
         terms['loss_kl'] = self.kl_weight * kl
         terms['kl'] = kl.detach()
         terms.update(_split_by_observed(squared.detach(), output))
@@ -98,13 +97,10 @@ class PredictiveReconLoss(nn.Module):
 
 
 def _split_by_observed(squared: Tensor, output: PredictiveOutput) -> dict[str, Tensor]:
-    """Mean squared error of observed and of predicted frames, for the log; a part without frames is left out."""
+    """Return the mean squared error of observed frames and, if there are any, of predicted frames, for the log."""
     frames = squared.mean(dim=(1, 3, 4))  # (N, T)
-    num_groups = frames_to_groups(frames.shape[1], output.temporal_ratio)
-    mask = observed_frame_mask(
-        output.num_observed_groups.tolist(), num_groups, output.temporal_ratio, device=frames.device
-    )
-    parts = {'mse_observed': frames[mask].mean()}
-    if not mask.all():
-        parts['mse_predicted'] = frames[~mask].mean()
+    observed = output.observed.frame_mask(output.temporal_ratio)  # (N, T)
+    parts = {'mse_observed': (frames * observed).sum() / observed.sum()}
+    if not output.observed.is_all:
+        parts['mse_predicted'] = (frames * ~observed).sum() / (~observed).sum()
     return parts

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .layers import CausalConv3d, ChannelRMSNorm, Downsample, FrameAttention, ResidualBlock, Upsample
-from .streaming import Memory
+from .streaming import FeatureCache
 
 Strides = Sequence[tuple[int, int]]
 
@@ -24,12 +24,12 @@ class _Coder(nn.Module):
     # The levels of the highest resolutions, up to this many changes of it, are those that can pass in tiles.
     TILED_STAGES = 2
 
-    def run(self, block: Callable[..., Tensor], x: Tensor, memory: Memory | None) -> Tensor:
+    def run(self, block: Callable[..., Tensor], x: Tensor, cache: FeatureCache | None) -> Tensor:
         """Apply ``block``, recomputing its activations in the backward pass if asked to."""
-        if self.gradient_checkpointing and self.training and x.requires_grad and memory is None:
+        if self.gradient_checkpointing and self.training and x.requires_grad and cache is None:
             # Re-entrant checkpointing cannot serve torch.autograd.grad, which the adaptive GAN weight uses.
             return checkpoint(block, x, use_reentrant=False)
-        return block(x, memory)
+        return block(x, cache)
 
     def compile_blocks(self) -> None:
         """Compile every block; each shape that it meets is compiled once."""
@@ -38,16 +38,16 @@ class _Coder(nn.Module):
         for block in [self.stem, *self.levels, *self.middle, self.out]:
             block.compile(dynamic=False)
 
-    def run_all(self, blocks: Iterable[nn.Module], x: Tensor, memory: Memory | None) -> Tensor:
+    def run_all(self, blocks: Iterable[nn.Module], x: Tensor, cache: FeatureCache | None) -> Tensor:
         """:meth:`run` one block after another."""
         for block in blocks:
-            x = self.run(block, x, memory)
+            x = self.run(block, x, cache)
         return x
 
 
 def middle(channels: int, attention: bool) -> nn.ModuleList:
     """Blocks at the latent resolution."""
-    blocks = [ResidualBlock(channels, channels), ResidualBlock(channels, channels)]
+    blocks = [ResidualBlock(channels), ResidualBlock(channels)]
     if attention:
         blocks.insert(1, FrameAttention(channels))
     return nn.ModuleList(blocks)
@@ -82,10 +82,10 @@ class Encoder(_Coder):
         super().__init__()
         self.patch_size = patch_size
         self.stem = CausalConv3d(3 * patch_size**2, widths[0])
-        levels: list[nn.Module] = [ResidualBlock(widths[0], widths[0]) for _ in range(num_blocks)]
+        levels: list[nn.Module] = [ResidualBlock(widths[0]) for _ in range(num_blocks)]
         for c_in, c_out, stride in zip(widths[:-1], widths[1:], strides, strict=True):
             levels.append(Downsample(c_in, c_out, stride))
-            levels.extend(ResidualBlock(c_out, c_out) for _ in range(num_blocks))
+            levels.extend(ResidualBlock(c_out) for _ in range(num_blocks))
         self.levels = nn.ModuleList(levels)
         self.middle = middle(widths[-1], attention)
         self.norm = ChannelRMSNorm(widths[-1])
@@ -103,20 +103,20 @@ class Encoder(_Coder):
         self.high_time, unit = (math.prod(factors) for factors in zip(*strides[: len(stages)], strict=True))
         self.unit, self.halo = self.patch_size * unit, math.ceil((reach + 1) / unit)
 
-    def forward(self, video: Tensor, memory: Memory | None = None) -> Tensor:
-        """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``; with ``memory`` one chunk of a video."""
-        return self.low_levels(self.high_levels(video, memory), memory)
+    def forward(self, video: Tensor, cache: FeatureCache | None = None) -> Tensor:
+        """``(N, 3, T, H, W)`` to ``(N, 2 C, t, h, w)``; with ``cache`` one chunk of a video."""
+        return self.low_levels(self.high_levels(video, cache), cache)
 
-    def high_levels(self, video: Tensor, memory: Memory | None = None) -> Tensor:
+    def high_levels(self, video: Tensor, cache: FeatureCache | None = None) -> Tensor:
         """Video to features of the resolution below which it is not tiled: one place for ``unit`` x ``unit`` pixels."""
         p = self.patch_size
         x = rearrange(video, 'n c t (h p) (w q) -> n (c p q) t h w', p=p, q=p) if p > 1 else video
-        return self.run_all(self.levels[: self.split], self.stem(x, memory), memory)
+        return self.run_all(self.levels[: self.split], self.stem(x, cache), cache)
 
-    def low_levels(self, features: Tensor, memory: Memory | None = None) -> Tensor:
+    def low_levels(self, features: Tensor, cache: FeatureCache | None = None) -> Tensor:
         """The rest: features to moments."""
-        x = self.run_all([*self.levels[self.split :], *self.middle], features, memory)
-        return self.out(x, memory, self.norm)
+        x = self.run_all([*self.levels[self.split :], *self.middle], features, cache)
+        return self.out(x, cache, self.norm)
 
 
 class Decoder(_Coder):
@@ -140,10 +140,10 @@ class Decoder(_Coder):
         self.patch_size = patch_size
         self.stem = CausalConv3d(latent_channels, widths[-1])
         self.middle = middle(widths[-1], attention)
-        levels: list[nn.Module] = [ResidualBlock(widths[-1], widths[-1]) for _ in range(num_blocks)]
+        levels: list[nn.Module] = [ResidualBlock(widths[-1]) for _ in range(num_blocks)]
         for c_in, c_out, stride in zip(widths[:0:-1], widths[-2::-1], list(strides)[::-1], strict=True):
             levels.append(Upsample(c_in, c_out, stride))
-            levels.extend(ResidualBlock(c_out, c_out) for _ in range(num_blocks))
+            levels.extend(ResidualBlock(c_out) for _ in range(num_blocks))
         self.levels = nn.ModuleList(levels)
         self.norm = ChannelRMSNorm(widths[0])
         self.out = CausalConv3d(widths[0], 3 * patch_size**2)
@@ -168,16 +168,16 @@ class Decoder(_Coder):
                 frames_per_latent *= 2
         return reach
 
-    def forward(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
-        """``(N, C, t, h, w)`` to ``(N, 3, T, H, W)``; with ``memory`` one chunk of a video."""
-        return self.high_levels(self.low_levels(latents, memory), memory)
+    def forward(self, latents: Tensor, cache: FeatureCache | None = None) -> Tensor:
+        """``(N, C, t, h, w)`` to ``(N, 3, T, H, W)``; with ``cache`` one chunk of a video."""
+        return self.high_levels(self.low_levels(latents, cache), cache)
 
-    def low_levels(self, latents: Tensor, memory: Memory | None = None) -> Tensor:
+    def low_levels(self, latents: Tensor, cache: FeatureCache | None = None) -> Tensor:
         """Latents to features of the resolution above which they may be tiled: one place for ``unit ** 2`` pixels."""
-        return self.run_all([*self.middle, *self.levels[: self.split]], self.stem(latents, memory), memory)
+        return self.run_all([*self.middle, *self.levels[: self.split]], self.stem(latents, cache), cache)
 
-    def high_levels(self, features: Tensor, memory: Memory | None = None) -> Tensor:
+    def high_levels(self, features: Tensor, cache: FeatureCache | None = None) -> Tensor:
         """The rest: features to video."""
-        x = self.out(self.run_all(self.levels[self.split :], features, memory), memory, self.norm)
+        x = self.out(self.run_all(self.levels[self.split :], features, cache), cache, self.norm)
         p = self.patch_size
         return rearrange(x, 'n (c p q) t h w -> n c t (h p) (w q)', p=p, q=p) if p > 1 else x

@@ -12,11 +12,12 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from pvvae_plugin.registry import MODELS
-from pvvae_plugin.temporal import groups_to_frames
+from pvvae_plugin.renaming import renamed_arguments
+from pvvae_plugin.temporal import Observed, groups_to_frames
 
 from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
 from .posterior import DiagonalGaussian
-from .video_vae import Generators, PredictiveOutput, VideoVAE
+from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
 EXACT = 1e-4  # largest difference, relative to the largest value, that float32 rounding explains
 
@@ -102,15 +103,14 @@ class DiffusersVAE(VideoVAE):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(('vae.decoder.', 'vae.post_quant_conv.')))
 
-    def forward(
-        self, video: Tensor, num_observed_groups: int | Tensor | None = None, generator: Generators = None
-    ) -> PredictiveOutput:
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
         """As :meth:`VideoVAE.forward`, with a gradient for every parameter.
 
         Where all clips observe one frame alone, a network like Wan's leaves its temporal layers out; data-parallel
         processes would then wait for one another's gradients for ever.
         """
-        output = super().forward(video, num_observed_groups, generator)
+        output = super().forward(video, observed, rng)
         if not torch.is_grad_enabled():
             return output
         nothing = sum(p.flatten()[0] * 0.0 for p in self.parameters() if p.requires_grad)

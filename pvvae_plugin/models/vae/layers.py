@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .ops import conv3d, is_fast, norm_silu, prepend, rms_norm, upsample_conv
-from .streaming import Memory
+from .streaming import FeatureCache
 
 
 class CausalConv3d(nn.Conv3d):
@@ -31,19 +31,19 @@ class CausalConv3d(nn.Conv3d):
         _, kh, kw = kernel_size
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=(0, kh // 2, kw // 2))
 
-    def forward(self, x: Tensor, memory: Memory | None = None, norm: ChannelRMSNorm | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: FeatureCache | None = None, norm: ChannelRMSNorm | None = None) -> Tensor:
         """Convolve ``x (N, C, T, H, W)``, with ``norm`` its SiLU after that norm."""
         taps, stride = self.kernel_size[0], self.stride[0]
         past: Tensor | int = taps - 1
         weight = self.weight
-        if memory is not None and not memory.first and taps > 1:
-            past = memory.past(x, taps - stride)
+        if cache is not None and not cache.first and taps > 1:
+            past = cache.past(x, taps - stride)
         elif x.shape[2] == 1 and is_fast():
             # A first frame alone: all taps but the last would meet only padding.
             past, weight = 0, weight[:, :, -1:]
         x = prepend(past, x) if norm is None else norm_silu(x, norm.weight, past)
-        if memory is not None and taps > 1:
-            memory.keep(x, taps - stride)
+        if cache is not None and taps > 1:
+            cache.keep(x, taps - stride)
         return conv3d(x, weight, self.bias, self.stride)
 
 
@@ -61,22 +61,20 @@ class ChannelRMSNorm(nn.Module):
 class ResidualBlock(nn.Module):
     """Two normalised, causal 3x3x3 convolutions around a skip connection."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1 = ChannelRMSNorm(in_channels)
-        self.conv1 = CausalConv3d(in_channels, out_channels)
-        self.norm2 = ChannelRMSNorm(out_channels)
-        self.conv2 = CausalConv3d(out_channels, out_channels)
+        self.norm1 = ChannelRMSNorm(channels)
+        self.conv1 = CausalConv3d(channels, channels)
+        self.norm2 = ChannelRMSNorm(channels)
+        self.conv2 = CausalConv3d(channels, channels)
         # Each block starts as its skip connection, the whole network as a nearly linear autoencoder (ours).
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
-        same = in_channels == out_channels
-        self.skip = nn.Identity() if same else CausalConv3d(in_channels, out_channels, (1, 1, 1))
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        h = self.conv1(x, memory, self.norm1)
-        h = self.conv2(h, memory, self.norm2)
-        return h.add_(self.skip(x))
+    def forward(self, x: Tensor, cache: FeatureCache | None = None) -> Tensor:
+        h = self.conv1(x, cache, self.norm1)
+        h = self.conv2(h, cache, self.norm2)
+        return h.add_(x)
 
 
 class FrameAttention(nn.Module):
@@ -88,7 +86,7 @@ class FrameAttention(nn.Module):
         self.qkv = CausalConv3d(channels, 3 * channels, (1, 1, 1))
         self.proj = CausalConv3d(channels, channels, (1, 1, 1))
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: FeatureCache | None = None) -> Tensor:
         # Frames do not see one another: there is nothing to remember.
         n, c, t, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 4, 1).reshape(n * t, 1, h * w, 3 * c)
@@ -106,8 +104,8 @@ class Downsample(nn.Module):
         kernel = (3 if time == 2 else 1, 3, 3)
         self.conv = CausalConv3d(in_channels, out_channels, kernel, (time, self.space, self.space))
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
-        return self.conv(x, memory)
+    def forward(self, x: Tensor, cache: FeatureCache | None = None) -> Tensor:
+        return self.conv(x, cache)
 
 
 class Upsample(nn.Module):
@@ -123,9 +121,9 @@ class Upsample(nn.Module):
         self.time_conv = CausalConv3d(in_channels, 2 * in_channels, (3, 1, 1)) if time == 2 else None
         self.conv = CausalConv3d(in_channels, out_channels, (1, 3, 3))
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: FeatureCache | None = None) -> Tensor:
         if self.time_conv is not None:
-            x = frames_from_channels(self.time_conv(x, memory), is_start=memory is None or memory.first)
+            x = frames_from_channels(self.time_conv(x, cache), is_start=cache is None or cache.first)
         if self.space == 2:
             return upsample_conv(x, self.conv.weight, self.conv.bias)
         return self.conv(x)

@@ -16,8 +16,8 @@ from pvvae_plugin.temporal import frames_to_groups
 
 from .coders import Decoder, Encoder
 from .posterior import DiagonalGaussian
-from .streaming import Memory, State
-from .tiling import TiledState, check_pixels, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled, needs_tiles
+from .streaming import FeatureCache, State
+from .tiling import Layout, TiledState, check_pixels, decode_in_parts, decode_tiled, encode_in_parts, encode_tiled
 from .video_vae import VideoVAE
 
 AnyState = State | TiledState
@@ -117,24 +117,33 @@ class PredictiveVAE(VideoVAE):
         """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
         return self.decoder.out.weight
 
+    @property
+    def _layout(self) -> Layout:
+        check_pixels(self.pixels_at_once)
+        return Layout(self.pixels_at_once, self.temporal_ratio, self.spatial_ratio)
+
     def encode(self, video: Tensor) -> DiagonalGaussian:
         """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
         self.check_video(video)
         if torch.is_grad_enabled():
             return self._encode(video, None)
-        return _posterior(encode_in_parts(self, self._prepare(video)))
+        return _posterior(encode_in_parts(self.encoder, self._layout, self._prepare(video)))
 
-    def _encode(self, video: Tensor, memory: Memory | None) -> DiagonalGaussian:
-        return _posterior(self.encoder(self._prepare(video), memory))
+    def _encode(self, video: Tensor, cache: FeatureCache | None) -> DiagonalGaussian:
+        return _posterior(self.encoder(self._prepare(video), cache))
 
     def _prepare(self, video: Tensor) -> Tensor:
         return video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
-        latents = self._check_latents(latents)
+        latents = self._prepare_latents(latents)
         with self._decoding(latents):
-            video = self.decoder(latents) if torch.is_grad_enabled() else decode_in_parts(self, latents)
+            video = (
+                self.decoder(latents)
+                if torch.is_grad_enabled()
+                else decode_in_parts(self.decoder, self._layout, latents)
+            )
         return self._decoded(video, latents)
 
     def _decoding(self, latents: Tensor) -> AbstractContextManager:
@@ -145,7 +154,7 @@ class PredictiveVAE(VideoVAE):
     def _decoded(self, video: Tensor, latents: Tensor) -> Tensor:
         return video.to(latents.dtype) if self.decode_dtype and not torch.is_grad_enabled() else video
 
-    def _check_latents(self, latents: Tensor) -> Tensor:
+    def _prepare_latents(self, latents: Tensor) -> Tensor:
         self.check_latents(latents)
         latents = latents.to(self.last_layer.dtype)
         return latents.contiguous(memory_format=torch.channels_last_3d)
@@ -165,10 +174,10 @@ class PredictiveVAE(VideoVAE):
         """
         self._check_chunk(video, is_start=state is None)
         if self._in_tiles(video.shape[3:], state):
-            moments, state = encode_tiled(self, self._prepare(video), state)
+            moments, state = encode_tiled(self.encoder, self._layout, self._prepare(video), state)
             return _posterior(moments), state
-        memory = Memory(state)
-        return self._encode(video, memory), memory.state()
+        cache = FeatureCache(state)
+        return self._encode(video, cache), cache.state()
 
     def decode_chunk(self, latents: Tensor, state: AnyState | None = None) -> tuple[Tensor, AnyState]:
         """Decode a long video a chunk at a time; all chunks together give what one pass gives.
@@ -184,17 +193,17 @@ class PredictiveVAE(VideoVAE):
         Raises:
             ValueError: If the state is of another layout or of other videos.
         """
-        latents = self._check_latents(latents)
+        latents = self._prepare_latents(latents)
         with self._decoding(latents):
             if self._in_tiles([side * self.spatial_ratio for side in latents.shape[3:]], state):
-                video, state = decode_tiled(self, latents, state)
+                video, state = decode_tiled(self.decoder, self._layout, latents, state)
             else:
-                memory = Memory(state)
-                video, state = self.decoder(latents, memory), memory.state()
+                cache = FeatureCache(state)
+                video, state = self.decoder(latents, cache), cache.state()
         return self._decoded(video, latents), state
 
     def _in_tiles(self, size: Sequence[int], state: AnyState | None) -> bool:
-        tiled = not torch.is_grad_enabled() and needs_tiles(self, size)
+        tiled = not torch.is_grad_enabled() and self._layout.needs_tiles(size)
         if state is not None and isinstance(state, TiledState) != tiled:
             raise ValueError(
                 'a chunk passes in tiles or whole as the one before: keep pixels_at_once, the size of the frames, and '

@@ -11,7 +11,7 @@ from torch import Tensor
 State = tuple[Tensor, ...]
 
 
-class Memory:
+class FeatureCache:
     """The state of one pass: taken from the chunk before, and made anew for the next.
 
     Nothing is kept on modules: the state is passed in and handed back, so that several videos may pass a network in

@@ -1,8 +1,8 @@
-"""A large video in parts, without gradients: the same result in less memory.
+"""Encode and decode a large video in parts, without gradients: the same result in less memory.
 
-Nothing is approximate. Clips do not see one another. Of the frames before, a chunk needs what ``memory`` keeps. Of the
-places beside it, a tile needs as much as the convolutions of the high-resolution levels reach; only these levels, which
-need the memory, are tiled, while the others, attention among them, see whole frames.
+Nothing is approximate. Clips are independent of each other. A chunk needs the features of earlier frames that the
+cache keeps. A tile needs its neighbourhood up to the receptive field of the high-resolution levels; only these levels,
+which need the memory, are tiled. The other levels, including attention, see whole frames.
 """
 
 from __future__ import annotations
@@ -10,67 +10,80 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pvvae_plugin.temporal import groups_to_frames
 
-from .streaming import Memory, State
+from .coders import Decoder, Encoder
+from .streaming import FeatureCache, State
 
-if TYPE_CHECKING:
-    from .predictive_vae import PredictiveVAE
-
-Part = Callable[[Tensor, Memory | None], Tensor]
+Part = Callable[[Tensor, FeatureCache | None], Tensor]
 
 
 class TiledState(NamedTuple):
-    """What a pass in tiles remembers of the chunk before: of each tile, and of the levels that see whole frames."""
+    """State of a tiled pass after a chunk: one per tile, and one for the levels that see whole frames."""
 
     tiles: tuple[State, ...]
     low_levels: State
 
 
+class Layout(NamedTuple):
+    """Sizes that decide how a video is cut.
+
+    Attributes:
+        pixels_at_once: Pixels (clips x frames x height x width) that one pass may hold.
+        temporal_ratio: ``p_t``.
+        spatial_ratio: ``p_s``.
+    """
+
+    pixels_at_once: int
+    temporal_ratio: int
+    spatial_ratio: int
+
+    def pixels(self, latents: Tensor) -> int:
+        """Return the number of pixels of the video of one clip's latents ``(N, C, t, h, w)``."""
+        groups, h, w = latents.shape[2:]
+        return groups_to_frames(groups, self.temporal_ratio) * h * w * self.spatial_ratio**2
+
+    def needs_tiles(self, size: Sequence[int]) -> bool:
+        """Return whether one group of frames of this height and width exceeds ``pixels_at_once``."""
+        return self.temporal_ratio * math.prod(size) > self.pixels_at_once
+
+
 def check_pixels(pixels_at_once: int) -> None:
-    """Raise ValueError if it is not a positive integer."""
+    """Raise ValueError unless ``pixels_at_once`` is a positive integer."""
     if not isinstance(pixels_at_once, int) or pixels_at_once < 1:
         raise ValueError(f'pixels_at_once must be a positive integer, got {pixels_at_once!r}')
 
 
-def needs_tiles(vae: PredictiveVAE, size: Sequence[int]) -> bool:
-    """Whether one group of frames of this height and width is more than ``vae.pixels_at_once``.
-
-    Raises:
-        ValueError: If that is not positive.
-    """
-    check_pixels(vae.pixels_at_once)
-    return vae.temporal_ratio * math.prod(size) > vae.pixels_at_once
+def encode_in_parts(encoder: Encoder, layout: Layout, video: Tensor) -> Tensor:
+    """Return moments ``(N, 2 C, t, h, w)`` of clips ``(N, 3, T, H, W)``, in parts if they exceed the layout."""
+    at_once = layout.pixels_at_once // math.prod(video.shape[2:])
+    return _by_clips(partial(_encode_few, encoder, layout), video, at_once)
 
 
-def encode_in_parts(vae: PredictiveVAE, video: Tensor) -> Tensor:
-    """Moments ``(N, 2 C, t, h, w)`` of clips ``(N, 3, T, H, W)``, in parts where ``vae.pixels_at_once`` wants it."""
-    check_pixels(vae.pixels_at_once)
-    return _by_clips(partial(_encode_few, vae), video, vae.pixels_at_once // math.prod(video.shape[2:]))
-
-
-def _encode_few(vae: PredictiveVAE, video: Tensor) -> Tensor:
-    encoder, ratio = vae.encoder, vae.temporal_ratio
-    if video[:, 0].numel() <= vae.pixels_at_once:
+def _encode_few(encoder: Encoder, layout: Layout, video: Tensor) -> Tensor:
+    pixels, ratio = layout.pixels_at_once, layout.temporal_ratio
+    if video[:, 0].numel() <= pixels:
         return encoder(video)
     group = ratio * video.shape[3] * video.shape[4]  # of the one clip that is left
-    if not needs_tiles(vae, video.shape[3:]):
-        frames = vae.pixels_at_once // group * ratio
+    if not layout.needs_tiles(video.shape[3:]):
+        frames = pixels // group * ratio
         return in_chunks(encoder, video, frames - ratio + 1, frames)[0]
-    return encode_tiled(vae, video, None)[0]
+    return encode_tiled(encoder, layout, video, None)[0]
 
 
-def encode_tiled(vae: PredictiveVAE, video: Tensor, state: TiledState | None) -> tuple[Tensor, TiledState]:
-    """Moments of the next frames of large videos, the highest resolutions in tiles."""
-    encoder, ratio = vae.encoder, vae.temporal_ratio
+def encode_tiled(
+    encoder: Encoder, layout: Layout, video: Tensor, state: TiledState | None
+) -> tuple[Tensor, TiledState]:
+    """Return moments of the next frames of large videos and the state after them; tile the highest resolutions."""
+    ratio = layout.temporal_ratio
     first = 1 if state is None else ratio
     tiles = _Tiles(encoder.high_levels, first, ratio, state)
-    side = math.isqrt(vae.pixels_at_once // ratio)
+    side = math.isqrt(layout.pixels_at_once // ratio)
     features = in_tiles(tiles, video, side // encoder.unit, encoder.halo, zoom_in=encoder.unit, zoom_out=1)
     frames = ratio // encoder.high_time
     first = 1 if state is None else frames
@@ -78,43 +91,37 @@ def encode_tiled(vae: PredictiveVAE, video: Tensor, state: TiledState | None) ->
     return moments, TiledState(tuple(tiles.states), low)
 
 
-def decode_in_parts(vae: PredictiveVAE, latents: Tensor) -> Tensor:
-    """Videos ``(N, 3, T, H, W)`` of latents ``(N, C, t, h, w)``, in parts where ``vae.pixels_at_once`` wants it."""
-    check_pixels(vae.pixels_at_once)
-    return _by_clips(partial(_decode_few, vae), latents, vae.pixels_at_once // _pixels(vae, latents))
+def decode_in_parts(decoder: Decoder, layout: Layout, latents: Tensor) -> Tensor:
+    """Return videos ``(N, 3, T, H, W)`` of latents ``(N, C, t, h, w)``, in parts if they exceed the layout."""
+    return _by_clips(partial(_decode_few, decoder, layout), latents, layout.pixels_at_once // layout.pixels(latents))
 
 
-def _pixels(vae: PredictiveVAE, latents: Tensor) -> int:
-    """Of the video of one clip's latents."""
-    groups, h, w = latents.shape[2:]
-    return groups_to_frames(groups, vae.temporal_ratio) * h * w * vae.spatial_ratio**2
-
-
-def _decode_few(vae: PredictiveVAE, latents: Tensor) -> Tensor:
-    decoder, ratio = vae.decoder, vae.temporal_ratio
-    if len(latents) * _pixels(vae, latents) <= vae.pixels_at_once:
+def _decode_few(decoder: Decoder, layout: Layout, latents: Tensor) -> Tensor:
+    if len(latents) * layout.pixels(latents) <= layout.pixels_at_once:
         return decoder(latents)
-    height, width = (side * vae.spatial_ratio for side in latents.shape[3:])
-    group = ratio * height * width  # of the one clip that is left
-    if not needs_tiles(vae, (height, width)):
-        count = vae.pixels_at_once // group
+    height, width = (side * layout.spatial_ratio for side in latents.shape[3:])
+    group = layout.temporal_ratio * height * width  # of the one clip that is left
+    if not layout.needs_tiles((height, width)):
+        count = layout.pixels_at_once // group
         return in_chunks(decoder, latents, count, count)[0]
-    return decode_tiled(vae, latents, None)[0]
+    return decode_tiled(decoder, layout, latents, None)[0]
 
 
-def decode_tiled(vae: PredictiveVAE, latents: Tensor, state: TiledState | None) -> tuple[Tensor, TiledState]:
-    """Next frames of the videos of latents, the highest resolutions in tiles."""
-    decoder, ratio = vae.decoder, vae.temporal_ratio
+def decode_tiled(
+    decoder: Decoder, layout: Layout, latents: Tensor, state: TiledState | None
+) -> tuple[Tensor, TiledState]:
+    """Return the next frames of videos and the state after them; tile the highest resolutions."""
+    ratio = layout.temporal_ratio
     features, low = in_chunks(decoder.low_levels, latents, 1, 1, state and state.low_levels)
     frames = ratio // decoder.high_time
     tiles = _Tiles(decoder.high_levels, 1 if state is None else frames, frames, state)
-    side = math.isqrt(vae.pixels_at_once // ratio)
+    side = math.isqrt(layout.pixels_at_once // ratio)
     video = in_tiles(tiles, features, side // decoder.unit, decoder.halo, zoom_in=1, zoom_out=decoder.unit)
     return video, TiledState(tuple(tiles.states), low)
 
 
 class _Tiles:
-    """Passes one tile after another, a chunk of frames at a time, each with its own memory.
+    """Passes one tile after another, a chunk of frames at a time, each with its own cache.
 
     Args:
         part: What to pass them through.
@@ -153,9 +160,9 @@ def in_chunks(part: Part, x: Tensor, first: int, others: int, state: State | Non
     """
     outputs = []
     for chunk in x.split([min(first, x.shape[2]), *_lengths(x.shape[2] - first, others)], dim=2):
-        memory = Memory(state)
-        outputs.append(part(chunk, memory))
-        state = memory.state()
+        cache = FeatureCache(state)
+        outputs.append(part(chunk, cache))
+        state = cache.state()
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0], state
 
 

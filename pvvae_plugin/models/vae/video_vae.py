@@ -13,29 +13,30 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pvvae_plugin.functional.keyed_random import randn_like
-from pvvae_plugin.temporal import frames_to_groups, groups_to_frames, observed_counts, observed_mask
+from pvvae_plugin.renaming import renamed_arguments
+from pvvae_plugin.temporal import Observed, ObservedGroups, frames_to_groups, groups_to_frames
 
 from .posterior import DiagonalGaussian
 from .pretrained import PretrainedMixin
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Rngs = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass(frozen=True)
 class PredictiveOutput:
-    """What a predictive VAE makes of a clip.
+    """Result of predictive reconstruction.
 
     Attributes:
         reconstruction: The whole clip, observed and dropped frames alike, ``(N, 3, T, H, W)``.
-        posterior: Over the latents of the longest observed prefix of the batch. Past a clip's own observed groups it
-            means nothing: mask with ``num_observed_groups``.
-        num_observed_groups: LongTensor ``(N,)``.
-        temporal_ratio: Frames of each group but the first.
+        posterior: Over the latents up to the last observed group of the batch. Its entries for dropped groups are
+            meaningless: mask them with ``observed``.
+        observed: Which groups of each clip the encoder saw.
+        temporal_ratio: ``p_t``, frames of each group but the first.
     """
 
     reconstruction: Tensor
     posterior: DiagonalGaussian
-    num_observed_groups: Tensor
+    observed: ObservedGroups
     temporal_ratio: int
 
 
@@ -54,8 +55,8 @@ class VideoVAE(PretrainedMixin, BaseModule):
         arguments (dict): What the subclass was built with, plain values, for :meth:`save_pretrained`.
         temporal_reach (float): How many latent frames back the decoder sees.
         is_causal (bool): Whether encoding a prefix gives the prefix of the encoding.
-        encodes_longest (bool): Encode all clips of a batch up to the longest observed prefix, where they observe
-            different numbers of groups, instead of one pass for each number. For causal networks only.
+        encodes_longest (bool): If clips of a batch observe different numbers of groups, encode all of them up to the
+            largest number, instead of one pass per number. For causal networks only.
         padding_token: What stands in for a dropped latent, a parameter ``(C,)``; None for Gaussian noise.
         knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
         trained_frames (int | None): Length of the clips it was trained on, where that is known.
@@ -155,29 +156,28 @@ class VideoVAE(PretrainedMixin, BaseModule):
         down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
         return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
 
-    def pad_latents(
-        self,
-        latents: Tensor,
-        num_groups: int,
-        num_observed_groups: int | Tensor | None = None,
-        generator: Generators = None,
-    ) -> Tensor:
-        """Put padding where groups were dropped.
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def pad_latents(self, latents: Tensor, num_groups: int, observed: Observed = None, rng: Rngs = None) -> Tensor:
+        """Put padding in the place of dropped groups.
 
         Args:
-            latents: ``(N, C, g, h, w)``, of the observed groups; ``g`` may exceed a clip's own number.
+            latents: ``(N, C, g, h, w)``, up to the last observed group; entries of dropped groups are ignored and get
+                no gradient.
             num_groups: Latent frames ``G`` of the result.
-            num_observed_groups: How many of its latents each clip keeps, int or LongTensor ``(N,)``; ``g`` if None.
-            generator: For Gaussian padding: one, or one for each clip.
+            observed: Which latents each clip keeps, see :meth:`ObservedGroups.of`; the first ``g`` if None.
+            rng: For Gaussian padding: one generator, or one per clip.
 
         Returns:
-            ``(N, C, G, h, w)``. What stood past a clip's observed groups has no influence on it, nor a gradient.
+            ``(N, C, G, h, w)``.
+
+        Raises:
+            ValueError: If a group is observed for which there is no latent.
         """
         n, c, g, h, w = latents.shape
-        counts = observed_counts(g if num_observed_groups is None else num_observed_groups, n, num_groups)
-        if max(counts) > g:
-            raise ValueError(f'{max(counts)} observed groups asked of latents that have {g}')
-        longest = num_groups - min(counts)
+        observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
+        if max(observed.extents) > g:
+            raise ValueError(f'{max(observed.extents)} observed groups, but the latents have only {g}')
+        longest = num_groups - min(observed.extents)
         if longest > self.temporal_reach:
             warnings.warn(
                 f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
@@ -185,47 +185,51 @@ class VideoVAE(PretrainedMixin, BaseModule):
                 stacklevel=2,
             )
         if self.padding_token is None:
-            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), generator)
+            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), rng)
         else:
             padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
         # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
-        mask = observed_mask(counts, num_groups, latents.device).view(n, 1, num_groups, 1, 1)
         full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
-        return torch.where(mask, full, padding)
+        return torch.where(observed.mask.view(n, 1, num_groups, 1, 1), full, padding)
 
-    def forward(
-        self, video: Tensor, num_observed_groups: int | Tensor | None = None, generator: Generators = None
-    ) -> PredictiveOutput:
-        """Encode the observed groups of each clip, pad, and decode the whole clip.
-
-        Clips that observe the same number are encoded together, and nothing is spent on dropped frames.
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
+        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
 
         Args:
-            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames are not looked at.
-            num_observed_groups: int or LongTensor ``(N,)``, each in ``1..G``; None where nothing is dropped.
-            generator: For the posterior's noise and Gaussian padding: one, or one for each clip.
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
+            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
+            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
         """
         num_groups = self.check_video(video)
-        counts = observed_counts(num_observed_groups, video.shape[0], num_groups)
-        observed = torch.tensor(counts, device=video.device)
-        posterior = self._encode_observed(video, counts)
-        latents = self.pad_latents(posterior.sample(generator, num_groups), num_groups, observed, generator)
+        observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
+        # 1. Encode the observed groups.
+        posterior = self._encode_observed(video, observed)
+        # 2. Put padding tokens in the place of dropped groups.
+        latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
+        # 3. Decode the whole clip.
         return PredictiveOutput(self.decode(latents), posterior, observed, self.temporal_ratio)
 
-    def _encode_observed(self, video: Tensor, counts: Sequence[int]) -> DiagonalGaussian:
-        """Posterior over the latents of the longest prefix; past a clip's own it means nothing."""
+    def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
+        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
+        if not observed.are_leading:
+            video = observed.hold_dropped(video, self.temporal_ratio)
+        counts = observed.extents
         if len(set(counts)) == 1 or self.encodes_longest:
             return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
-        order, means, logvars = [], [], []
+        order = sorted(range(len(counts)), key=counts.__getitem__)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        order, back = torch.tensor([order, back]).to(video.device, non_blocking=True)
+        means, logvars, start = [], [], 0
+        video = video.index_select(0, order)
         for count in sorted(set(counts)):
-            clips = [place for place, own in enumerate(counts) if own == count]
-            posterior = self.encode(video[clips, :, : groups_to_frames(count, self.temporal_ratio)])
+            clips = video[start : start + counts.count(count), :, : groups_to_frames(count, self.temporal_ratio)]
+            posterior = self.encode(clips)
             rest = (0, 0, 0, 0, 0, max(counts) - count)
             means.append(torch.nn.functional.pad(posterior.mean, rest))
             logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
-            order.extend(clips)
-        back = torch.tensor(order, device=video.device).argsort()
-        return DiagonalGaussian(torch.cat(means)[back], torch.cat(logvars)[back])
+            start += len(clips)
+        return DiagonalGaussian(torch.cat(means).index_select(0, back), torch.cat(logvars).index_select(0, back))
 
     def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
         """Finish a clip.

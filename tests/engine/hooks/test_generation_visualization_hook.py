@@ -12,7 +12,7 @@ from pvvae_plugin.registry import HOOKS, MODELS
 from pvvae_plugin.sampling import load_generator
 from pvvae_plugin.visualization import draw_strip, to_uint8
 
-HOOK = {'type': 'GenerationVisualizationHook', 'num_clips': 3, 'steps': 2, 'guidance': 2.0}
+HOOK = {'type': 'GenerationVisualizationHook', 'num_clips': 3, 'num_inference_steps': 2, 'guidance_scale': 2.0}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def vae(tmp_path_factory):
 
 def configure(vae, work_dir, hook, validate=False):
     cfg = Config.fromfile(config_path('dit_demo.py'))
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 7, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 7, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     cfg.model.backbone, cfg.model.backbone_checkpoint, cfg.model.head = *vae, head
     cfg.train_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
     cfg.train_dataloader.dataset.update(clip_len=9, size=32)
@@ -85,11 +85,11 @@ def test_samples_are_those_of_the_averages_and_leave_no_trace(vae, tmp_path, val
     assert {p.name for p in (root / 'vis').iterdir()} == {'iter_000002', 'iter_000004', 'latest.png'}
     shown = np.asarray(Image.open(root / 'vis' / 'iter_000004' / 'samples.png'))
     model = load_generator(cfg, str(root))  # the averages
-    videos = dict(model.generate(3, 9, (32, 32), labels=[0, 1, 2], steps=2, guidance=2.0))
+    videos = dict(model.generate(3, 9, (32, 32), labels=[0, 1, 2], num_inference_steps=2, guidance_scale=2.0))
     captions = ['linear', 'bounce', 'rotate']
     assert (shown == draw_strip([to_uint8(videos[i]) for i in range(3)], captions)).all()
     raw = load_generator(cfg, str(root), raw_weights=True)
-    others = dict(raw.generate(3, 9, (32, 32), labels=[0, 1, 2], steps=2, guidance=2.0))
+    others = dict(raw.generate(3, 9, (32, 32), labels=[0, 1, 2], num_inference_steps=2, guidance_scale=2.0))
     assert any(not torch.equal(others[i], videos[i]) for i in range(3))
     assert Image.open(root / 'vis' / 'iter_000004' / 'samples.gif').n_frames == 9
     assert (root / 'vis' / 'latest.png').read_bytes() == (root / 'vis/iter_000004/samples.png').read_bytes()
@@ -116,7 +116,14 @@ class FakeRunner:
 
 @pytest.mark.parametrize('num_classes', [None, 2])
 def test_cached_latents_and_unconditional_heads_are_drawn_too(vae, tmp_path, num_classes):
-    head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': num_classes, 'depth': 2, 'width': 32, 'heads': 2}
+    head = {
+        'type': 'LatentDiT',
+        'latent_channels': 4,
+        'num_classes': num_classes,
+        'depth': 2,
+        'hidden_size': 32,
+        'num_heads': 2,
+    }
     config = {'type': 'LatentVideoGenerator', 'backbone': vae[0], 'backbone_checkpoint': None, 'head': head}
     model = MODELS.build(config).train()
     hook = HOOKS.build(HOOK)

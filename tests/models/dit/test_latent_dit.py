@@ -8,7 +8,7 @@ from pvvae_plugin.models.dit import LatentDiT
 from pvvae_plugin.models.dit.blocks import attend, attend_plainly, rotary_table, rotate
 from pvvae_plugin.registry import MODELS
 
-TINY = {'latent_channels': 3, 'num_classes': 5, 'depth': 2, 'width': 24, 'heads': 2}
+TINY = {'latent_channels': 3, 'num_classes': 5, 'depth': 2, 'hidden_size': 24, 'num_heads': 2}
 VARIANTS = [
     {},
     {'attention': 'joint'},
@@ -73,11 +73,11 @@ class Oracle:
 
     def attention(self, b, x, positions):
         """x: (L, D), one sequence."""
-        d = self.model.width // self.model.heads
+        d = self.model.hidden_size // self.model.num_heads
         rows = self.linear(f'blocks.{b}.attention.qkv', x)
         out = torch.zeros_like(x)
-        for k in range(self.model.heads):
-            q, key, value = (rows[:, i * self.model.width + k * d :][:, :d] for i in range(3))
+        for k in range(self.model.num_heads):
+            q, key, value = (rows[:, i * self.model.hidden_size + k * d :][:, :d] for i in range(3))
             names = [f'blocks.{b}.attention.{which}_norm.weight' for which in 'qk']
             q = torch.stack([self.turn(self.head_norm(names[0], row), p) for row, p in zip(q, positions, strict=True)])
             key = torch.stack(
@@ -103,7 +103,7 @@ class Oracle:
 
     def clip(self, latents, frame_times, label):
         """(C, t, h, w) and t times of one clip to its velocity."""
-        width, (t, h, w) = self.model.width, latents.shape[1:]
+        width, (t, h, w) = self.model.hidden_size, latents.shape[1:]
         positions = [(f, i, j) for f in range(t) for i in range(h) for j in range(w)]
         x = {p: self.linear('embed', latents[:, p[0], p[1], p[2]]) for p in positions}
         if not self.model.rope:
@@ -270,9 +270,9 @@ def test_wrong_shapes():
         ({'norm': 'batch'}, "'layer' or 'rms', got 'batch'"),
         ({'depth': 3}, 'even for factorized attention'),
         ({'depth': 0, 'attention': 'joint'}, 'depth must be positive'),
-        ({'heads': 5}, 'width 24 and 5 heads'),
-        ({'width': 6, 'heads': 1}, 'divide by 4'),
-        ({'heads': 6, 'rope': True}, '24 / 6 = 4'),
+        ({'num_heads': 5}, 'divide by num_heads, got 24 and 5'),
+        ({'hidden_size': 6, 'num_heads': 1}, 'divide by 4'),
+        ({'num_heads': 6, 'rope': True}, 'at least 6, got 4'),
         ({'num_classes': 0}, 'None for an unconditional model, got 0'),
     ],
 )
@@ -292,7 +292,7 @@ def test_a_new_model_returns_zeros_and_every_parameter_gets_a_gradient():
 
 
 def test_a_new_model_has_dits_initialisation():
-    model = LatentDiT(**{**TINY, 'width': 128})
+    model = LatentDiT(**{**TINY, 'hidden_size': 128})
     for weight in (
         model.class_embedding.weight,
         model.time_embedding.mlp[0].weight,
@@ -344,7 +344,7 @@ def test_bfloat16_autocast_stays_close(variant):
 
 def test_overfits_a_tiny_batch():
     torch.manual_seed(0)
-    model = LatentDiT(**{**TINY, 'width': 48, 'heads': 4})
+    model = LatentDiT(**{**TINY, 'hidden_size': 48, 'num_heads': 4})
     data, noise = torch.randn(4, 3, 2, 2, 2), torch.randn(4, 3, 2, 2, 2)
     times, labels = torch.rand(4), torch.arange(4)
     points, target = interpolate(data, noise, times), velocity_target(data, noise)
@@ -377,7 +377,7 @@ def parameters_by_hand(depth, width, channels, num_classes):
 def test_presets(size, depth, width, heads):
     with torch.device('meta'):
         model = LatentDiT(64, num_classes=101, size=size)
-    assert (model.depth, model.width, model.heads) == (depth, width, heads)
+    assert (model.depth, model.hidden_size, model.num_heads) == (depth, width, heads)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert count == parameters_by_hand(depth, width, 64, 101)
     if size == 'XL':

@@ -5,13 +5,15 @@ import torch
 
 from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.temporal import ObservedGroups, frames_to_groups
 
 
 def make_output(video, counts, ratio=2):
     n, _, t = video.shape[:3]
     groups = max(counts)
     posterior = DiagonalGaussian(torch.randn(n, 2, groups, 1, 1), torch.randn(n, 2, groups, 1, 1))
-    return PredictiveOutput(torch.rand(video.shape) * 2 - 1, posterior, torch.tensor(counts), ratio)
+    observed = ObservedGroups.of(counts, n, frames_to_groups(t, ratio))
+    return PredictiveOutput(torch.rand(video.shape) * 2 - 1, posterior, observed, ratio)
 
 
 def test_terms_equal_brute_force_loops():

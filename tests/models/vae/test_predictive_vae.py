@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pvvae_plugin.models import DiagonalGaussian
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.temporal import ObservedGroups
 
 
 def rand_video(n=2, t=17, size=32, dtype=torch.float32):
@@ -106,6 +107,35 @@ def test_dropped_frames_touch_neither_outputs_nor_gradients(tiny_vae_config):
         torch.testing.assert_close(grad, results[1][1][name], rtol=0, atol=0, msg=name)
 
 
+def test_groups_dropped_in_the_middle_touch_neither_outputs_nor_gradients(tiny_vae_config):
+    vae = stirred(MODELS.build(tiny_vae_config))
+    video = rand_video(n=2)
+    patterns = [(True, False, True, False, True), (False, True, True, False, False)]
+    observed = ObservedGroups.of(patterns, 2, 5)
+    seen = observed.frame_mask(4)[:, None, :, None, None]
+    other = torch.where(seen, video, torch.rand_like(video))
+    results = []
+    for clip in (video, other):
+        vae.zero_grad()
+        output = vae(clip.requires_grad_(), observed, [torch.Generator().manual_seed(i) for i in range(2)])
+        (output.reconstruction.square().mean() + output.posterior.kl(observed)).backward()
+        results.append((output.reconstruction.detach(), {n: p.grad.clone() for n, p in vae.named_parameters()}))
+        assert (clip.grad * ~seen).abs().max() == 0 and (clip.grad * seen).abs().max() > 0
+    assert torch.equal(results[0][0], results[1][0])
+    assert all(torch.equal(grad, results[1][1][name]) for name, grad in results[0][1].items())
+
+
+def test_old_names_of_arguments_warn_and_mean_the_same(tiny_vae_config):
+    vae = stirred(MODELS.build(tiny_vae_config)).eval()
+    video = rand_video(n=1)
+    with pytest.warns(FutureWarning, match="'num_observed_groups' is now 'observed'"):
+        old = vae(video, num_observed_groups=2, generator=torch.Generator().manual_seed(0))
+    new = vae(video, observed=2, rng=torch.Generator().manual_seed(0))
+    assert torch.equal(old.reconstruction, new.reconstruction)
+    with pytest.raises(TypeError, match="got 'observed' and its old name"):
+        vae(video, observed=2, num_observed_groups=2)
+
+
 def test_padding_token_has_a_zero_gradient_when_nothing_is_dropped(tiny_vae_config):
     vae = MODELS.build(tiny_vae_config)
     vae(rand_video()).reconstruction.square().mean().backward()
@@ -119,12 +149,12 @@ def test_gaussian_padding_is_noise_of_its_generator(tiny_vae_config):
     vae = MODELS.build(dict(tiny_vae_config, padding='gaussian'))
     assert vae.padding_token is None
     latents = torch.zeros(2, 4, 1, 32, 32)
-    padded = vae.pad_latents(latents, 5, generator=[torch.Generator().manual_seed(i) for i in (3, 4)])
+    padded = vae.pad_latents(latents, 5, rng=[torch.Generator().manual_seed(i) for i in (3, 4)])
     assert torch.equal(padded[:, :, :1], latents)
     noise = padded[:, :, 1:]
     assert abs(noise.mean()) < 0.02
     assert abs(noise.std() - 1) < 0.02
-    again = vae.pad_latents(latents[:1], 5, generator=[torch.Generator().manual_seed(3)])
+    again = vae.pad_latents(latents[:1], 5, rng=[torch.Generator().manual_seed(3)])
     assert torch.equal(again, padded[:1])
 
 

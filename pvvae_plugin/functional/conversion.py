@@ -1,4 +1,4 @@
-"""Decoded frames to the tensors that a VAE takes: conversion and resizing."""
+"""Conversions: decoded frames to the tensors that a VAE takes, and tensors to at least float32."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     frames = frames[:, top : top + rows, left : left + columns]
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.stack([cv2.resize(frame, (size[1], size[0]), interpolation=method) for frame in frames])
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Convert a half-precision tensor to float32. Losses need it under autocast."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
