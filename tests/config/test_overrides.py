@@ -26,10 +26,11 @@ OF_THE_STUDY = re.compile(r'work_dirs/study\w*/configs/\w+_generator\.py')
 def documented() -> list[tuple[str, str]]:
     """Config and overrides of every command in the documents and in the comments of configs."""
     found = []
-    for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'configs').rglob('*.py'))):
+    pages = (path for folder in ('docs', 'projects') for path in sorted((ROOT / folder).rglob('*.md')))
+    for path in (ROOT / 'README.md', *pages, *sorted((ROOT / 'configs').rglob('*.py'))):
         text = path.read_text().replace('\\\n#', ' ').replace('\\\n', ' ')
         for command, given in re.findall(r'([^\n`]*)--cfg-options ([^\n`]*)', text):
-            command = OF_THE_STUDY.sub('configs/study/dit_tiny.py', command)
+            command = OF_THE_STUDY.sub('configs/dit_demo.py', command)
             named = re.search(r'configs/([\w/]+)\.py|\b(dit_demo|pvvae_demo)\b', command)
             config = named[1] or named[2] if named else path.stem if path.suffix == '.py' else None
             if config and '=' in given and 'Error: ' not in command:  # a message names one as well
