@@ -154,8 +154,8 @@ class Plan(RunConfigs):
     def _sampling(self) -> list[str]:
         """Clips to look at are made as those that are measured."""
         sampling = self.generator_base['test_cfg']['sampling']
-        steps = 2 if self.settings.smoke else sampling['steps']
-        return ['--steps', str(steps), '--guidance', str(sampling.get('guidance', 1.0))]
+        steps = 2 if self.settings.smoke else sampling['num_inference_steps']
+        return ['--num-inference-steps', str(steps), '--guidance-scale', str(sampling.get('guidance_scale', 1.0))]
 
     def _train(self, config: Path, work_dir: Path) -> list[str]:
         return [*self._launch('train.py', str(config)), '--work-dir', str(work_dir), '--resume']

@@ -241,7 +241,7 @@ class RunConfigs:
                 metrics.append({**metric, 'prefix': OWN, 'reference': reference})
         changes: dict[str, Any] = {'test_evaluator': self._judged(metrics)}
         if self.settings.smoke:
-            changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'steps': 2}}
+            changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'num_inference_steps': 2}}
         return changes
 
     def _adapt_reference(self, metric: dict[str, Any]) -> None:
