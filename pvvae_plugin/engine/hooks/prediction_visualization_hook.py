@@ -25,7 +25,7 @@ from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
 
 @HOOKS.register_module()
 class PredictionVisualizationHook(Hook):
-    """Draws some clips of each validation and test, spread over the data set.
+    """Draw some clips of each validation and test, spread over the data set.
 
     A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
@@ -37,6 +37,12 @@ class PredictionVisualizationHook(Hook):
         num_clips: Clips to draw each time.
         fps: Frames a second of the animations.
         out_dir: None: the run's work directory.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='PredictionVisualizationHook', num_clips=4))  # an entry of custom_hooks
+        >>> hook.num_clips, hook.fps
+        (4, 8)
     """
 
     def __init__(self, num_clips: int = 4, fps: float = 8, out_dir: str | None = None) -> None:
