@@ -111,14 +111,19 @@ class VideoAutoencoder(BaseModel):
         vae_optim = optim_wrapper['vae'] if several else optim_wrapper
         adversarial = self._adversarial_now()
         with vae_optim.optim_context(self.parallel.get('backbone', self.backbone)):
+            # 1. Move the clips to the device, scaled to [-1, 1].
             data = self.data_preprocessor(data, training=True)
-            video = data['inputs']
+            video = data['inputs']  # (N, 3, T, H, W)
+            # 2. Encode the observed groups of each clip, pad, decode the whole clip.
             output = self._run_backbone(video, data['data_samples'])
+            # 3. Compare the whole clip, and ask the discriminator once it plays.
             losses = self.loss(output, video)
             if adversarial:
                 losses.update(self._adversarial_term(output.reconstruction, losses))
+        # 4. Update the VAE.
         total, log = self.parse_losses(losses)
         vae_optim.update_params(total)
+        # 5. Update the discriminator on the same clips.
         if adversarial:
             if hasattr(optim_wrapper['discriminator'], 'follow'):
                 optim_wrapper['discriminator'].follow(vae_optim)

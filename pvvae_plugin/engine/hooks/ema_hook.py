@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -100,3 +102,16 @@ class TrainedWeightsEMAHook(Hook):
         if runner._resume and raw is not None:
             self.averages = {name: checkpoint['state_dict'][name].clone() for name in raw}
             checkpoint['state_dict'].update(raw)
+
+
+@contextmanager
+def averaged_weights(runner: Runner) -> Iterator[None]:
+    """Give a model in training the averaged weights for a while, those that a validation would see."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
+    for hook in hooks:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.after_val_epoch(runner)

@@ -47,7 +47,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the logged values, which MMEngine brings to the CPU in every iteration anyway.
+        """Look at the logged values, which :class:`ClipTrainLoop` has copied to the host.
 
         Raises:
             FloatingPointError: After too many steps without an update, naming terms and parameters; at once for an

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
 from pvvae_plugin.visualization.video_files import write_gif
 from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
 
-from .ema_hook import TrainedWeightsEMAHook
+from .ema_hook import averaged_weights
 
 FPS = 8
 
@@ -92,7 +91,7 @@ class GenerationVisualizationHook(Hook):
         if self.interval is None:
             return
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            with _averaged(runner):
+            with averaged_weights(runner):
                 step = runner.iter + 1
                 self._draw(runner, data_batch, runner.train_dataloader.dataset, f'iter_{step:06d}', step)
 
@@ -149,16 +148,3 @@ class GenerationVisualizationHook(Hook):
             write_gif(path.with_suffix('.gif'), panels, FPS)
             shutil.copyfile(path, root / 'latest.png')
         add_to_tensorboard(runner.visualizer, 'samples', strip, panels, step, FPS)
-
-
-@contextmanager
-def _averaged(runner: Runner) -> Iterator[None]:
-    """The weights that a validation would see, in training."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
-    for hook in hooks:
-        hook.before_val_epoch(runner)
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.after_val_epoch(runner)

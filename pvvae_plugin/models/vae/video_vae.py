@@ -127,6 +127,16 @@ class VideoVAE(PretrainedMixin, BaseModule):
         self.padding_token = nn.Parameter(0.02 * torch.randn(self.latent_channels)) if learned else None
 
     @property
+    def temporal_compression_ratio(self) -> int:
+        """``p_t``, by the name that diffusers uses."""
+        return self.temporal_ratio
+
+    @property
+    def spatial_compression_ratio(self) -> int:
+        """``p_s``, by the name that diffusers uses."""
+        return self.spatial_ratio
+
+    @property
     @abstractmethod
     def last_layer(self) -> Tensor:
         """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""

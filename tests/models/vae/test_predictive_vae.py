@@ -136,6 +136,12 @@ def test_old_names_of_arguments_warn_and_mean_the_same(tiny_vae_config):
         vae(video, observed=2, num_observed_groups=2)
 
 
+def test_ratios_have_the_names_of_diffusers_too(tiny_vae_config):
+    vae = MODELS.build(tiny_vae_config)
+    assert (vae.temporal_compression_ratio, vae.spatial_compression_ratio) == (vae.temporal_ratio, vae.spatial_ratio)
+    assert (vae.temporal_ratio, vae.spatial_ratio) == (4, 16)
+
+
 def test_padding_token_has_a_zero_gradient_when_nothing_is_dropped(tiny_vae_config):
     vae = MODELS.build(tiny_vae_config)
     vae(rand_video()).reconstruction.square().mean().backward()

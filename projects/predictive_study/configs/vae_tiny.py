@@ -1,5 +1,5 @@
 # The VAE of the study on a CPU: the demo's, with the whole predictive objective, which each arm takes something from.
-_base_ = '../pvvae_demo.py'
+_base_ = '../../../configs/pvvae_demo.py'
 
 train_cfg = dict(max_iters=2000, val_interval=2000)
 default_hooks = dict(checkpoint=dict(interval=500, max_keep_ckpts=1))

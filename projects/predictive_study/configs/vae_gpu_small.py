@@ -23,7 +23,7 @@ test_evaluator = [
 ]
 
 train_cfg = dict(max_iters=20000, val_interval=20000)
-optim_wrapper = dict(generator=dict(dtype='bfloat16', optimizer=dict(lr=5e-4)))
+optim_wrapper = dict(vae=dict(dtype='bfloat16', optimizer=dict(lr=5e-4)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=500),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=500),

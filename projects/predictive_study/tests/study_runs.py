@@ -1,4 +1,4 @@
-"""The study's scripts for its tests, and what these make of them."""
+"""Settings, stages and runs that the tests of the study share."""
 
 from __future__ import annotations
 
@@ -7,25 +7,16 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from mmengine.config import Config
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / 'tools' / 'study'
-SCRIPT = FOLDER / 'predictive_vs_baseline.py'
+from projects.predictive_study.arms import ARMS, Settings
+from projects.predictive_study.plan import Plan, Stage
+from projects.predictive_study.study import main
 
-
-@pytest.fixture(scope='module', autouse=True)
-def importable():
-    """The scripts beside the study's, as when it runs."""
-    sys.path.insert(0, str(FOLDER))
-    yield
-    sys.path.remove(str(FOLDER))
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def settings(**changes):
-    from arms import Settings
-
     nothing = {'videos': None, 'i3d': None, 'vae_init': None, 'from_scratch': False, 'still_share': 0.0}
     default = Settings('tiny', 'plain', **nothing, smoke=False, gpus=1, longer=1)
     return default._replace(**changes)
@@ -33,17 +24,12 @@ def settings(**changes):
 
 def written(tmp_path: Path, **changes):
     """The plan of all arms with one seed, and a function that reads a config of it."""
-    from arms import ARMS
-    from plan import Plan
-
     plan = Plan(settings(**changes), list(ARMS), [3], tmp_path)
     plan.write_configs()
     return plan, lambda arm, stage: Config.fromfile(tmp_path / 'configs' / f'{arm}_seed3_{stage}.py')
 
 
 def stage(name, code, needs=(), kind='test', resumable=False):
-    from plan import Stage
-
     return Stage(name, kind, [sys.executable, '-c', code], needs, resumable)
 
 
@@ -55,8 +41,6 @@ def wait_for(path: Path, seconds: float = 30) -> None:
 
 
 def call(*arguments: str) -> None:
-    from predictive_vs_baseline import main
-
     raise SystemExit(main(list(arguments)))
 
 
@@ -89,8 +73,6 @@ STEPS = [500, 1000, 2000, 4000]
 
 
 def two_seeds(tmp_path):
-    from plan import Plan
-
     plan = Plan(settings(), ['baseline', 'full'], [0, 1], tmp_path)
     assert plan.checkpoints() == STEPS
     falls = {0: [9, 7, 5, 3], 1: [10, 8, 6, 4]}

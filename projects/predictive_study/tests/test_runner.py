@@ -12,14 +12,14 @@ import time
 
 import pytest
 import torch
-from study_runs import FOLDER, ROOT, importable, settings, stage, wait_for
 
-__all__ = ['importable']  # the fixture of every test here
+from projects.predictive_study.plan import Plan
+from projects.predictive_study.runner import Runner
+
+from .study_runs import ROOT, settings, stage, wait_for
 
 
 def test_a_failure_costs_what_needs_it_and_the_next_call_tries_again(tmp_path):
-    from runner import Runner
-
     note = 'open({!r}, "a").write({!r})'.format(str(tmp_path / 'order'), '{} ')
     fails = f'import os, sys; {note.format("b")}; sys.exit(not os.path.exists({str(tmp_path / "mended")!r}))'
     stages = [
@@ -41,9 +41,6 @@ def test_a_failure_costs_what_needs_it_and_the_next_call_tries_again(tmp_path):
 
 
 def test_what_nothing_needs_goes_when_its_stage_is_done(tmp_path):
-    from plan import Plan
-    from runner import Runner
-
     made = [tmp_path / 'generator' / f'iter_{step}.pth' for step in range(500, 4001, 500)]
     made.append(made[0].with_name('iter_1234.pth'))  # of an interruption
     made[0].parent.mkdir()
@@ -62,8 +59,6 @@ def test_what_nothing_needs_goes_when_its_stage_is_done(tmp_path):
 
 
 def test_a_full_disk_or_a_damaged_file_costs_a_stage_and_not_the_study(tmp_path, capsys):
-    from runner import Runner
-
     note = str(tmp_path / 'order')
     stages = [stage(name, f'open({note!r}, "a").write({name!r})', resumable=True) for name in 'abc']
     (tmp_path / 'logs' / 'a.log').mkdir(parents=True)  # cannot be written, as on a full disk
@@ -75,8 +70,6 @@ def test_a_full_disk_or_a_damaged_file_costs_a_stage_and_not_the_study(tmp_path,
 
 
 def test_seconds_of_a_call_that_was_killed_count(tmp_path):
-    from runner import Runner
-
     for folder in ('stages', 'logs'):
         (tmp_path / folder).mkdir()
     pid, log = tmp_path / 'stages' / 'a.pid', tmp_path / 'logs' / 'a.log'
@@ -90,8 +83,9 @@ def test_seconds_of_a_call_that_was_killed_count(tmp_path):
 
 def test_who_reads_may_leave_before_the_study(tmp_path):
     code = (
-        f'import sys, pathlib; sys.path.insert(0, {str(FOLDER)!r})\n'
-        'from plan import Stage; from runner import Runner\n'
+        'import pathlib, sys\n'
+        'from projects.predictive_study.plan import Stage\n'
+        'from projects.predictive_study.runner import Runner\n'
         'stages = [Stage(name, "x", [sys.executable, "-c", "pass"], ()) for name in "ab"]\n'
         f'raise SystemExit(Runner(stages, pathlib.Path({str(tmp_path)!r}), 1, 1, None).run().done != 2)'
     )
@@ -101,8 +95,6 @@ def test_who_reads_may_leave_before_the_study(tmp_path):
 
 
 def test_stages_run_side_by_side_with_their_threads(tmp_path):
-    from runner import Runner
-
     # Each waits for the other's file: one at a time would never end.
     code = (
         'import os, pathlib, time\n'
@@ -120,9 +112,16 @@ def test_stages_run_side_by_side_with_their_threads(tmp_path):
     assert (tmp_path / 'a').read_text() == '3'
 
 
-def test_when_time_is_over_stages_save_and_leave(tmp_path):
-    from runner import Runner
+def test_stages_find_this_checkout_in_any_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', 'mine')
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'of_the_caller.py').touch()
+    code = f'import of_the_caller, pvvae_plugin, projects; assert projects.__path__ == [{str(ROOT / "projects")!r}]'
+    assert Runner([stage('a', code)], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
 
+
+def test_when_time_is_over_stages_save_and_leave(tmp_path):
     code = (
         'import pathlib, signal, sys, time\n'
         f'def leave(*_): pathlib.Path({str(tmp_path / "saved")!r}).touch(); sys.exit(75)\n'
@@ -141,8 +140,6 @@ def test_when_time_is_over_stages_save_and_leave(tmp_path):
 
 
 def test_a_stage_that_does_not_leave_in_time_is_ended(tmp_path, capsys):
-    from runner import Runner
-
     code = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)'
     start = time.monotonic()
     outcome = Runner([stage('a', code)], tmp_path, jobs=1, threads=1, minutes=1 / 60, grace=1.0).run()
@@ -151,8 +148,6 @@ def test_a_stage_that_does_not_leave_in_time_is_ended(tmp_path, capsys):
 
 
 def test_a_stage_that_was_asked_to_stop_stops_the_study(tmp_path):
-    from runner import Runner
-
     stages = [stage('a', 'raise SystemExit(75)'), stage('b', 'pass')]
     assert Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run() == (0, [], True)
 
@@ -166,8 +161,9 @@ def test_stages_leave_with_a_study_that_is_killed(tmp_path):
         '(folder / "started").touch(); time.sleep(60)'
     )
     code = (
-        f'import sys, pathlib; sys.path.insert(0, {str(FOLDER)!r})\n'
-        'from plan import Stage; from runner import Runner\n'
+        'import pathlib, sys\n'
+        'from projects.predictive_study.plan import Stage\n'
+        'from projects.predictive_study.runner import Runner\n'
         f'stages = [Stage("a", "x", [sys.executable, "-c", {child!r}], ())]\n'
         f'Runner(stages, pathlib.Path({str(tmp_path)!r}), 1, 1, None).run()'
     )
@@ -179,8 +175,6 @@ def test_stages_leave_with_a_study_that_is_killed(tmp_path):
 
 
 def test_a_stage_of_a_killed_study_is_waited_for(tmp_path, capsys):
-    from runner import Runner
-
     note = str(tmp_path / 'order')
     slow = stage('a', f'import time; time.sleep(2); open({note!r}, "a").write("old ")')
     earlier = subprocess.Popen(slow.command)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ACCURACY
-from curves import mean_and_interval
-from figures import draw_all
-from plan import Plan
-from results import collect, final, finite, metrics_of, prediction
-from run_configs import OWN
-
 from pvvae_plugin.files import write_atomically
+
+from .arms import ACCURACY
+from .curves import mean_and_interval
+from .measurements import collect, final, finite, metrics_of, prediction
+from .plan import Plan
+from .plots import draw_all
+from .run_configs import OWN
 
 Value = Callable[[dict[str, Any]], float | None]
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
-from plan import Stage
 
 from pvvae_plugin import __version__
 from pvvae_plugin.devices import processor
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import read_json, write_atomically
+
+from .plan import Stage, python_path
 
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
@@ -136,7 +137,7 @@ class Runner:
         log = self._log_file(stage)
         log.parent.mkdir(parents=True, exist_ok=True)
         self._pid_file(stage).parent.mkdir(parents=True, exist_ok=True)
-        environment = dict(os.environ)
+        environment = {**os.environ, 'PYTHONPATH': python_path()}
         if self.threads:
             environment['OMP_NUM_THREADS'] = str(self.threads)
         with log.open('a', encoding='utf-8') as file:

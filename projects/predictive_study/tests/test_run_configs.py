@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from mmengine.config import Config
-from study_runs import ROOT, call, importable, settings, written
 
-__all__ = ['importable']  # the fixture of every test here
+from projects.predictive_study.arms import ARMS, CONFIGS, same_as
+from projects.predictive_study.plan import Plan
+
+from .study_runs import ROOT, call, settings, written
 
 
 def differences(first, second, path=()) -> set[str]:
@@ -19,8 +23,6 @@ def differences(first, second, path=()) -> set[str]:
 
 @pytest.mark.parametrize('scale', ['tiny', 'gpu-small', 'paper'])
 def test_arms_differ_in_their_objective_alone(tmp_path, scale):
-    from arms import ARMS
-
     plan, read = written(tmp_path, scale=scale)
     baseline = read('baseline', 'vae').to_dict()
     for arm in plan.arms:
@@ -108,9 +110,6 @@ def test_at_the_papers_scale_arms_are_the_configs_of_its_ablations(tmp_path):
 
 
 def test_ratios_that_drop_as_many_groups_are_one_arm(tmp_path, capsys):
-    from arms import ARMS, same_as
-    from plan import Plan
-
     # floor(2 * 0.5) = floor(2 * 0.75) = 1 of the three groups at tiny; 2 and 3 of the five elsewhere.
     assert Plan(settings(), ['baseline', 'drop75'], [0], tmp_path).arms == ['baseline', 'drop50']
     assert Plan(settings(), ['drop50', 'drop75'], [0], tmp_path).arms == ['drop50']
@@ -200,10 +199,16 @@ def test_data_are_those_that_are_asked_for(tmp_path):
     assert 'FVD' in [m.type for m in read('full', 'vae').test_evaluator]
 
 
-def test_stages_come_after_what_they_need(tmp_path):
-    from arms import ARMS
-    from plan import Plan
+def test_the_readme_says_what_each_config_inherits_from():
+    readme = (ROOT / 'projects' / 'predictive_study' / 'README.md').read_text()
+    for path in CONFIGS.glob('*.py'):
+        (base,) = (Path(base) for base in Config._get_base_files(str(path)))
+        inherited = (path.parent / base).resolve()
+        shown = inherited.name if inherited.parent == CONFIGS else inherited.relative_to(ROOT)
+        assert f'| `{path.name}` | `{shown}` |' in readme
 
+
+def test_stages_come_after_what_they_need(tmp_path):
     stages = Plan(settings(), list(ARMS), [0, 1], tmp_path).stages()
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names)

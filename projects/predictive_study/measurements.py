@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ACCURACY, ARMS, BASELINE, FULLEST, RISING
-from curves import differences, steps_to_reach
-from plan import Plan
-from run_configs import OWN
-
 from pvvae_plugin.files import read_json
+
+from .arms import ACCURACY, ARMS, BASELINE, FULLEST, RISING
+from .curves import differences, steps_to_reach
+from .plan import Plan
+from .run_configs import OWN
 
 # What decides, where several are measured; named before there were results.
 PRIMARY = ('FVD', 'proxy_motion', 'proxy_time')

@@ -1,6 +1,6 @@
 # The generator of the study on a CPU: the demo's, on cached latents, at a constant rate, so that each checkpoint is as
 # good as its steps allow. Without guidance: clips are of the distribution that it learned.
-_base_ = '../dit_demo.py'
+_base_ = '../../../configs/dit_demo.py'
 
 train_dataloader = dict(
     batch_size=16, dataset=dict(_delete_=True, type='LatentDataset', data_root='work_dirs/study/latents/train')

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from pvvae_plugin.temporal import most_dropped_groups
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+CONFIGS = Path(__file__).resolve().parent / 'configs'
 
 
 class Arm(NamedTuple):
@@ -94,9 +95,9 @@ class Scale(NamedTuple):
         grace: Seconds that a training gets to save its state when it is asked to stop.
     """
 
-    vae: str
-    generator: str
-    on_videos: tuple[str, str] | None
+    vae: Path
+    generator: Path
+    on_videos: tuple[Path, Path] | None
     pretraining_steps: int
     vae_steps: int
     decoder_steps: int
@@ -113,9 +114,9 @@ class Scale(NamedTuple):
 
 SCALES = {
     'tiny': Scale(
-        vae='study/vae_tiny.py',
-        generator='study/dit_tiny.py',
-        on_videos=('study/vae_tiny_videos.py', 'study/dit_tiny_videos.py'),
+        vae=CONFIGS / 'vae_tiny.py',
+        generator=CONFIGS / 'dit_tiny.py',
+        on_videos=(CONFIGS / 'vae_tiny_videos.py', CONFIGS / 'dit_tiny_videos.py'),
         pretraining_steps=2000,
         vae_steps=1500,
         decoder_steps=300,
@@ -130,9 +131,9 @@ SCALES = {
         grace=45.0,
     ),
     'gpu-small': Scale(
-        vae='study/vae_gpu_small.py',
-        generator='study/dit_gpu_small.py',
-        on_videos=('study/vae_gpu_small_videos.py', 'study/dit_gpu_small_videos.py'),
+        vae=CONFIGS / 'vae_gpu_small.py',
+        generator=CONFIGS / 'dit_gpu_small.py',
+        on_videos=(CONFIGS / 'vae_gpu_small_videos.py', CONFIGS / 'dit_gpu_small_videos.py'),
         pretraining_steps=20000,
         vae_steps=20000,
         decoder_steps=4000,
@@ -147,8 +148,8 @@ SCALES = {
         grace=45.0,
     ),
     'paper': Scale(
-        vae='pvvae_ucf101.py',
-        generator='dit_pvvae_cached.py',
+        vae=ROOT / 'configs' / 'pvvae_ucf101.py',
+        generator=ROOT / 'configs' / 'dit_pvvae_cached.py',
         on_videos=None,
         pretraining_steps=0,
         vae_steps=100000,
@@ -226,8 +227,7 @@ def _shortened(settings: Settings) -> Scale:
 def base_configs(settings: Settings) -> tuple[Path, Path]:
     """Files of the VAE's and the generator's config."""
     scale = SCALES[settings.scale]
-    names = scale.on_videos if settings.videos else (scale.vae, scale.generator)
-    return ROOT / 'configs' / names[0], ROOT / 'configs' / names[1]
+    return scale.on_videos if settings.videos else (scale.vae, scale.generator)
 
 
 def has_judge(settings: Settings) -> bool:

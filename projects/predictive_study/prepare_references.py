@@ -1,7 +1,7 @@
 """Compute the features of clips that a generator's config compares with, so that runs side by side find them.
 
-    python tools/study/prepare_references.py CONFIG
-    python tools/study/prepare_references.py CONFIG --reconstruct CLIPS.npy
+    python -m projects.predictive_study.prepare_references CONFIG
+    python -m projects.predictive_study.prepare_references CONFIG --reconstruct CLIPS.npy
 
 With --reconstruct the real clips of its first metric are first written as the generator's VAE reconstructs them:
 generated clips are compared with these too, and their distance is that of the generator alone.

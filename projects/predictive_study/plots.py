@@ -8,11 +8,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from arms import ACCURACY, ARMS, BASELINE, FULLEST, GROUPS, RISING
 from PIL import Image, ImageDraw, ImageFont
-from plan import Plan
-from results import final, is_unbiased, metrics_of, prediction
-from run_configs import OWN
+
+from .arms import ACCURACY, ARMS, BASELINE, FULLEST, GROUPS, RISING
+from .measurements import final, is_unbiased, metrics_of, prediction
+from .plan import Plan
+from .run_configs import OWN
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)

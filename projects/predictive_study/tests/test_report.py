@@ -1,79 +1,23 @@
-"""What the study reports: its arithmetic, and what it makes of odd results."""
+"""What the study reports, and what it makes of odd results."""
 
 from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
-import numpy as np
 import pytest
-from study_runs import RECORD, ROOT, STEPS, call, importable, settings, two_seeds, write_run
 
-__all__ = ['importable']  # the fixture of every test here
+from projects.predictive_study.measurements import collect, prediction
+from projects.predictive_study.plan import Plan
+from projects.predictive_study.report import latent_columns, section, unrecognised, write_report
 
-PUBLISHED = ROOT / 'docs' / 'study'
+from .study_runs import RECORD, STEPS, call, settings, two_seeds, write_run
 
-
-def test_steps_to_reach_a_value_are_those_of_the_curve():
-    from curves import steps_to_reach
-
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        steps = np.cumsum(rng.integers(1, 9, size=6)).tolist()
-        values = rng.uniform(0, 10, size=6).tolist()
-        target = float(rng.uniform(0, 10))
-        fine = np.geomspace(steps[0], steps[-1], 200001)
-        below = np.flatnonzero(np.interp(np.log(fine), np.log(steps), values) <= target)
-        found = steps_to_reach(steps, values, target)
-        assert (found is None) == (below.size == 0)
-        if found is not None:
-            assert found == pytest.approx(fine[below[0]], abs=1e-3)
-
-
-def test_intervals_are_students():
-    from curves import mean_and_interval
-
-    assert mean_and_interval([4.0]) == (4.0, None)
-    mean, half = mean_and_interval([1.0, 2.0, 3.0])
-    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-4)
-    # How often the interval holds the truth.
-    rng = np.random.default_rng(1)
-    for count in (2, 4):
-        draws = rng.normal(5, 2, size=(4000, count))
-        found = [mean_and_interval(row.tolist()) for row in draws]
-        assert np.mean([abs(m - 5) <= h for m, h in found]) == pytest.approx(0.95, abs=0.015)
-
-
-def test_intervals_of_differences_are_those_of_a_block_design():
-    from curves import differences, mean_and_interval
-
-    # Two arms: Student's interval of paired differences.
-    rng = np.random.default_rng(2)
-    first, second = rng.normal(size=(2, 4)).tolist()
-    pairs, half = differences({'a': dict(enumerate(first)), 'b': dict(enumerate(second))}, 'a')['b']
-    assert pairs == pytest.approx([b - a for a, b in zip(first, second, strict=True)])
-    assert half == pytest.approx(mean_and_interval(pairs)[1])
-    # The textbook's sum of squares where every arm has every seed, of 4 arms and 3 seeds 6 degrees of freedom.
-    table = rng.normal(size=(4, 3))
-    found = differences({arm: dict(enumerate(row)) for arm, row in zip('abcd', table.tolist(), strict=True)}, 'b')
-    rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
-    assert found['d'][1] == pytest.approx(2.447 * math.sqrt((rest**2).sum() / 6 * 2 / 3), rel=1e-4)
-    assert set(found) == {'a', 'c', 'd'}
-    # How often it holds the truth: seeds differ by more than arms do, and one arm lacks one.
-    truth, hits = {'a': 0.0, 'b': 1.0, 'c': -2.0, 'd': 0.5}, []
-    for _ in range(2000):
-        seeds = rng.normal(scale=5, size=2)
-        runs = {arm: {s: mean + seeds[s] + rng.normal() for s in (0, 1)} for arm, mean in truth.items()}
-        del runs['d'][1]
-        hits += [abs(np.mean(p) - truth[arm]) <= h for arm, (p, h) in differences(runs, 'a').items()]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
-    # One seed says nothing of how runs scatter.
-    assert differences({'a': {0: 1.0}, 'b': {0: 3.0}, 'c': {1: 4.0}}, 'a') == {'b': ([2.0], None)}
+PUBLISHED = Path(__file__).parents[1] / 'results'
 
 
 def test_the_report_compares_runs_of_the_same_seed(tmp_path):
-    from report import write_report
-
     write_report(two_seeds(tmp_path))
     found = json.loads((tmp_path / 'results.json').read_text())
     compared = found['against']['baseline']['full']
@@ -111,8 +55,6 @@ def rows_below(text: str, heading: str) -> list[str]:
 
 
 def test_what_latents_do_without_motion_is_told_where_it_was_measured():
-    from report import latent_columns, section
-
     frozen = {'of_frozen_clips': {'relative': [0.25, 0.5]}}
     correlations = {'motion_correlation': 0.5, 'motion_correlation_per_pair': [0.75, 0.5]}
     unknown = {'motion_correlation': 0.5, 'motion_correlation_per_pair': [0.75, None]}
@@ -129,8 +71,6 @@ def test_what_latents_do_without_motion_is_told_where_it_was_measured():
 
 
 def test_vaes_that_lose_what_the_judge_goes_by_are_named():
-    from report import unrecognised
-
     def arm(title, *shares):
         runs = [{'vae': {'class/accuracy': share}} for share in shares]
         return {'title': title, 'seeds': {str(i): run for i, run in enumerate([*runs, {}])}}
@@ -141,9 +81,6 @@ def test_vaes_that_lose_what_the_judge_goes_by_are_named():
 
 
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
-    from plan import Plan
-    from report import write_report
-
     plan = two_seeds(tmp_path)
     # A test that is at work has made its file, empty; a generator that is not measured to its end has no last value.
     (plan.folder('full', 1) / 'generator_4000.json').write_text('')
@@ -159,8 +96,6 @@ def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
 
 
 def test_numbers_that_are_none_and_names_that_are_no_seeds_cost_no_report(tmp_path):
-    from report import write_report
-
     plan = two_seeds(tmp_path)
     (tmp_path / 'baseline' / 'seed0_backup').mkdir()
     (tmp_path / 'baseline' / 'seed0.tar').touch()
@@ -180,8 +115,6 @@ def test_numbers_that_are_none_and_names_that_are_no_seeds_cost_no_report(tmp_pa
 
 
 def test_what_decides_is_named_among_any_metrics(tmp_path):
-    from results import collect
-
     plan = two_seeds(tmp_path)
     for seed in (0, 1):
         for arm in ('baseline', 'full'):
@@ -199,8 +132,6 @@ def test_what_decides_is_named_among_any_metrics(tmp_path):
 
 
 def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
-    from results import collect, prediction
-
     plan = two_seeds(tmp_path)
     arms = collect(plan)['arms']
     assert prediction(arms['baseline']['seeds']['0'], 'k1_vs_repeat') == 0.5
@@ -212,9 +143,6 @@ def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
 
 
 def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
-    from plan import Plan
-    from report import write_report
-
     whole = two_seeds(tmp_path / 'here')
     elsewhere = Plan(settings(), ['motion', 'full'], [0, 1], tmp_path / 'there')
     for seed in (0, 1):
@@ -283,8 +211,5 @@ def test_published_tables_are_those_of_the_published_numbers(tmp_path, capsys, n
 
 
 def test_a_report_of_nothing_says_so(tmp_path):
-    from plan import Plan
-    from report import write_report
-
     assert 'none yet' in write_report(Plan(settings(), ['baseline', 'full'], [0], tmp_path))
     assert json.loads((tmp_path / 'results.json').read_text())['arms'] == {}

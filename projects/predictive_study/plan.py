@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from arms import ARMS, ROOT, Settings, has_judge, same_as
-from run_configs import PRETRAINED, RECONSTRUCTIONS, WEIGHTED, RunConfigs
+from .arms import ARMS, ROOT, Settings, has_judge, same_as
+from .run_configs import PRETRAINED, RECONSTRUCTIONS, WEIGHTED, RunConfigs
 
 TOOLS = ROOT / 'tools'
+PREPARE_REFERENCES = [sys.executable, '-m', 'projects.predictive_study.prepare_references']
 
 
 class Stage(NamedTuple):
@@ -94,7 +96,7 @@ class Plan(RunConfigs):
         return Stage('judge', 'judge', command, ())
 
     def _references(self, needs: tuple[str, ...]) -> Stage:
-        command = [*script('study/prepare_references.py'), str(self.out / 'configs' / 'references.py')]
+        command = [*PREPARE_REFERENCES, str(self.out / 'configs' / 'references.py')]
         return Stage('references', 'references', command, needs)
 
     def _of_run(self, arm: str, seed: int) -> list[Stage]:
@@ -132,7 +134,7 @@ class Plan(RunConfigs):
             elif split == 'train':
                 command += ['--cfg-options', f'train_dataloader.dataset.length={self.scale.clips}']
             stages.append(Stage(f'{run}_latents_{split}', f'latents_{split}', command, (trained,), resumable=True))
-        own = [*script('study/prepare_references.py'), str(generator_config)]
+        own = [*PREPARE_REFERENCES, str(generator_config)]
         own += ['--reconstruct', str(folder / RECONSTRUCTIONS)]
         stages.append(Stage(f'{run}_reconstructions', 'reconstructions', own, (trained, 'references')))
         encoded = (f'{run}_latents_train', f'{run}_latents_val')
@@ -152,8 +154,8 @@ class Plan(RunConfigs):
     def _sampling(self) -> list[str]:
         """Clips to look at are made as those that are measured."""
         sampling = self.generator_base['test_cfg']['sampling']
-        steps = 2 if self.settings.smoke else sampling['steps']
-        return ['--steps', str(steps), '--guidance', str(sampling.get('guidance', 1.0))]
+        steps = 2 if self.settings.smoke else sampling['num_inference_steps']
+        return ['--num-inference-steps', str(steps), '--guidance-scale', str(sampling.get('guidance_scale', 1.0))]
 
     def _train(self, config: Path, work_dir: Path) -> list[str]:
         return [*self._launch('train.py', str(config)), '--work-dir', str(work_dir), '--resume']
@@ -164,6 +166,12 @@ class Plan(RunConfigs):
             return [*script(tool), *arguments]
         started = [*script('launch.py'), str(self.settings.gpus), str(TOOLS / tool)]
         return [*started, *arguments, '--launcher', 'pytorch']
+
+
+def python_path() -> str:
+    """PYTHONPATH of every stage: this checkout, then the caller's entries."""
+    given = os.environ.get('PYTHONPATH')
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *(given.split(os.pathsep) if given else [])]))
 
 
 def script(name: str) -> list[str]:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 from mmengine.config import Config
 
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.temporal import frames_to_groups
+
+from .arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
@@ -240,7 +241,7 @@ class RunConfigs:
                 metrics.append({**metric, 'prefix': OWN, 'reference': reference})
         changes: dict[str, Any] = {'test_evaluator': self._judged(metrics)}
         if self.settings.smoke:
-            changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'steps': 2}}
+            changes['test_cfg'] = {'num_samples': 4, 'batch_size': 2, 'sampling': {'num_inference_steps': 2}}
         return changes
 
     def _adapt_reference(self, metric: dict[str, Any]) -> None:

