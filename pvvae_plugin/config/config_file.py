@@ -17,7 +17,7 @@ from .overrides import apply_overrides, warn_of_misspelt_keys
 
 
 def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A config from its path, or from the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
+    """Read a config by path, or by the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
 
     A config is code: one in Python or YAML runs when it is read, one in JSON may name any class. Read none of a
     stranger's that you have not looked through.
@@ -29,6 +29,12 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
     Raises:
         FileNotFoundError: If there is none, naming ours.
         ValueError: If an override would change nothing.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> cfg = read_config('pvvae_demo', overrides={'train_cfg.max_iters': 100})
+        >>> cfg.model.type, cfg.train_cfg.max_iters
+        ('VideoAutoencoder', 100)
     """
     cfg = config if isinstance(config, Config) else _read(config)
     overrides = {_today(key, cfg): value for key, value in (overrides or {}).items()}

@@ -38,7 +38,7 @@ VALIDATED = 'last_validation'  # not val...: MMEngine would log it with the metr
 
 @LOOPS.register_module()
 class ClipTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` that can be ended at any iteration and goes on as if it had not been.
+    """``IterBasedTrainLoop`` that can be stopped at any iteration and resumes with the same results.
 
     - After a resume the sampler is told how many samples were consumed, by all processes together; nothing is read
       again (MMEngine's loop decodes every batch of the past), and neither another batch size nor another number of
@@ -49,6 +49,15 @@ class ClipTrainLoop(IterBasedTrainLoop):
     - SIGTERM, SIGUSR1 and Ctrl-C let the step end, save the state and leave, with exit code 75 (130 for Ctrl-C).
     - A data worker that dies, or takes longer than the data loader's ``timeout``, ends the run with the state saved
       and the file named.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.registry import LOOPS
+        >>> cfg = read_config('pvvae_demo', {'train_cfg.max_iters': 100, 'train_cfg.val_interval': 50})
+        >>> cfg.train_cfg
+        {'type': 'ClipTrainLoop', 'max_iters': 100, 'val_interval': 50}
+        >>> LOOPS.get(cfg.train_cfg.type).__name__  # the class that the runner builds
+        'ClipTrainLoop'
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:

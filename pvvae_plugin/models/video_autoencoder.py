@@ -36,6 +36,16 @@ class VideoAutoencoder(BaseModel):
         optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
         parallel (dict[str, Callable]): Name of a submodule -> its data-parallel wrapper, filled by the wrapper of the
             whole model. A plain dict, so that names in checkpoints do not depend on how a run was distributed.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> from pvvae_plugin.structures import VideoDataSample
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> model = MODELS.build(dict(type='VideoAutoencoder', backbone=vae, loss=dict(type='PredictiveReconLoss')))
+        >>> sample = VideoDataSample(metainfo=dict(observed_groups=(True, False, False)))
+        >>> losses = model(torch.zeros(1, 3, 9, 32, 32), [sample], mode='loss')
+        >>> sorted(losses)
+        ['kl', 'loss_diff', 'loss_kl', 'loss_mse', 'mse_observed', 'mse_predicted']
     """
 
     def __init__(
@@ -77,6 +87,15 @@ class VideoAutoencoder(BaseModel):
             data_samples: One for each clip.
             mode: ``'tensor'`` gives reconstructions, ``'loss'`` the terms without the adversarial one, ``'predict'``
                 the data samples with reconstruction and predictions filled in.
+
+        Example:
+            >>> from pvvae_plugin.models import VideoAutoencoder
+            >>> from pvvae_plugin.structures import VideoDataSample
+            >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> model = VideoAutoencoder(backbone=vae, loss=dict(type='PredictiveReconLoss')).eval()
+            >>> (sample,) = model(torch.zeros(1, 3, 9, 32, 32), [VideoDataSample()], mode='predict')
+            >>> {observed: tuple(video.shape) for observed, video in sample.predictions.items()}
+            {1: (3, 9, 32, 32), 2: (3, 9, 32, 32)}
         """
         if mode == 'tensor':
             return self.backbone(inputs, self._observed(inputs, data_samples)).reconstruction

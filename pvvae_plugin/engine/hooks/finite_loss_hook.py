@@ -18,7 +18,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Watches losses and gradients for values that are not finite.
+    """Watch losses and gradients for values that are not finite.
 
     :class:`AutocastOptimWrapper` makes no step of such gradients. Each is reported here with the term, or the
     parameter, that was not finite, and counted in the log as ``skipped_PART``. After too many in a row the run ends.
@@ -26,6 +26,12 @@ class FiniteLossHook(Hook):
 
     Args:
         max_in_a_row: How many steps may be left out one after another.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='FiniteLossHook', max_in_a_row=5))  # an entry of custom_hooks
+        >>> hook.max_in_a_row
+        5
     """
 
     def __init__(self, max_in_a_row: int = 10) -> None:

@@ -29,7 +29,7 @@ FPS = 8
 
 @HOOKS.register_module()
 class GenerationVisualizationHook(Hook):
-    """Draws samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
+    """Draw samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
 
     Classes come in turn; length and size are those of the clips that the run reads. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
@@ -47,6 +47,13 @@ class GenerationVisualizationHook(Hook):
         num_inference_steps: Euler steps, which are network calls, per sample.
         guidance_scale: Classifier-free guidance scale; 1 is none.
         out_dir: None: the run's work directory.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> config = dict(type='GenerationVisualizationHook', num_clips=8, interval=1000, num_inference_steps=50)
+        >>> hook = HOOKS.build(config)  # an entry of custom_hooks
+        >>> hook.num_clips, hook.interval, hook.guidance_scale
+        (8, 1000, 1.0)
     """
 
     priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written

@@ -29,7 +29,7 @@ from .ema_hook import averaged_weights
 
 @HOOKS.register_module()
 class PredictionVisualizationHook(Hook):
-    """Draws some clips of each validation and test, spread over the dataset.
+    """Draw some clips of each validation and test, spread over the dataset.
 
     A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
@@ -43,6 +43,12 @@ class PredictionVisualizationHook(Hook):
             none, or few. The clips are those of the validation set, or of the training batch if there is no such set.
         fps: Frames per second of the animations.
         out_dir: None: the run's work directory.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='PredictionVisualizationHook', interval=1000))  # an entry of custom_hooks
+        >>> hook.num_clips, hook.interval, hook.fps
+        (4, 1000, 8)
     """
 
     priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written

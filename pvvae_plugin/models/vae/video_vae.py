@@ -32,6 +32,15 @@ class PredictiveOutput:
             meaningless: mask them with ``observed``.
         observed: Which groups of each clip the encoder saw.
         temporal_ratio: ``p_t``, frames of each group but the first.
+
+    Example:
+        >>> from pvvae_plugin.models import PredictiveVAE
+        >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> output = vae(torch.zeros(1, 3, 9, 32, 32), observed=2)
+        >>> output.reconstruction.shape, output.posterior.mean.shape  # dropped groups have no latents
+        (torch.Size([1, 3, 9, 32, 32]), torch.Size([1, 4, 2, 2, 2]))
+        >>> output.observed.mask.tolist()
+        [[True, True, False]]
     """
 
     reconstruction: Tensor
@@ -63,6 +72,19 @@ class VideoVAE(PretrainedMixin, BaseModule):
         source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
         latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
+
+    Example:
+        >>> from pvvae_plugin.models import DiagonalGaussian, VideoVAE
+        >>> class PixelVAE(VideoVAE):  # latents are the pixels
+        ...     last_layer = None
+        ...     def encode(self, video):
+        ...         return DiagonalGaussian(video, torch.full_like(video, -30.0))
+        ...     def decode(self, latents):
+        ...         return latents
+        >>> vae = PixelVAE(latent_channels=3, temporal_ratio=1, spatial_ratio=1)
+        >>> vae.add_padding('learnable')
+        >>> vae.predict(torch.zeros(1, 3, 2, 8, 8), num_frames=5).shape
+        torch.Size([1, 3, 5, 8, 8])
     """
 
     temporal_reach: float = math.inf
@@ -84,11 +106,20 @@ class VideoVAE(PretrainedMixin, BaseModule):
         self.register_buffer('latent_std', torch.ones(latent_channels))
 
     def add_padding(self, padding: str) -> None:
-        """Decide what stands in for dropped latents.
+        """Set the padding of dropped latents.
 
         Args:
             padding: ``'learnable'``, one trained vector ``(C,)`` for every place and time (the paper's final model),
                 or ``'gaussian'``, standard normal noise.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.padding_token.shape
+            torch.Size([4])
+            >>> vae.add_padding('gaussian')
+            >>> vae.padding_token is None
+            True
         """
         if padding not in ('learnable', 'gaussian'):
             raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
@@ -119,7 +150,15 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
 
     def freeze_encoder(self) -> None:
-        """Leave only what decodes to be trained (stage 3): encoder and padding token stay as they are."""
+        """Train the decoder only (stage 3): freeze the encoder and the padding token.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.freeze_encoder()
+            >>> {name.split('.')[0] for name, parameter in vae.named_parameters() if parameter.requires_grad}
+            {'decoder'}
+        """
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith('decoder.'))
 
@@ -162,6 +201,12 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
 
         Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.pad_sides(torch.zeros(1, 3, 9, 30, 50)).shape  # spatial_ratio is 16
+            torch.Size([1, 3, 9, 32, 64])
         """
         down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
         return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
@@ -182,6 +227,14 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
         Raises:
             ValueError: If a group is observed for which there is no latent.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> latents = vae.encode(torch.zeros(1, 3, 5, 32, 32)).mode()  # 2 groups
+            >>> full = vae.pad_latents(latents, num_groups=3)
+            >>> torch.equal(full[:, :, :2], latents), torch.equal(full[0, :, 2, 0, 0], vae.padding_token)
+            (True, True)
         """
         n, c, g, h, w = latents.shape
         observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
@@ -210,6 +263,13 @@ class VideoVAE(PretrainedMixin, BaseModule):
             video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
             observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
             rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> video = torch.zeros(2, 3, 9, 32, 32)  # 3 groups
+            >>> vae(video, observed=[1, 3]).reconstruction.shape  # one number of leading groups per clip
+            torch.Size([2, 3, 9, 32, 32])
         """
         num_groups = self.check_video(video)
         observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
@@ -250,6 +310,12 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
         Returns:
             ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.predict(torch.zeros(1, 3, 5, 32, 32), num_frames=17).shape
+            torch.Size([1, 3, 17, 32, 32])
         """
         num_groups = frames_to_groups(num_frames, self.temporal_ratio)
         if num_frames < observed_video.shape[2]:
@@ -257,11 +323,28 @@ class VideoVAE(PretrainedMixin, BaseModule):
         return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
 
     def normalize_latents(self, latents: Tensor) -> Tensor:
-        """Raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation for each channel."""
+        """Bring raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation per channel.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.latent_mean += 1.0
+            >>> vae.latent_std *= 2.0
+            >>> vae.normalize_latents(torch.full((1, 4, 1, 1, 1), 5.0)).flatten()
+            tensor([2., 2., 2., 2.])
+        """
         return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
 
     def denormalize_latents(self, latents: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize_latents`."""
+        """Inverse of :meth:`normalize_latents`.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> latents = vae.encode(torch.zeros(1, 3, 5, 32, 32)).mode()
+            >>> torch.allclose(vae.denormalize_latents(vae.normalize_latents(latents)), latents)
+            True
+        """
         return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
 
 
