@@ -87,7 +87,7 @@ class ObservedGroups:
         >>> observed = ObservedGroups.of([1, 3], batch_size=2, num_groups=3)
         >>> observed.mask.tolist()
         [[True, False, False], [True, True, True]]
-        >>> observed.frame_mask(temporal_ratio=2).int().tolist()  # frame 0 is a group by itself
+        >>> observed.frame_mask(num_frames=5).int().tolist()  # frame 0 is a group by itself
         [[1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
     """
 
@@ -143,9 +143,14 @@ class ObservedGroups:
         """Whether each clip drops groups at its end only."""
         return all(sum(pattern) == extent for pattern, extent in zip(self.patterns, self.extents, strict=True))
 
-    def frame_mask(self, temporal_ratio: int) -> Tensor:
-        """Return which frames are observed: bool ``(N, T)`` with ``T = 1 + (G - 1) * p_t``."""
-        return self.mask.repeat_interleave(temporal_ratio, dim=1)[:, temporal_ratio - 1 :]
+    def frame_mask(self, num_frames: int) -> Tensor:
+        """Return which frames are observed: bool ``(N, T)``.
+
+        Args:
+            num_frames: ``T = 1 + (G - 1) * p_t``.
+        """
+        ratio = max(1, (num_frames - 1) // max(1, self.num_groups - 1))
+        return self.mask.repeat_interleave(ratio, dim=1)[:, ratio - 1 :]
 
     def hold_dropped(self, video: Tensor, temporal_ratio: int) -> Tensor:
         """Replace each dropped frame by the nearest earlier observed frame, or the first observed one.

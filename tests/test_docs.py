@@ -54,7 +54,7 @@ def test_the_loss_of_ones_own_is_a_loss():
             registry.module_dict.pop('WithAbsoluteError', None)
     video = torch.rand(1, 3, 5, 4, 4)
     posterior = DiagonalGaussian(torch.zeros(1, 2, 2, 1, 1), torch.zeros(1, 2, 2, 1, 1))
-    output = PredictiveOutput(video + 0.5, posterior, ObservedGroups.of([2], 1, 2), 4)
+    output = PredictiveOutput(video + 0.5, posterior, ObservedGroups.of([2], 1, 2))
     assert loss(output, video)['loss_l1'].item() == pytest.approx(0.5)
 
 

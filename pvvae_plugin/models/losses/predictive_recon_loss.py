@@ -59,7 +59,7 @@ class PredictiveReconLoss(nn.Module):
         >>> loss = MODELS.build(dict(type='PredictiveReconLoss', rec_weight=10.0, kl_weight=0.0))
         >>> video, latents = torch.zeros(1, 3, 9, 32, 32), torch.zeros(1, 4, 3, 2, 2)
         >>> observed = ObservedGroups.of(1, batch_size=1, num_groups=3)
-        >>> terms = loss(PredictiveOutput(video + 0.1, DiagonalGaussian(latents, latents), observed, 4), video)
+        >>> terms = loss(PredictiveOutput(video + 0.1, DiagonalGaussian(latents, latents), observed), video)
         >>> {name: round(terms[name].item(), 4) for name in ('loss_mse', 'loss_diff', 'mse_observed', 'mse_predicted')}
         {'loss_mse': 0.1, 'loss_diff': 0.0, 'mse_observed': 0.01, 'mse_predicted': 0.01}
     """
@@ -118,7 +118,7 @@ class PredictiveReconLoss(nn.Module):
 def _split_by_observed(squared: Tensor, output: PredictiveOutput) -> dict[str, Tensor]:
     """Return the mean squared error of observed frames and, if there are any, of predicted frames, for the log."""
     frames = squared.mean(dim=(1, 3, 4))  # (N, T)
-    observed = output.observed.frame_mask(output.temporal_ratio)  # (N, T)
+    observed = output.observed.frame_mask(frames.shape[1])  # (N, T)
     parts = {'mse_observed': (frames * observed).sum() / observed.sum()}
     if not output.observed.is_all:
         parts['mse_predicted'] = (frames * ~observed).sum() / (~observed).sum()

@@ -31,7 +31,6 @@ class PredictiveOutput:
         posterior: Over the latents up to the last observed group of the batch. Its entries for dropped groups are
             meaningless: mask them with ``observed``.
         observed: Which groups of each clip the encoder saw.
-        temporal_ratio: ``p_t``, frames of each group but the first.
 
     Example:
         >>> from pvvae_plugin.models import PredictiveVAE
@@ -46,7 +45,6 @@ class PredictiveOutput:
     reconstruction: Tensor
     posterior: DiagonalGaussian
     observed: ObservedGroups
-    temporal_ratio: int
 
 
 class VideoVAE(PretrainedMixin, BaseModule):
@@ -126,21 +124,6 @@ class VideoVAE(PretrainedMixin, BaseModule):
         learned = padding == 'learnable'
         self.padding_token = nn.Parameter(0.02 * torch.randn(self.latent_channels)) if learned else None
 
-    @property
-    def temporal_compression_ratio(self) -> int:
-        """``p_t``, by the name that diffusers uses."""
-        return self.temporal_ratio
-
-    @property
-    def spatial_compression_ratio(self) -> int:
-        """``p_s``, by the name that diffusers uses."""
-        return self.spatial_ratio
-
-    @property
-    @abstractmethod
-    def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
-
     @abstractmethod
     def encode(self, video: Tensor) -> DiagonalGaussian:
         """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
@@ -149,67 +132,51 @@ class VideoVAE(PretrainedMixin, BaseModule):
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
 
-    def freeze_encoder(self) -> None:
-        """Train the decoder only (stage 3): freeze the encoder and the padding token.
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
+        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
+
+        Args:
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
+            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
+            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
             >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
-            >>> vae.freeze_encoder()
-            >>> {name.split('.')[0] for name, parameter in vae.named_parameters() if parameter.requires_grad}
-            {'decoder'}
+            >>> video = torch.zeros(2, 3, 9, 32, 32)  # 3 groups
+            >>> vae(video, observed=[1, 3]).reconstruction.shape  # one number of leading groups per clip
+            torch.Size([2, 3, 9, 32, 32])
         """
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(name.startswith('decoder.'))
+        num_groups = self.check_video(video)
+        observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
+        # 1. Encode the observed groups.
+        posterior = self._encode_observed(video, observed)
+        # 2. Put padding tokens in the place of dropped groups.
+        latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
+        # 3. Decode the whole clip.
+        return PredictiveOutput(self.decode(latents), posterior, observed)
 
-    def check_video(self, video: Tensor) -> int:
-        """Number of groups of ``video``.
-
-        Raises:
-            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
-        """
-        if video.ndim != 5 or video.shape[1] != 3 or not len(video):
-            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
-        if not video.is_floating_point():
-            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
-        for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
-            if length < 1 or length % self.spatial_ratio:
-                below = max(1, length // self.spatial_ratio) * self.spatial_ratio
-                raise ValueError(
-                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
-                    f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
-                )
-        return frames_to_groups(video.shape[2], self.temporal_ratio)
-
-    def check_latents(self, latents: Tensor) -> None:
-        """Refuse what are no latents.
-
-        Raises:
-            TypeError: If they are no tensor.
-            ValueError: If they are not float ``(N, C, t, h, w)``, or empty.
-        """
-        if not isinstance(latents, Tensor):
-            kind = type(latents).__name__
-            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
-        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
-        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
-            raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
-        if not latents.is_floating_point():
-            raise ValueError(f'{wanted}, got {latents.dtype}')
-
-    def pad_sides(self, video: Tensor) -> Tensor:
-        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
-
-        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
-
-        Example:
-            >>> from pvvae_plugin.models import PredictiveVAE
-            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
-            >>> vae.pad_sides(torch.zeros(1, 3, 9, 30, 50)).shape  # spatial_ratio is 16
-            torch.Size([1, 3, 9, 32, 64])
-        """
-        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
-        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
+    def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
+        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
+        if not observed.are_leading:
+            video = observed.hold_dropped(video, self.temporal_ratio)
+        counts = observed.extents
+        if len(set(counts)) == 1 or self.encodes_longest:
+            return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
+        order = sorted(range(len(counts)), key=counts.__getitem__)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        order, back = torch.tensor([order, back]).to(video.device, non_blocking=True)
+        means, logvars, start = [], [], 0
+        video = video.index_select(0, order)
+        for count in sorted(set(counts)):
+            clips = video[start : start + counts.count(count), :, : groups_to_frames(count, self.temporal_ratio)]
+            posterior = self.encode(clips)
+            rest = (0, 0, 0, 0, 0, max(counts) - count)
+            means.append(torch.nn.functional.pad(posterior.mean, rest))
+            logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
+            start += len(clips)
+        return DiagonalGaussian(torch.cat(means).index_select(0, back), torch.cat(logvars).index_select(0, back))
 
     @renamed_arguments(num_observed_groups='observed', generator='rng')
     def pad_latents(self, latents: Tensor, num_groups: int, observed: Observed = None, rng: Rngs = None) -> Tensor:
@@ -254,52 +221,6 @@ class VideoVAE(PretrainedMixin, BaseModule):
         # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
         full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
         return torch.where(observed.mask.view(n, 1, num_groups, 1, 1), full, padding)
-
-    @renamed_arguments(num_observed_groups='observed', generator='rng')
-    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
-        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
-
-        Args:
-            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
-            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
-            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
-
-        Example:
-            >>> from pvvae_plugin.models import PredictiveVAE
-            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
-            >>> video = torch.zeros(2, 3, 9, 32, 32)  # 3 groups
-            >>> vae(video, observed=[1, 3]).reconstruction.shape  # one number of leading groups per clip
-            torch.Size([2, 3, 9, 32, 32])
-        """
-        num_groups = self.check_video(video)
-        observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
-        # 1. Encode the observed groups.
-        posterior = self._encode_observed(video, observed)
-        # 2. Put padding tokens in the place of dropped groups.
-        latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
-        # 3. Decode the whole clip.
-        return PredictiveOutput(self.decode(latents), posterior, observed, self.temporal_ratio)
-
-    def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
-        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
-        if not observed.are_leading:
-            video = observed.hold_dropped(video, self.temporal_ratio)
-        counts = observed.extents
-        if len(set(counts)) == 1 or self.encodes_longest:
-            return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
-        order = sorted(range(len(counts)), key=counts.__getitem__)
-        back = sorted(range(len(order)), key=order.__getitem__)
-        order, back = torch.tensor([order, back]).to(video.device, non_blocking=True)
-        means, logvars, start = [], [], 0
-        video = video.index_select(0, order)
-        for count in sorted(set(counts)):
-            clips = video[start : start + counts.count(count), :, : groups_to_frames(count, self.temporal_ratio)]
-            posterior = self.encode(clips)
-            rest = (0, 0, 0, 0, 0, max(counts) - count)
-            means.append(torch.nn.functional.pad(posterior.mean, rest))
-            logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
-            start += len(clips)
-        return DiagonalGaussian(torch.cat(means).index_select(0, back), torch.cat(logvars).index_select(0, back))
 
     def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
         """Finish a clip.
@@ -346,6 +267,83 @@ class VideoVAE(PretrainedMixin, BaseModule):
             True
         """
         return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+
+    def freeze_encoder(self) -> None:
+        """Train the decoder only (stage 3): freeze the encoder and the padding token.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.freeze_encoder()
+            >>> {name.split('.')[0] for name, parameter in vae.named_parameters() if parameter.requires_grad}
+            {'decoder'}
+        """
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith('decoder.'))
+
+    @property
+    def temporal_compression_ratio(self) -> int:
+        """``p_t``, by the name that diffusers uses."""
+        return self.temporal_ratio
+
+    @property
+    def spatial_compression_ratio(self) -> int:
+        """``p_s``, by the name that diffusers uses."""
+        return self.spatial_ratio
+
+    def pad_sides(self, video: Tensor) -> Tensor:
+        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
+
+        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.pad_sides(torch.zeros(1, 3, 9, 30, 50)).shape  # spatial_ratio is 16
+            torch.Size([1, 3, 9, 32, 64])
+        """
+        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
+        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
+
+    def check_video(self, video: Tensor) -> int:
+        """Number of groups of ``video``.
+
+        Raises:
+            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
+        """
+        if video.ndim != 5 or video.shape[1] != 3 or not len(video):
+            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
+        if not video.is_floating_point():
+            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
+        for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
+            if length < 1 or length % self.spatial_ratio:
+                below = max(1, length // self.spatial_ratio) * self.spatial_ratio
+                raise ValueError(
+                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
+                    f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
+                )
+        return frames_to_groups(video.shape[2], self.temporal_ratio)
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Refuse what are no latents.
+
+        Raises:
+            TypeError: If they are no tensor.
+            ValueError: If they are not float ``(N, C, t, h, w)``, or empty.
+        """
+        if not isinstance(latents, Tensor):
+            kind = type(latents).__name__
+            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
+        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
+        if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
+            raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
+        if not latents.is_floating_point():
+            raise ValueError(f'{wanted}, got {latents.dtype}')
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:
