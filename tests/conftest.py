@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 import pvvae_plugin  # noqa: F401
 
@@ -41,6 +42,8 @@ def own_process_state():
         if name not in variables:
             os.environ.pop(name, None)
     sys.argv = argv
+    for kind in (MMLogger, Visualizer):  # those of a run write to its streams and its work directory
+        kind._instance_dict.clear()
     torch.use_deterministic_algorithms(False)
     assert not torch.distributed.is_initialized(), 'the test left a process group'
 
