@@ -1,4 +1,4 @@
-"""Build step that puts configs and model lists into the wheel; everything else is in setup.cfg."""
+"""Build step that puts configs, scripts and model lists into the wheel; everything else is in setup.cfg."""
 
 import shutil
 from pathlib import Path
@@ -8,14 +8,15 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Copies ``configs/`` and ``model-index.yml`` to ``pvvae_plugin/.mim`` in the build: MMEngine looks there."""
+    """Copies ``configs/``, ``tools/`` and ``model-index.yml`` to ``pvvae_plugin/.mim``, where MMEngine and mim look."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
             source, target = Path(__file__).parent, Path(self.build_lib) / 'pvvae_plugin' / '.mim'
             ignored = shutil.ignore_patterns('__pycache__')
-            shutil.copytree(source / 'configs', target / 'configs', dirs_exist_ok=True, ignore=ignored)
+            for folder in ('configs', 'tools'):
+                shutil.copytree(source / folder, target / folder, dirs_exist_ok=True, ignore=ignored)
             for index in source.glob('model-index.yml'):
                 shutil.copy(index, target)
 

@@ -1,20 +1,11 @@
-"""Configs of other projects inherit ours by name, from a checkout and from a wheel."""
+"""Configs of other projects inherit ours by name; tests/cli/test_wheel.py does it from a wheel."""
 
 from __future__ import annotations
-
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 
 import pvvae_plugin
-
-ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / 'docs' / 'example_project'
 
 
 def read(tmp_path, text):
@@ -69,46 +60,3 @@ def test_registering_twice_changes_nothing():
     before = Config._get_cfg_path
     register_configs()
     assert Config._get_cfg_path is before
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory):
-    """A folder with the package as a wheel installs it."""
-    pytest.importorskip('setuptools')
-    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('installed')
-    for name in ('pvvae_plugin', 'configs'):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
-    options = ['--no-deps', '--no-build-isolation', '--target', str(target)]
-    subprocess.run([*pip, 'install', *options, str(source)], check=True, capture_output=True, timeout=300)
-    return target
-
-
-def test_the_example_project_trains_on_an_installed_wheel(installed, tmp_path):
-    """In a folder of its own, under its own default scope."""
-    project = tmp_path / 'project'
-    shutil.copytree(EXAMPLE, project, ignore=shutil.ignore_patterns('__pycache__', 'work_dirs'))
-    environment = {**os.environ, 'PYTHONPATH': f'{installed}{os.pathsep}{project}'}
-
-    def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-    where = run('-c', 'import pvvae_plugin; print(pvvae_plugin.config_path("pvvae_demo.py"))')
-    assert where.strip() == str(installed / 'pvvae_plugin' / '.mim' / 'configs' / 'pvvae_demo.py')
-    options = [
-        'train_cfg.max_iters=2',
-        'param_scheduler.0.end=1',
-        'param_scheduler.1.begin=1',
-        'train_cfg.val_interval=2',
-    ]
-    options += ['train_dataloader.batch_size=2', 'val_dataloader.dataset.length=2', 'default_hooks.logger.interval=1']
-    for config in ('falling_bars', 'falling_bars_pure_python'):
-        log = run('train.py', f'configs/{config}.py', '--work-dir', config, '--cfg-options', *options)
-        assert 'loss_abs: ' in log
-        assert (project / config / 'iter_2.pth').is_file()

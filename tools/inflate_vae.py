@@ -1,73 +1,11 @@
-"""Make a video VAE of an image VAE of the same layout, to start predictive training from.
+"""Initialize a video VAE from an image VAE; the same as ``pvvae inflate``.
 
-python tools/inflate_vae.py configs/pvvae_ucf101.py image_vae.safetensors inflated/pvvae
-
-In the config that trains it:
-
-    model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='inflated/pvvae'))
-
-The image VAE must be the 2D form of the config's: the same blocks, RMS norms and attention, kernels (D, C, kh, kw).
---rename OLD=NEW (parts of names, in turn) brings its names to ours.
+python tools/inflate_vae.py CONFIG WEIGHTS OUT_DIR [--rename OLD=NEW ...]
 """
 
-from __future__ import annotations
+import sys
 
-import argparse
-from pathlib import Path
-
-from mmengine.registry import init_default_scope
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
-
-from pvvae_plugin.config import add_override_argument, read_config
-from pvvae_plugin.models.vae.inflate import inflate_
-from pvvae_plugin.registry import MODELS
-from pvvae_plugin.safe_globals import load_safely
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of the video VAE')
-    parser.add_argument('weights', type=Path, help='state dict of the image VAE, .safetensors or .pth')
-    parser.add_argument('out_dir', type=Path, help='folder to make')
-    parser.add_argument('--rename', nargs='+', default=[], metavar='OLD=NEW', help='parts of names to replace, in turn')
-    add_override_argument(parser)
-    args = parser.parse_args(argv)
-    if wrong := [pair for pair in args.rename if pair.count('=') != 1 or pair.startswith('=')]:
-        parser.error(f'--rename takes OLD=NEW, got {wrong[0]!r}')
-    return args
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict, which may be wrapped as a checkpoint of a training run."""
-    if not path.is_file():
-        raise FileNotFoundError(f'no file {path} with the weights of an image VAE')
-    if path.suffix == '.safetensors':
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f'{path} is damaged, or not in the format safetensors: {error}') from error
-    content = load_safely(path)
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f'{path} is no state dict: it must hold tensors by name, as itself or as its state_dict')
-    return state
-
-
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    state = read_state(args.weights)
-    for pair in args.rename:
-        old, new = pair.split('=')
-        state = {name.replace(old, new): tensor for name, tensor in state.items()}
-    cfg = read_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-    vae = MODELS.build(cfg.model.backbone)
-    inflate_(vae, state)
-    vae.save_pretrained(args.out_dir)
-    print(f'{args.out_dir}: {sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters, from {args.weights}')
-
+from pvvae_plugin.cli.inflate import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from pvvae_plugin import config_path
 from pvvae_plugin.apis import write_clip
+from pvvae_plugin.cli import export
 from pvvae_plugin.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +54,6 @@ def test_the_page_runs_as_pasted(tmp_path, monkeypatch):
     assert scope['finished'].shape == (9, 32, 32, 3)
 
     (command,) = re.findall(r'python tools/export_vae.py (.*)', text)
-    spec = importlib.util.spec_from_file_location('export_vae', ROOT / 'tools' / 'export_vae.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.main(shlex.split(command))
+    export.main(shlex.split(command))
     exec(blocks[2], variables)
     assert (tmp_path / 'exported' / 'copy' / 'model.safetensors').is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 
@@ -14,10 +13,9 @@ from mmengine.config import Config
 from pvvae_plugin import config_path
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer
 from pvvae_plugin.apis.web_page import WebPage, build_page
+from pvvae_plugin.cli import web
 from pvvae_plugin.datasets import open_video
 from pvvae_plugin.registry import MODELS
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -68,14 +66,11 @@ def test_mistakes_are_said(page, tmp_path, write_video):
 
 
 def test_arguments_of_the_script(capsys):
-    spec = importlib.util.spec_from_file_location('web_demo', ROOT / 'tools' / 'web_demo.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    assert tool.geometry(tool.parse_args(['--vae', config_path('pvvae_demo.py'), 'x'])) == (9, (32, 32))
-    assert tool.geometry(tool.parse_args(['--vae', 'folder', '--num-frames', '5'])) == (5, (256, 256))
-    assert tool.parse_args(['--vae', 'folder']).host == '127.0.0.1'
+    assert web.geometry(web.parse_args(['--vae', config_path('pvvae_demo.py'), 'x'])) == (9, (32, 32))
+    assert web.geometry(web.parse_args(['--vae', 'folder', '--num-frames', '5'])) == (5, (256, 256))
+    assert web.parse_args(['--vae', 'folder']).host == '127.0.0.1'
     with pytest.raises(SystemExit):
-        tool.parse_args([])
+        web.parse_args([])
     assert 'give --vae, --generator, or both' in capsys.readouterr().err
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +11,7 @@ import torch
 from mmengine.config import ConfigDict
 from torch.autograd.graph import saved_tensors_hooks
 
+from pvvae_plugin.cli.analysis import get_flops
 from pvvae_plugin.engine.cost import backbone_cost, head_cost, peak_bytes
 from pvvae_plugin.engine.hooks import cost_hook
 from pvvae_plugin.registry import HOOKS, MODELS
@@ -138,14 +137,10 @@ def test_the_estimate_of_a_generator_on_cached_latents(tiny_vae_config, monkeypa
     assert f'about {1e9 * 3000 * head.flops / 1e12 / 86400:.1f} days' in report
 
 
-def test_get_flops_prints_the_head_of_a_generator(tiny_vae_config, tmp_path, monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location('get_flops', ROOT / 'tools' / 'analysis' / 'get_flops.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_get_flops_prints_the_head_of_a_generator(tiny_vae_config, tmp_path, capsys):
     config = tmp_path / 'generator.py'
     config.write_text(f'model = dict(backbone={tiny_vae_config}, head={head_config(hidden_size=96)})')
-    monkeypatch.setattr(sys, 'argv', ['get_flops.py', str(config), '--clip', '9', '64', '96'])
-    tool.main()
+    get_flops.main([str(config), '--clip', '9', '64', '96'])
     out = capsys.readouterr().out
     vae, head = out.index('PredictiveVAE of'), out.index('LatentDiT of')
     assert vae < head

@@ -118,14 +118,11 @@ def test_noting_a_clip_is_cheap(pipe):
 
 
 def test_nothing_stays_behind_in_the_temporary_folder(pipe, tmp_path):
-    script = (
-        'import sys; sys.path.insert(0, sys.argv[1])\n'
-        'from test_hanging_worker import Stuck, load\n'
-        'list(load(Stuck(sys.argv[2], []), "fork"))\n'
-    )
+    script = 'import sys\nfrom test_hanging_worker import Stuck, load\nlist(load(Stuck(sys.argv[1], []), "fork"))\n'
     (tmp_path / 'temporary').mkdir()
-    command = [sys.executable, '-c', script, str(Path(__file__).parent), pipe]
-    environment = {**os.environ, 'TMPDIR': str(tmp_path / 'temporary')}
+    command = [sys.executable, '-c', script, pipe]
+    search = os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])
+    environment = {**os.environ, 'PYTHONPATH': search, 'TMPDIR': str(tmp_path / 'temporary')}
     subprocess.run(command, check=True, timeout=120, env=environment)
     assert not list((tmp_path / 'temporary').glob('pvvae*'))
 

@@ -13,10 +13,11 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import CheckpointLoader
-from tiny_runs import ROOT, load_script, make_runs, script
+from tiny_runs import ROOT, make_runs, script
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer, read_video
 from pvvae_plugin.apis.web_page import WebPage
+from pvvae_plugin.cli import web
 from pvvae_plugin.datasets import ClipError, LatentDataset, latent_shards
 from pvvae_plugin.evaluation.folders import videos_config
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
@@ -162,12 +163,9 @@ def test_an_upload_is_a_video_or_an_image_and_its_name_leads_nowhere(run, tmp_pa
 def test_only_the_loopback_is_served_and_no_folder_of_this_machine(run, tmp_path, monkeypatch):
     """What the script asks of gradio, which need not be installed."""
     asked = {}
-    module = load_script('web_demo.py')
-    monkeypatch.setattr(
-        module, 'build_page', lambda page: SimpleNamespace(launch=lambda **options: asked.update(options))
-    )
-    monkeypatch.setattr(module.signal, 'signal', lambda *_: None)
-    module.main(['--vae', str(run.vae), str(run.checkpoint)])
+    monkeypatch.setattr(web, 'build_page', lambda page: SimpleNamespace(launch=lambda **options: asked.update(options)))
+    monkeypatch.setattr(web.signal, 'signal', lambda *_: None)
+    web.main(['--vae', str(run.vae), str(run.checkpoint)])
     assert asked['server_name'] == '127.0.0.1'
     assert asked['share'] is False
     assert not asked.get('allowed_paths')

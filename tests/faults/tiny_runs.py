@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,20 +34,17 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(leng
 """
 
 
-def load_script(name: str) -> ModuleType:
-    """A script of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / 'tools' / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def script(name: str, *arguments: object) -> None:
-    """Run a script of tools/ as from the command line."""
+    """Run a script of tools/ in this process, as from the command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
-        patch.syspath_prepend((ROOT / 'tools' / name).parent)  # where a script finds those beside it
-        load_script(name).main()
+        if name.startswith('study/'):
+            patch.syspath_prepend((ROOT / 'tools' / name).parent)  # where a script finds those beside it
+        try:
+            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        except SystemExit as ended:
+            if ended.code:
+                raise
 
 
 def save_backbone(config: str, path: Path) -> Path:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,14 +17,13 @@ ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT')
 
 
-@pytest.fixture
-def launch(monkeypatch):
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    spec = importlib.util.spec_from_file_location('launch', ROOT / 'tools' / 'launch.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def refused(*arguments: str, **variables: str) -> str:
+    """What the launcher says, which must end before it starts anything."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | variables
+    command = [sys.executable, 'tools/launch.py', *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    return done.stderr
 
 
 @pytest.mark.parametrize(
@@ -38,33 +37,21 @@ def launch(monkeypatch):
         ({'PORT': '70000'}, 'PORT must be a number'),
     ],
 )
-def test_what_cannot_start_is_told(launch, monkeypatch, variables, message):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=message):
-        launch.settings()
+def test_what_cannot_start_is_told(variables, message):
+    assert re.search(message, refused('1', 'nothing.py', **variables))
 
 
-def test_a_port_in_use_is_told_before_anything_starts(launch, monkeypatch, capsys):
+def test_a_port_in_use_is_told_before_anything_starts():
     with socket.socket() as taken:
         taken.bind(('', 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        monkeypatch.setenv('PORT', port)
-        monkeypatch.setattr(sys, 'argv', ['launch.py', '1', 'nothing.py'])
-        assert launch.main() == 2
-    assert f'PORT={port} cannot be used on this machine' in capsys.readouterr().err
-
-
-def test_without_a_port_each_launch_gets_its_own(launch):
-    assert launch.settings()['master-port'] != launch.settings()['master-port']
+        assert f'PORT={port} cannot be used on this machine' in refused('1', 'nothing.py', PORT=port)
 
 
 @pytest.mark.parametrize('arguments', [[], ['0', 'x.py'], ['two', 'x.py'], ['2']])
-def test_usage(launch, monkeypatch, capsys, arguments):
-    monkeypatch.setattr(sys, 'argv', ['launch.py', *arguments])
-    assert launch.main() == 2
-    assert 'usage' in capsys.readouterr().err
+def test_usage(arguments):
+    assert 'usage' in refused(*arguments)
 
 
 SCRIPT = """
@@ -72,14 +59,18 @@ import os, signal, sys, time
 def leave(*_):
     sys.exit(int(sys.argv[2]))
 signal.signal(signal.SIGUSR1, leave)
-open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').close()
+open(os.path.join(sys.argv[1], os.environ['RANK']), 'w').write(os.environ['MASTER_PORT'])
 if sys.argv[3] == 'wait':
     time.sleep(60)
+# Of a process that has not started when another fails, torchrun reports a signal.
+while not all(os.path.exists(os.path.join(sys.argv[1], rank)) for rank in '01'):
+    time.sleep(0.01)
 sys.exit(int(sys.argv[2]))
 """
 
 
 def start(folder: Path, code: int, how: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
     script = folder / 'script.py'
     script.write_text(SCRIPT)
     env = {name: value for name, value in os.environ.items() if name not in VARIABLES}
@@ -99,8 +90,10 @@ def test_a_signal_reaches_the_processes_and_their_exit_code_comes_back(tmp_path,
     assert 'Traceback' not in errors
 
 
-@pytest.mark.parametrize('code', [0, 3])
-def test_an_exit_code_comes_back(tmp_path, code):
-    process = start(tmp_path, code, 'end')
-    process.communicate(timeout=100)
-    assert process.returncode == code
+def test_exit_codes_come_back_and_without_a_port_each_launch_gets_its_own(tmp_path):
+    launches = {code: start(tmp_path / str(code), code, 'end') for code in (0, 3)}
+    for code, process in launches.items():
+        process.communicate(timeout=100)
+        assert process.returncode == code
+    ports = [{(tmp_path / str(code) / rank).read_text() for rank in '01'} for code in launches]
+    assert len(ports[0]) == len(ports[1]) == 1 and ports[0] != ports[1]

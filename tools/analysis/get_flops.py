@@ -1,71 +1,11 @@
-"""Parameters and floating-point operations of a config's networks, in seconds and for any size of clip.
+"""Count parameters and FLOPs; the same as ``pvvae get-flops``.
 
-    python tools/analysis/get_flops.py configs/pvvae_ucf101.py
-    python tools/analysis/get_flops.py configs/dit_pvvae.py --clip 17 512 512
-
-A FLOP is one operation: a multiply-add counts 2, attention included. Operations are counted on the meta device, which
-computes nothing; fvcore can trace real tensors only, gives the same numbers (the tests hold the two together), and
-here makes the tables of parameters.
+python tools/analysis/get_flops.py CONFIG [--clip T H W]
 """
 
-from __future__ import annotations
+import sys
 
-import argparse
-
-import torch
-from fvcore.nn import parameter_count_table
-from mmengine.registry import init_default_scope
-
-from pvvae_plugin.config import add_override_argument, read_config
-from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
-from pvvae_plugin.registry import MODELS
-
-
-def print_backbone(name: str, cost: BackboneCost) -> None:
-    total = cost.encode_flops + cost.decode_flops
-    kept = cost.encode_activation_bytes + cost.decode_activation_bytes
-    print(f'\n{name}:')
-    print(f'  parameters  {cost.parameters / 1e6:10.2f} M')
-    print(f'  encode      {cost.encode_flops / 1e9:10.2f} GFLOP')
-    print(f'  decode      {cost.decode_flops / 1e9:10.2f} GFLOP')
-    print(f'  total       {total / 1e9:10.2f} GFLOP')
-    print(f'  kept for the backward pass, float32: {kept / 2**30:.2f} GiB')
-
-
-def print_head(name: str, cost: HeadCost) -> None:
-    print(f'\n{name}:')
-    print(f'  parameters  {cost.parameters / 1e6:10.2f} M')
-    print(f'  one call    {cost.flops / 1e9:10.2f} GFLOP')
-    print(f'  100 calls   {cost.flops / 1e10:10.2f} TFLOP, a clip without guidance and decoding')
-    print(f'  kept for the backward pass, float32: {cost.activation_bytes / 2**30:.2f} GiB')
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a VAE or of a generator')
-    parser.add_argument('--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), default=(17, 256, 256))
-    parser.add_argument('--depth', type=int, default=1, help='how deep the tables of parameters go')
-    add_override_argument(parser)
-    args = parser.parse_args()
-    cfg = read_config(args.config, args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-    clip = ' x '.join(map(str, args.clip))
-
-    vae = backbone_cost(cfg.model.backbone, *args.clip)
-    print_table(cfg.model.backbone, args.depth)
-    print_backbone(f'{cfg.model.backbone.type} of {args.config}, one clip of {clip}', vae)
-    if 'head' in cfg.model:
-        head = head_cost(cfg.model.head, vae.latent_shape)
-        print()
-        print_table(cfg.model.head, args.depth)
-        latents = ' x '.join(map(str, vae.latent_shape))
-        print_head(f'{cfg.model.head.type} of {args.config}, latents of {latents} from one clip of {clip}', head)
-
-
-def print_table(network: dict, depth: int) -> None:
-    with torch.device('meta'):
-        print(parameter_count_table(MODELS.build(network), max_depth=depth))
-
+from pvvae_plugin.cli.analysis.get_flops import main
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

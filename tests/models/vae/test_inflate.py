@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from pvvae_plugin import config_path
+from pvvae_plugin.cli import inflate
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def stirred(config):
@@ -60,9 +56,6 @@ def test_what_is_of_another_layout_is_refused_and_nothing_changed(tiny_vae_confi
 
 
 def test_by_one_command(tiny_vae_config, tmp_path):
-    spec = importlib.util.spec_from_file_location('inflate_vae', ROOT / 'tools' / 'inflate_vae.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     config = tmp_path / 'config.py'
     config.write_text(
         f'_base_ = {config_path("pvvae_demo.py")!r}\nmodel = dict(backbone={ {**tiny_vae_config, "_delete_": True} })\n'
@@ -72,8 +65,8 @@ def test_by_one_command(tiny_vae_config, tmp_path):
     save_file(state, tmp_path / 'image.safetensors')
     arguments = [str(config), str(tmp_path / 'image.safetensors'), str(tmp_path / 'out')]
     with pytest.raises(ValueError, match=r'unknown \(enc\.'):
-        tool.main(arguments)
-    tool.main([*arguments, '--rename', 'enc.=encoder.'])
+        inflate.main(arguments)
+    inflate.main([*arguments, '--rename', 'enc.=encoder.'])
     image = torch.rand(1, 3, 1, 32, 32) * 2 - 1
     with torch.no_grad():
         expected = images.float().encode(image).mean

@@ -1,0 +1,57 @@
+r"""Curves of a run, from what it logged.
+
+pvvae plot-logs work_dirs/pvvae_demo --panel recon/psnr
+python tools/analysis/plot_logs.py work_dirs/pvvae_folder64 --out curves.png \
+    --panel recon/psnr --panel predict/k1_moving_vs_repeat predict/k4_moving_vs_repeat
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+
+def read_scalars(work_dir: Path) -> list[dict]:
+    """Logged lines of all launches of a run, in order; each has ``step``."""
+    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    lines = []
+    for file in files:
+        try:
+            lines += [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines() if line]
+        except (ValueError, RecursionError) as error:
+            sys.exit(f'error: {file} is no log of a run, one JSON object a line: {error}')
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', type=Path, help='work directory of the run')
+    parser.add_argument('--panel', nargs='+', action='append', required=True, metavar='KEY', help='curves of one panel')
+    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='picture to write')
+    args = parser.parse_args(argv)
+    lines = read_scalars(args.work_dir)
+    known = sorted({key for line in lines for key in line})
+    unknown = [key for panel in args.panel for key in panel if key not in known]
+    if unknown:
+        there_are = ', '.join(known) or 'no logs at all'
+        sys.exit(f'not logged in {args.work_dir}: {", ".join(unknown)}. There are: {there_are}')
+
+    figure, axes = plt.subplots(1, len(args.panel), figsize=(4.5 * len(args.panel), 3.2), squeeze=False)
+    for axis, panel in zip(axes[0], args.panel, strict=True):
+        for key in panel:
+            points = [(line['step'], line[key]) for line in lines if key in line]
+            axis.plot(*zip(*points, strict=True), 'o-' if len(points) < 50 else '-', label=key)
+        axis.set_xlabel('iteration')
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=90)
+    print(f'written: {args.out}')

@@ -1,0 +1,1 @@
+"""Commands that check datasets and write their lists."""

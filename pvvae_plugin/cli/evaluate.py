@@ -1,0 +1,178 @@
+"""Compare two sets of anybody's videos: FVD, KVD, Inception Score, or PSNR, SSIM and rFVD of reconstructions.
+
+    pvvae evaluate REAL FAKE --out result.json
+    python tools/evaluate_videos.py REAL FAKE                        # FVD and KVD, 17 frames, as the paper
+    python tools/evaluate_videos.py REAL FAKE --protocol stylegan-v --metrics fvd kvd is
+    python tools/evaluate_videos.py REAL FAKE --metrics proxy        # nothing to download; not FVD
+    python tools/evaluate_videos.py SOURCES RECONSTRUCTIONS --metrics rfvd psnr ssim lpips
+
+REAL and FAKE are folders of videos (or of a folder for each class), lists of paths, .csv lists of segments, or .npy
+arrays, uint8 (N, T, H, W, 3). No config is needed. Of real videos the protocol says which clip is taken, of the others
+the first frames are. Features of real videos are kept in --cache-dir for the next call. docs/metrics.md explains every
+number and names the files of weights. Several processes: torchrun --nproc-per-node N ... --launcher pytorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import DictAction
+from mmengine.dist import get_dist_info
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+from pvvae_plugin import __version__
+from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.datasets import NoReadableClipError
+from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
+from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
+from pvvae_plugin.evaluation.reference import CACHE_DIR
+from pvvae_plugin.registry import DATASETS
+
+EXTRACTORS = {
+    'i3d-torchscript': {'type': 'I3DTorchScript', 'weights': 'weights/i3d_torchscript.pt'},
+    'i3d': {'type': 'I3D', 'weights': 'weights/i3d_pretrained_400.pt'},
+    'videomae': {'type': 'VideoMAE', 'path': 'weights/videomae-base'},
+}
+CLASSIFIER = {'type': 'C3D', 'weights': 'weights/conv3d_deepnetA_ucf.npz', 'mean': 'weights/mean2.npz'}
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('real', metavar='REAL', help='folder, list or .npy array of real videos, or of sources')
+    parser.add_argument('fake', metavar='FAKE', help='the same of generated videos, or of reconstructions')
+    parser.add_argument(
+        '--metrics',
+        nargs='+',
+        default=['fvd', 'kvd'],
+        metavar='NAME',
+        help=f'of {", ".join(UNPAIRED)}; or of {", ".join([*PAIRED, *PER_FRAME])}, which compare each video with the '
+        'one of its name (default: fvd kvd)',
+    )
+    parser.add_argument('--protocol', default='paper', metavar='NAME', help=f'{", ".join(PROTOCOLS)} (default: paper)')
+    parser.add_argument(
+        '--protocol-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='K=V',
+        help='change it, e.g. num_frames=9 frame_interval=2 ddof=1',
+    )
+    parser.add_argument('--num-samples', type=int, metavar='N', help="most videos a side (default: the protocol's)")
+    parser.add_argument('--extractor', choices=list(EXTRACTORS), default='i3d-torchscript', help='for FVD and KVD')
+    parser.add_argument(
+        '--weights', metavar='PATH', help='its weights (default: as published, in weights/ or in $PVVAE_WEIGHTS)'
+    )
+    parser.add_argument('--sha256', help='what the weights must be; TorchScript other than the known file needs it')
+    parser.add_argument('--lpips-net', choices=['alex', 'vgg'], default='alex', help='default: alex')
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all numbers with their records there')
+    parser.add_argument('--cache-dir', default=CACHE_DIR, help=f'features of real videos (default: {CACHE_DIR})')
+    parser.add_argument('--batch-size', type=int, default=8, help='clips at once (default: 8)')
+    parser.add_argument('--workers', type=int, default=2, help='processes that decode (default: 2)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    args = parser.parse_args(argv)
+    for name, least in (('num_samples', 2), ('batch_size', 1), ('workers', 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    if args.out and args.out.suffix != '.json':
+        parser.error(f'--out must end in .json, got {args.out}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    init_default_scope('pvvae_plugin')
+    MMLogger.get_instance('evaluate_videos')
+    try:
+        start_processes(args.launcher)
+        metrics, numbers = measure(args)
+    except (ValueError, OSError, ImportError, NoReadableClipError) as error:  # the user's to mend: without a trace
+        said = str(error).rpartition('NoReadableClipError: ')[2]  # of a worker, whose whole trace it quotes
+        hint = ' Here that is --weights; --metrics proxy needs no file.' if 'extractor.weights' in said else ''
+        sys.exit(f'error: {said}{hint}')
+    if get_dist_info()[0] == 0:
+        report(args, metrics, numbers)
+    end_processes()
+
+
+def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
+    """The metrics with their records, and the numbers."""
+    changes = dict(args.protocol_options)
+    if 'base' in changes:
+        raise ValueError('--protocol names the base, not --protocol-options base=...')
+    protocol = resolve_protocol({'base': args.protocol, **changes} if changes else args.protocol)
+    # What cannot be read is left out, however much that is.
+    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
+    fake = videos_config(args.fake, test_clip='first', **clips)
+    num_samples = min(args.num_samples or protocol.num_samples, len(DATASETS.build(fake)))
+    if num_samples < 2:
+        raise ValueError(f'{args.fake} has {num_samples} video: sets of at least 2 are compared')
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.open('a').close()  # what cannot be written fails now, and not after the work
+    extractor = dict(EXTRACTORS[args.extractor])
+    if args.weights:
+        extractor['path' if 'path' in extractor else 'weights'] = args.weights
+    if args.sha256:
+        extractor['sha256'] = args.sha256
+    loading = {'batch_size': args.batch_size, 'num_workers': args.workers}
+    reference = {
+        'dataset': videos_config(args.real),
+        'num_samples': num_samples,
+        'cache_dir': args.cache_dir,
+        **loading,
+    }
+    metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net)
+    sources = videos_config(args.real, test_clip='first', **clips) if paired else None
+    return metrics, evaluate_videos(metrics, fake, num_samples, sources=sources, **loading)
+
+
+def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, float]) -> None:
+    """A table for people and, if asked for, a file."""
+    records = {name: record for metric in metrics for name, record in getattr(metric, 'records', {}).items()}
+    rows = [('', 'value', '95 % interval', 'unbiased', 'floor', 'clips', 'protocol', 'weights')]
+    for name, record in records.items():
+        low, high = record.get('interval_95', (math.nan, math.nan))
+        floor = record['floor'] or {'value': math.nan, 'num_samples': 0}
+        rows.append(
+            (
+                name.removeprefix('gen/').removeprefix('recon/'),
+                _text(record['value']),
+                f'{_text(low)} to {_text(high)}' if 'interval_95' in record else '-',
+                _text(record.get('unbiased', math.nan)),
+                f'{_text(floor["value"])} ({floor["num_samples"]})' if record['floor'] else '-',
+                str(record['num_samples']),
+                record['protocol']['name'],
+                str((record['extractor']['weights'] or {}).get('sha256'))[:12],
+            )
+        )
+    plain = {k: v for k, v in numbers.items() if isinstance(v, float) and not any(n in k for n in records)}
+    rows += [(name.removeprefix('recon/'), _text(value), *[''] * 6) for name, value in plain.items()]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for record in records.values():
+        for warning in record['warnings']:
+            print(f'{record["name"]}: {warning}')
+    if args.out:
+        content = {
+            'metrics': {k: v if isinstance(v, list) or math.isfinite(v) else None for k, v in numbers.items()},
+            'records': records,
+            'real': args.real,
+            'fake': args.fake,
+            'pvvae_plugin': __version__,
+            'torch': torch.__version__,
+        }
+        args.out.write_text(json.dumps(content, indent=2, default=str) + '\n')
+        print(f'written: {args.out}')
+
+
+def _text(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.4g}'

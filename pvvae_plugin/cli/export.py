@@ -1,0 +1,54 @@
+"""Make a folder of a trained VAE, which loads without a training run: safetensors and a config in JSON.
+
+pvvae export pvvae_demo work_dirs/pvvae_demo exported/demo
+python tools/export_vae.py configs/pvvae_demo.py work_dirs/quickstart exported/demo
+
+    from pvvae_plugin.models import VideoVAE
+    vae = VideoVAE.from_pretrained('exported/demo')
+
+and in a config: model.backbone=dict(type='PretrainedVAE', pretrained='exported/demo').
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from mmengine.registry import init_default_scope
+
+from pvvae_plugin.config import add_override_argument, clip_geometry, read_config
+from pvvae_plugin.models import VideoVAE
+from pvvae_plugin.models.checkpoints import check_checkpoint, load_backbone, resolve_checkpoint
+from pvvae_plugin.registry import MODELS
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the run that trained the VAE')
+    parser.add_argument('checkpoint', help='checkpoint file, or the work directory of the run (its last checkpoint)')
+    parser.add_argument('out_dir', type=Path, help='folder to make')
+    add_override_argument(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    path = resolve_checkpoint(args.checkpoint)
+    check_checkpoint(path)
+    if args.out_dir.exists() and not args.out_dir.is_dir():
+        raise NotADirectoryError(f'{args.out_dir} is a file: name a folder')
+    vae = MODELS.build(cfg.model.backbone)
+    load_backbone(vae, path)
+    with suppress(ValueError):  # of a config that does not tell
+        vae.trained_frames = clip_geometry(cfg)[0]
+    vae.save_pretrained(args.out_dir)
+    # What cannot be read back, or comes back as something else, is found now.
+    again = VideoVAE.from_pretrained(args.out_dir).state_dict()
+    if any(not torch.equal(tensor, again[name]) for name, tensor in vae.state_dict().items()):
+        raise RuntimeError(f'{args.out_dir} does not hold the weights of {path}: is the disk at fault?')
+    parameters = sum(p.numel() for p in vae.parameters())
+    print(f'{args.out_dir}: {type(vae).__name__}, {parameters / 1e6:.1f} M parameters, from {path}')

@@ -1,0 +1,280 @@
+"""Encode a data set once and keep the latents, for a generator to train on (LatentDataset reads them).
+
+pvvae extract-latents pvvae_demo work_dirs/pvvae_demo data/demo_latents
+python tools/extract_latents.py configs/pvvae_demo.py work_dirs/pvvae_demo data/demo_latents --flip
+torchrun --nproc-per-node 8 tools/extract_latents.py CONFIG CHECKPOINT OUT_DIR --launcher pytorch
+
+The same command after an interruption goes on where it stopped. docs/latents.md describes what is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.dist import barrier, get_dist_info
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from pvvae_plugin import __version__
+from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.config import add_override_argument, read_config
+from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
+from pvvae_plugin.datasets.transforms.base import without_transforms
+from pvvae_plugin.engine.data_workers import limit_reading, naming_files
+from pvvae_plugin.functional.keyed_random import derive_key
+from pvvae_plugin.models import VideoDataPreprocessor
+from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
+from pvvae_plugin.registry import DATASETS, MODELS
+
+# What a generator's data does not have: the mirrored view is encoded apart, and a clip played backwards shows another
+# action under the same label.
+REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
+DTYPES = {'float32': torch.float32, 'float16': torch.float16}
+
+
+class Entry(NamedTuple):
+    """One clip to encode: clip ``draw`` of video ``index``."""
+
+    index: int
+    draw: int
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a VAE or of a generator: model.backbone and the data set are used')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
+        'a DiffusersVAE reads by itself',
+    )
+    parser.add_argument('out_dir', type=Path, help='folder for the latents')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
+    parser.add_argument('--clips-per-video', type=int, default=1, help='clips drawn from each video (default: 1)')
+    parser.add_argument('--flip', action='store_true', help='encode each clip mirrored as well')
+    parser.add_argument('--batch-size', type=int, default=8, help='clips encoded at once (default: 8)')
+    parser.add_argument('--shard-size', type=int, default=256, help='clips in a file (default: 256)')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='float16 halves the files')
+    parser.add_argument('--verify', action='store_true', help='encode nothing: check every file already in OUT_DIR')
+    add_override_argument(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: under torchrun')
+    args = parser.parse_args(argv)
+    for name in ('clips_per_video', 'batch_size', 'shard_size'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}), distributed=args.launcher != 'none')
+    start_processes(args.launcher)
+    extract(args, cfg)
+    end_processes()
+
+
+def extract(args: argparse.Namespace, cfg: Config) -> None:
+    """Write the latents, or with ``--verify`` check those that are already there."""
+    backbone, weights = build_backbone(cfg.model.backbone, args.checkpoint)
+    backbone_hash = latent_shards.backbone_hash(cfg.model.backbone)
+    if args.verify:
+        latents = LatentDataset(args.out_dir, weights['sha256'], backbone_hash, verify=True)
+        print(f'{args.out_dir}: {len(latents)} clips in {len(latents.manifest["shards"])} shards, all whole')
+        return
+
+    dataset, dataset_config = build_dataset(cfg, args)
+    videos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    # Everything that the entries and their places follow from: shards that differ in any of it must not be mixed.
+    source = {
+        'checkpoint_sha256': weights['sha256'],
+        'backbone_hash': backbone_hash,
+        'dataset_hash': latent_shards.config_sha256(dataset_config),
+        'videos_hash': latent_shards.config_sha256([[video['path'], video.get('label')] for video in videos]),
+        **{name: getattr(args, name) for name in ('split', 'clips_per_video', 'flip', 'shard_size', 'dtype')},
+    }
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    latent_shards.check_source(args.out_dir, source)
+
+    encoder = ClipEncoder(backbone.to(get_device()), args.flip, DTYPES[args.dtype])
+    entries = [Entry(index, draw) for index in range(len(dataset)) for draw in range(args.clips_per_video)]
+    shards = [entries[start : start + args.shard_size] for start in range(0, len(entries), args.shard_size)]
+    num_workers = cfg[f'{args.split}_dataloader'].get('num_workers', 0)
+    write_shards(shards, dataset, encoder, args, source, num_workers)
+    barrier()
+    if get_dist_info()[0] == 0:
+        labels = [video['label'] for video in videos if video.get('label') is not None]
+        classes = dataset.metainfo.get('classes')
+        facts = {
+            'package_version': __version__,
+            'source': source,
+            'config': args.config,
+            'checkpoint': weights['path'],
+            'temporal_ratio': backbone.temporal_ratio,
+            'spatial_ratio': backbone.spatial_ratio,
+            'classes': list(classes) if classes else None,
+            'num_classes': len(classes) if classes else max(labels) + 1 if labels else None,
+            'dataset': {'type': type(dataset).__name__, 'num_videos': len(dataset), 'config': dataset_config},
+        }
+        records = [latent_shards.read_record(args.out_dir, number) for number in range(len(shards))]
+        manifest = latent_shards.write_manifest(args.out_dir, records, facts)
+        skipped = f', {len(manifest["skipped"])} unreadable ones left out' if manifest['skipped'] else ''
+        print(f'\n{manifest["num_clips"]} clips in {args.out_dir / latent_shards.MANIFEST}{skipped}')
+
+
+def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, str]]:
+    """The VAE in evaluation mode, and ``path`` and ``sha256`` of its weights."""
+    if checkpoint == OWN_WEIGHTS:
+        check_brings_weights(config)
+    backbone = MODELS.build(config).requires_grad_(False).eval()
+    if checkpoint == OWN_WEIGHTS:
+        return backbone, backbone.source
+    path = resolve_checkpoint(checkpoint)
+    return backbone, {'path': path, 'sha256': load_backbone(backbone, path)}
+
+
+def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]:
+    """The split's data set without the steps in ``REMOVED``, and its config.
+
+    Raises:
+        ValueError: If there is no such split, or all clips drawn from a video would be the same.
+    """
+    loader = cfg.get(f'{args.split}_dataloader')
+    if not loader:
+        raise ValueError(f'{args.config} has no {args.split}_dataloader: choose another --split')
+    config = without_transforms(loader.dataset, REMOVED)
+    dataset = DATASETS.build(config)
+    if args.clips_per_video > 1 and getattr(dataset, 'test_mode', False):
+        raise ValueError(
+            f'--clips-per-video {args.clips_per_video} of the {args.split} split, whose data set is in test_mode, '
+            f'would encode each clip as often: use 1, or set {args.split}_dataloader.dataset.test_mode=False'
+        )
+    return dataset, config
+
+
+class ClipEncoder:
+    """Clips to posterior moments.
+
+    Args:
+        backbone: The VAE.
+        flip: Encode each clip mirrored as well.
+        dtype: Of the moments.
+    """
+
+    def __init__(self, backbone: nn.Module, flip: bool, dtype: torch.dtype) -> None:
+        self.backbone = backbone
+        self.preprocessor = VideoDataPreprocessor().to(get_device())
+        self.flip = flip
+        self.dtype = dtype
+
+    @torch.no_grad()
+    def __call__(self, clips: list[Tensor], samples: list) -> tuple[Tensor, Tensor]:
+        """Mean and logvar, each ``(N, V, C, t, h, w)``.
+
+        Raises:
+            ValueError: If a value is not finite in the given type.
+        """
+        video = self.preprocessor({'inputs': clips, 'data_samples': samples})['inputs']
+        # Mirroring latents is not the same: the network is not symmetric.
+        posteriors = [self.backbone.encode(view) for view in ([video, video.flip(-1)] if self.flip else [video])]
+        moments = []
+        for name in ('mean', 'logvar'):
+            values = torch.stack([getattr(p, name) for p in posteriors], dim=1).to('cpu', self.dtype)
+            finite = values.flatten(1).isfinite().all(1).tolist()
+            if not all(finite):
+                raise ValueError(
+                    f'the {name} of {samples[finite.index(False)].metainfo["path"]} is not finite as {self.dtype}: '
+                    'check the checkpoint' + ('' if self.dtype == torch.float32 else ', or use --dtype float32')
+                )
+            moments.append(values)
+        return moments[0], moments[1]
+
+
+def write_shards(
+    shards: list[list[Entry]],
+    dataset: Dataset,
+    encoder: ClipEncoder,
+    args: argparse.Namespace,
+    source: dict,
+    num_workers: int,
+) -> None:
+    """Write this process's share of the shards, but for those that are already there and whole."""
+    rank, world_size = get_dist_info()
+    pending = [n for n in range(rank, len(shards), world_size) if not is_finished(args.out_dir, n)]
+    # No batch reaches over the end of a shard: then what a shard holds does not depend on which ones were pending.
+    batches = {
+        number: [shards[number][i : i + args.batch_size] for i in range(0, len(shards[number]), args.batch_size)]
+        for number in pending
+    }
+    indices = [[_clip_index(entry) for entry in batch] for shard in batches.values() for batch in shard]
+    loader = DataLoader(dataset, batch_sampler=indices, num_workers=num_workers, collate_fn=pseudo_collate)
+    batches_read = iter(limit_reading(loader))
+    # Of process 0 alone: the others' shares are as large.
+    progress = ProgressBar(sum(len(shards[number]) for number in pending)) if rank == 0 and pending else None
+    for number, shard in batches.items():
+        with naming_files('Finished shards are kept, the same command goes on. '):
+            entries, skipped = encode_shard(shard, batches_read, encoder, progress)
+        latent_shards.write_shard(args.out_dir, number, entries, skipped, source)
+
+
+def is_finished(root: Path, number: int) -> bool:
+    """Whether a shard is there with the bytes that were written."""
+    record = latent_shards.read_record(root, number)
+    problem = latent_shards.shard_problem(root, record, verify=True) if record else None
+    if problem:
+        print(f'{problem}; it is made again')
+    return record is not None and problem is None
+
+
+def encode_shard(
+    shard: list[list[Entry]], loader: Iterator[dict], encoder: ClipEncoder, progress: ProgressBar | None
+) -> tuple[latent_shards.LatentEntries | None, list[dict]]:
+    """The entries of a shard (None if there is none), and the clips that could not be read."""
+    moments, kept, skipped = [], [], []
+    for batch in shard:
+        data = next(loader)
+        found = list(zip(batch, data['inputs'], data['data_samples'], strict=True))
+        # Where a clip cannot be read the data set gives another, which has a place of its own.
+        whole = [triple for triple in found if 'substituted_path' not in triple[2].metainfo]
+        skipped += [
+            {**entry._asdict(), 'path': sample.metainfo['substituted_path']}
+            for entry, _, sample in found
+            if 'substituted_path' in sample.metainfo
+        ]
+        if whole:
+            moments.append(encoder([clip for _, clip, _ in whole], [sample for _, _, sample in whole]))
+            kept += [(entry, sample.metainfo) for entry, _, sample in whole]
+        if progress:
+            progress.update(len(batch))
+    if not kept:
+        return None, skipped
+    shapes = sorted({tuple(mean.shape[2:]) for mean, _ in moments})
+    if len(shapes) > 1:
+        raise ValueError(
+            f'latents of one shard have shapes {shapes} (from {kept[0][1]["path"]} on): all clips must have one size; '
+            'resize and crop them in the pipeline'
+        )
+    labels = [meta.get('label') for _, meta in kept]
+    entries = latent_shards.LatentEntries(
+        mean=torch.cat([mean for mean, _ in moments]),
+        logvar=torch.cat([logvar for _, logvar in moments]),
+        labels=[-1 if label is None else label for label in labels],
+        indices=[entry.index for entry, _ in kept],
+        draws=[entry.draw for entry, _ in kept],
+        paths=[meta['path'] for _, meta in kept],
+    )
+    return entries, skipped
+
+
+def _clip_index(entry: Entry) -> ClipIndex:
+    return ClipIndex(entry.index, derive_key('latents', entry.index, entry.draw))

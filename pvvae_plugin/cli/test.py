@@ -1,0 +1,118 @@
+"""Evaluate a checkpoint with the test set and metrics of a config.
+
+pvvae test pvvae_demo work_dirs/pvvae_demo --out metrics.json
+python tools/test.py configs/pvvae_demo.py work_dirs/pvvae_demo --out metrics.json
+bash tools/dist_test.sh configs/dit_pvvae.py work_dirs/dit_pvvae 8 --out metrics.json
+
+A VAE's clips are reconstructed and predicted; a generator makes videos, which are compared with real ones. Beside the
+numbers the file holds what they were measured on and, of distances between sets of videos, a record of each: interval,
+floor, protocol, weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from pvvae_plugin import __version__
+from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.engine.data_workers import limit_reading, naming_files
+from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_launch_arguments(parser)
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
+        'a DiffusersVAE reads by itself',
+    )
+    parser.add_argument('--out', metavar='JSON', help='write the metrics and what they were measured on to this file')
+    parser.add_argument('--show-dir', metavar='DIR', help='write strips and videos of the first clips here')
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """The config with the command line applied."""
+    cfg = load_config(args)
+    if cfg.get('test_dataloader') and (ignored := [k for k in args.cfg_options or () if k.startswith('val_')]):
+        raise ValueError(
+            f'{cfg.filename} has a test set of its own, so that {ignored[0]} changes nothing here: give '
+            f'{ignored[0].replace("val_", "test_", 1)}'
+        )
+    # Other configs test on the validation set; overrides of it then count here too.
+    for name in ('dataloader', 'evaluator', 'cfg'):
+        if cfg.get(f'test_{name}') is None:
+            cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
+    cfg.resume = False
+    if args.checkpoint == OWN_WEIGHTS:
+        check_brings_weights(cfg.model.backbone)
+        if 'head' in cfg.model:
+            raise ValueError(f'{cfg.filename} is of a generator, whose head needs a checkpoint')
+        cfg.load_from = None
+    else:
+        cfg.load_from = resolve_checkpoint(args.checkpoint)
+        check_checkpoint(cfg.load_from)
+    if args.show_dir:
+        drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
+        hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] in drawing]
+        if not hooks:
+            raise ValueError(f'--show-dir needs a {" or ".join(drawing)} in custom_hooks of the config')
+        hooks[0]['out_dir'] = args.show_dir
+    return cfg
+
+
+def provenance(cfg: Config, own_weights: dict[str, str] | None) -> dict[str, Any]:
+    """What a number needs beside it to be compared later."""
+    source = own_weights
+    if cfg.load_from:
+        source = {'path': cfg.load_from, 'sha256': file_sha256(cfg.load_from)}
+    return {
+        'config': str(cfg.filename),
+        'overrides': cfg.get('command_line_overrides') or {},
+        'dataset': cfg.test_dataloader.dataset.to_dict(),
+        'test_cfg': cfg.test_cfg.to_dict(),
+        'checkpoint': source['path'],
+        'checkpoint_sha256': source['sha256'],
+        'pvvae_plugin': __version__,
+        'torch': torch.__version__,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = configure(args)
+    if args.out:
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open('a').close()  # what cannot be written fails now, and not after the evaluation
+    cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
+    runner = Runner.from_cfg(cfg)
+    with missing_together(cfg.test_evaluator), naming_files():
+        limit_reading(runner.test_dataloader)  # builds the metrics as well
+        metrics = runner.test()
+    if args.out and is_main_process():
+        # JSON knows no NaN
+        metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+        records = {
+            name: record
+            for metric in runner.test_evaluator.metrics
+            for name, record in getattr(metric, 'records', {}).items()
+        }
+        unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        own_weights = getattr(unwrapped.backbone, 'source', None)
+        content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
+        write_atomically(out, (json.dumps(content, indent=2, default=str) + '\n').encode())
+        print(f'metrics written to {out}')

@@ -1,0 +1,130 @@
+"""Train a model from a config.
+
+pvvae train pvvae_demo
+python tools/train.py configs/pvvae_demo.py
+bash tools/dist_train.sh configs/pvvae_ucf101.py 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from pvvae_plugin.cli.launching import add_launch_arguments, load_config
+from pvvae_plugin.engine import build_runner
+from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
+from pvvae_plugin.engine.stop_request import EXIT_CODE
+from pvvae_plugin.models.checkpoints import check_checkpoint, last_checkpoint, resolve_checkpoint
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_launch_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CKPT',
+        help='go on from a checkpoint; without a path, from the latest in the work directory (or start, if none)',
+    )
+    parser.add_argument('--amp', action='store_true', help='run the forward pass in bfloat16')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    parser.add_argument('--seed', type=int, help="seed of every random draw (default: the config's)")
+    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, at some cost in speed')
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    """The config with the command line applied."""
+    cfg = load_config(args)
+    take_work_dir(cfg.work_dir)  # before a checkpoint is chosen that its owner may be about to delete
+    cfg.setdefault('randomness', {'seed': 0})
+    if args.seed is not None:
+        cfg.randomness.seed = args.seed
+    if args.deterministic:
+        cfg.randomness.deterministic = True
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses to be deterministic
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {args.config}')
+        cfg.auto_scale_lr.enable = True
+    if args.resume is None:
+        cfg.resume = cfg.get('resume', False)
+    elif args.resume == 'auto':
+        # A first launch with --resume, as a requeued job's may be, must still start from its earlier stage.
+        last = last_checkpoint(cfg.work_dir)
+        if last is None:
+            print_log(f'--resume: no checkpoint in {cfg.work_dir}, the run starts anew', logger='current')
+        cfg.resume, cfg.load_from = last is not None, last or cfg.get('load_from')
+    else:
+        cfg.resume, cfg.load_from = True, args.resume
+    if not cfg.resume and (earlier := sorted(Path(cfg.work_dir).glob('iter_*.pth'))):
+        print_log(
+            f'{cfg.work_dir} holds checkpoints of an earlier run, e.g. {earlier[-1].name}; this one starts anew and '
+            'mixes its own with them: --resume goes on instead, another --work-dir keeps them apart',
+            logger='current',
+            level=logging.WARNING,
+        )
+    check_schedule(cfg)
+    if cfg.get('load_from'):
+        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from' if args.resume is None else None)
+        check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
+    return cfg
+
+
+def _optimizer_names(cfg: Config) -> list[str]:
+    optim = cfg.optim_wrapper
+    return [] if 'optimizer' in optim else [name for name, value in optim.items() if isinstance(value, dict)]
+
+
+def check_schedule(cfg: Config) -> None:
+    """Refuse a run that ends before its schedule begins, or warms up in one step.
+
+    MMEngine's own message names neither setting, and after a warm-up of one step rates stay at its start for good.
+    """
+    if 'train_cfg' not in cfg or cfg.train_cfg.get('max_iters', 0) < 1 or cfg.train_cfg.get('val_interval', 1) < 1:
+        raise ValueError(
+            'train_cfg needs max_iters and val_interval of at least 1, e.g. train_cfg=dict(type="ClipTrainLoop", '
+            f'max_iters=1000, val_interval=100); got {cfg.get("train_cfg")}'
+        )
+    schedulers, max_iters = cfg.get('param_scheduler') or [], cfg.train_cfg.max_iters
+    for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
+        if scheduler.get('begin', 0) >= max_iters:
+            raise ValueError(
+                f'param_scheduler.{i}.begin={scheduler.begin} lies past the end of the run, '
+                f'train_cfg.max_iters={max_iters}. For a short run, shorten the warm-up as well: --cfg-options '
+                f'{"" if max_iters > 2 else "train_cfg.max_iters=3 "}param_scheduler.0.end={max(2, max_iters // 2)} '
+                f'param_scheduler.1.begin={max(2, max_iters // 2)}'
+            )
+        if scheduler.get('type') == 'LinearLR' and scheduler.get('end', 2) - scheduler.get('begin', 0) < 2:
+            raise ValueError(
+                f'param_scheduler.{i} warms up from {scheduler.get("begin", 0)} to {scheduler.end}: it takes at least '
+                'two steps, or the rate stays where it starts'
+            )
+
+
+def enable_amp(cfg: Config) -> None:
+    """Set bfloat16 on every optimiser wrapper of the config."""
+    optim = cfg.optim_wrapper
+    wrappers = [optim] if 'optimizer' in optim else [value for value in optim.values() if isinstance(value, dict)]
+    for wrapper in wrappers:
+        if wrapper.get('type') != 'AutocastOptimWrapper':
+            raise ValueError(f"--amp needs type='AutocastOptimWrapper' in optim_wrapper, got {wrapper.get('type')!r}")
+        wrapper.dtype = 'bfloat16'
+
+
+def main(argv: list[str] | None = None) -> None:
+    # From here to the first step there is nothing to save, but it is worth starting again.
+    for name in ('SIGTERM', 'SIGUSR1'):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_CODE))
+    build_runner(configure(parse_args(argv))).train()

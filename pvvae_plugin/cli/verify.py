@@ -1,0 +1,172 @@
+"""Find beforehand every file that training would skip, hang or crash in, or get wrong pictures from.
+
+pvvae verify path/to/videos --clip-len 17
+python tools/verify_dataset.py configs/pvvae_ucf101.py --split train --workers 8 --write-list data/ucf101/good.txt
+python tools/verify_dataset.py path/to/videos --clip-len 17 --out report.json
+
+Each file is decoded whole, by decord and by OpenCV, in a process that is killed and replaced when the file takes longer
+than --timeout; a process that crashes is a finding too. Frames of both decoders are compared, and frames that decord
+seeks with those read in order. Ctrl-C ends the check and writes what is known by then. Exit code 0 if all is good, 1 if
+anything is bad, 2 if the arguments are wrong, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+
+from pvvae_plugin.config import read_config
+from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
+from pvvae_plugin.datasets.annotations import list_problem, write_annotations
+from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
+from pvvae_plugin.files import write_atomically
+from pvvae_plugin.registry import DATASETS
+
+SPLITS = ('train', 'val', 'test')
+SHOWN = 10  # files of a kind
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', metavar='CONFIG_OR_FOLDER', help='config file or name, or a folder of videos or images')
+    parser.add_argument('--split', nargs='+', choices=SPLITS, help='of a config (default: all that it has)')
+    parser.add_argument('--clip-len', type=int, default=1, help='frames that a clip of a folder needs (default: 1)')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes (default: one a core)')
+    parser.add_argument('--timeout', type=float, default=120, help='seconds for one file (default: 120)')
+    parser.add_argument('--out', type=Path, metavar='JSON', help='write what is known of each file there')
+    parser.add_argument('--write-list', type=Path, metavar='FILE', help='write an ann_file of what is good')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    args = parser.parse_args(argv)
+    for name in ('workers', 'timeout', 'clip_len'):
+        if getattr(args, name) <= 0:
+            parser.error(f'--{name.replace("_", "-")} must be positive, got {getattr(args, name)}')
+    if os.path.isdir(args.data) and (args.split or args.cfg_options):
+        parser.error(f'{args.data} is a folder; --split and --cfg-options are for configs')
+    return args
+
+
+def build_datasets(args: argparse.Namespace) -> list[ClipDataset]:
+    """The data sets to check, those within wrappers one by one.
+
+    Raises:
+        ValueError: If there is none of clips, or the list that is wanted cannot be of one data set.
+    """
+    if os.path.isdir(args.data):
+        datasets = [VideoDataset(args.data, clip_len=args.clip_len)]
+    else:
+        if os.sep in args.data and not args.data.endswith(('.py', '.json', '.yaml', '.yml')):
+            raise FileNotFoundError(f'{args.data} is neither a folder nor a config (seen from {os.getcwd()})')
+        cfg = read_config(args.data, args.cfg_options)
+        init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+        loaders = {split: cfg.get(f'{split}_dataloader') for split in args.split or SPLITS}
+        if missing := [split for split in args.split or () if not loaders[split]]:
+            raise ValueError(f'{args.data} has no {missing[0]}_dataloader')
+        configs = [loader.dataset for loader in loaders.values() if loader]
+        unique = [config for number, config in enumerate(configs) if config not in configs[:number]]
+        datasets = [part for config in unique for part in _parts(DATASETS.build(config))]
+    if not datasets:
+        raise ValueError(f'{args.data} has no data set of clips')
+    datasets = [dataset for dataset in datasets if not isinstance(dataset, SyntheticVideoDataset)]
+    if not datasets:
+        raise ValueError(f'{args.data} has no files to check: its clips are drawn')
+    if args.write_list:
+        if len(datasets) > 1 or not isinstance(datasets[0], VideoDataset):
+            raise ValueError('--write-list needs one VideoDataset: choose it by --split train, val or test')
+        if problem := list_problem(args.write_list, _entries(datasets[0])):
+            raise ValueError(f'--write-list {args.write_list}: {problem}')
+    return datasets
+
+
+def _parts(dataset: object) -> list[ClipDataset]:
+    """The data sets of clips inside wrappers such as ConcatDataset and RepeatDataset."""
+    if isinstance(dataset, ClipDataset):
+        dataset.full_init()
+        return [dataset]
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return [part for entry in inner if entry is not None for part in _parts(entry)]
+
+
+def _entries(dataset: ClipDataset) -> list[dict]:
+    return [dataset.get_data_info(index) for index in range(len(dataset))]
+
+
+def check(datasets: list[ClipDataset], args: argparse.Namespace) -> tuple[list[Finding], bool]:
+    """Findings, and whether all was checked."""
+    findings: list[Finding] = []
+    progress = ProgressBar(count_steps(datasets), file=sys.stderr)
+    complete = False
+    try:
+        for found in verify(datasets, args.workers, args.timeout):
+            findings += found
+            progress.update()
+        complete = True
+    except KeyboardInterrupt:
+        print('\nstopped', file=sys.stderr)
+    print(file=sys.stderr)
+    return sorted(findings, key=lambda finding: finding.path), complete
+
+
+def summarize(findings: list[Finding]) -> dict[str, int]:
+    """Print how many there are of each kind, and the first few that are bad; returns the counts."""
+    counts = Counter(finding.kind for finding in findings)
+    print(f'good: {counts["good"]} of {len(findings)}')
+    for kind, meaning in KINDS.items():
+        bad = [finding for finding in findings if finding.kind == kind]
+        if bad:
+            print(f'{kind}: {len(bad)} ({meaning})')
+        for finding in bad[:SHOWN]:
+            print(f'  {finding.path!r}: {finding.reason}')
+        if len(bad) > SHOWN:
+            print(f'  ... and {len(bad) - SHOWN} more')
+    notes = Counter(note for finding in findings for note in finding.facts.get('notes', ()))
+    for note, count in notes.most_common():
+        print(f'note: {count} x {note}')
+    return dict(counts)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the check; returns the exit code."""
+    args = parse_args(argv)
+    try:
+        datasets = build_datasets(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    start = time.time()
+    findings, complete = check(datasets, args)
+    counts = summarize(findings)
+    if args.out:
+        report = {
+            'data': args.data,
+            'complete': complete,
+            'seconds': round(time.time() - start, 1),
+            'counts': counts,
+            'bad': [asdict(finding) for finding in findings if finding.kind != 'good'],
+            'good': [asdict(finding) for finding in findings if finding.kind == 'good'],
+        }
+        write_atomically(args.out, (json.dumps(report, indent=2) + '\n').encode(errors='surrogateescape'))
+        print(f'wrote {args.out}')
+    if not complete:
+        print('not everything was checked' + (f': {args.write_list} is not written' if args.write_list else ''))
+        return 130
+    if args.write_list:
+        good = {finding.path for finding in findings if finding.kind == 'good'}
+        kept = [entry for entry in _entries(datasets[0]) if entry['path'] in good]
+        if not kept:
+            print(f'nothing is good: {args.write_list} is not written')
+            return 1
+        left = write_annotations(args.write_list, kept, datasets[0].data_root, bool(datasets[0].class_file))
+        print(f'wrote {args.write_list}: {len(kept) - len(left)} of {len(datasets[0])}')
+        for path in left:
+            print(f'  left out, a list cannot hold its name: {path!r}')
+    return int(len(findings) > counts.get('good', 0))

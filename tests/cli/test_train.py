@@ -1,0 +1,208 @@
+"""The training and test scripts as a user runs them, on the demo config at a few iterations."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from pvvae_plugin.cli import train as train_command
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    'train_cfg.max_iters=6',
+    'train_cfg.val_interval=6',
+    'param_scheduler.0.end=2',
+    'param_scheduler.1.begin=2',
+    'default_hooks.checkpoint.interval=3',
+    'default_hooks.checkpoint.max_keep_ckpts=-1',
+    'default_hooks.logger.interval=2',
+    'train_dataloader.batch_size=2',
+    'val_dataloader.dataset.length=5',
+    'val_dataloader.batch_size=2',
+    'model.backbone.encoder_widths=(8,8,8)',
+    'model.backbone.decoder_widths=(8,8,8)',
+]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def train(work_dir: Path, *arguments: str, options: tuple[str, ...] = (), config: str = 'pvvae_demo') -> str:
+    command = (sys.executable, 'tools/train.py', f'configs/{config}.py', '--work-dir', str(work_dir))
+    return run(*command, *arguments, '--cfg-options', *SMALL, *options).stdout
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('finished')
+    log = train(work_dir)
+    return work_dir, log
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def test_a_run_says_what_it_needs_and_draws_what_it_predicts(finished):
+    work_dir, log = finished
+    assert 'time        about' in log
+    assert 'dropped groups' in log  # the table of predictions
+    assert (work_dir / 'vis' / 'latest.png').is_file()
+    assert 'Failed to search registry' not in log
+
+
+def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
+    work_dir, _ = finished
+    train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
+    whole, resumed = load(work_dir / 'iter_6.pth'), load(tmp_path / 'iter_6.pth')
+    for key in ('state_dict', 'raw_weights'):
+        assert whole[key].keys() == resumed[key].keys()
+        for name, tensor in whole[key].items():
+            assert torch.equal(tensor, resumed[key][name]), (key, name)
+    moments = [checkpoint['optimizer']['vae']['state'] for checkpoint in (whole, resumed)]
+    for index, state in moments[0].items():
+        assert torch.equal(state['exp_avg_sq'], moments[1][index]['exp_avg_sq'])
+
+
+def test_resume_without_a_path_takes_the_latest(finished, tmp_path):
+    work_dir, _ = finished
+    shutil.copy(work_dir / 'iter_3.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
+    assert 'resumed epoch: 0, iter: 3' in train(tmp_path, '--resume')
+
+
+def test_flags_take_effect(tmp_path):
+    options = ('train_cfg.max_iters=3', 'auto_scale_lr.base_batch_size=4', 'auto_scale_lr.enable=False')
+    log = train(tmp_path, '--amp', '--seed', '7', '--deterministic', '--auto-scale-lr', options=options)
+    saved = load(tmp_path / 'iter_3.pth')
+    assert saved['meta']['seed'] == 7
+    assert "dtype='bfloat16'" in saved['meta']['cfg']
+    assert 'deterministic=True' in saved['meta']['cfg']
+    assert 'Scaling the original LR by 0.5' in log
+
+
+def test_test_script_writes_metrics_with_their_provenance(finished, tmp_path):
+    work_dir, _ = finished
+    out = tmp_path / 'metrics.json'
+    run(
+        *(sys.executable, 'tools/test.py', 'configs/pvvae_demo.py', str(work_dir), '--work-dir', str(tmp_path)),
+        *('--out', str(out), '--show-dir', str(tmp_path / 'show'), '--cfg-options', *SMALL),
+    )
+    record = json.loads(out.read_text())
+    assert record['checkpoint'].endswith('iter_6.pth')
+    assert len(record['checkpoint_sha256']) == 64
+    assert {'recon/psnr', 'predict/k1_vs_repeat', 'predict/k2_moving_vs_mean'} <= set(record['metrics'])
+    assert len(record['metrics']['recon/psnr_per_frame']) == 9
+    assert list((tmp_path / 'show').rglob('*.gif'))
+    report = run(sys.executable, 'tools/analysis/report.py', str(out)).stdout
+    assert 'MSE/repeat' in report
+
+
+def test_two_cpu_processes_train_and_test(tmp_path):
+    command = ('bash', 'tools/dist_train.sh', 'configs/pvvae_demo.py', '2', '--work-dir', str(tmp_path))
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    env = {**os.environ, 'PORT': '29617', 'PATH': path}
+    done = subprocess.run([*command, '--cfg-options', *SMALL], cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    command = ('bash', 'tools/dist_test.sh', 'configs/pvvae_demo.py', str(tmp_path), '2', '--work-dir', str(tmp_path))
+    done = subprocess.run(
+        [*command, '--out', str(tmp_path / 'two.json'), '--cfg-options', *SMALL],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run(
+        *(sys.executable, 'tools/test.py', 'configs/pvvae_demo.py', str(tmp_path), '--work-dir', str(tmp_path)),
+        *('--out', str(tmp_path / 'one.json'), '--cfg-options', *SMALL),
+    )
+    one, two = (json.loads((tmp_path / name).read_text())['metrics'] for name in ('one.json', 'two.json'))
+    for name, value in one.items():  # 5 clips do not divide by 2 processes
+        assert two[name] == pytest.approx(value, rel=1e-5), name
+
+
+def build_config(name: str, work_dir: Path, options: dict, checkpoint: Path | None = None) -> Config:
+    """What the training script makes of a config; with ``checkpoint``, of a first launch with --resume."""
+    arguments = [str(ROOT / 'configs' / f'{name}.py'), '--work-dir', str(work_dir)]
+    if checkpoint is not None:
+        torch.save({'state_dict': {}}, checkpoint / 'iter_1.pth')
+        arguments.append('--resume')
+    args = train_command.parse_args(arguments)
+    short = {key: int(value) for key, value in (option.split('=') for option in SMALL[:4])}
+    args.cfg_options = {**short, **options}
+    return train_command.configure(args)
+
+
+def build(name: str, work_dir: Path, options: dict) -> Runner:
+    cfg = build_config(name, work_dir, options)
+    cfg.experiment_name = f'{work_dir.name}_{name}'
+    return Runner.from_cfg(cfg)
+
+
+def test_a_diverged_run_stops_and_pushes_no_checkpoint_out(tmp_path):
+    options = {
+        'optim_wrapper.vae.optimizer.lr': 1e30,
+        'default_hooks.checkpoint.interval': 1,
+        'train_dataloader.batch_size': 1,
+        'custom_hooks.1.max_in_a_row': 3,
+    }
+    with pytest.raises(FloatingPointError, match=r'none of the last 3 steps.*loss_mse=nan.*diverged_iter_4.*--resume'):
+        build('pvvae_demo', tmp_path, options).train()
+    # One good step was made; the state in which the run stopped lies beside it.
+    assert sorted(path.name for path in tmp_path.rglob('*.pth')) == ['diverged_iter_4.pth', 'iter_1.pth']
+
+
+def test_resume_on_a_first_launch_keeps_the_earlier_stage(tmp_path):
+    cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
+    assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'iter_1.pth'))
+    (tmp_path / 'new').mkdir(exist_ok=True)
+    state = dict.fromkeys(('state_dict', 'meta', 'message_hub', 'param_schedulers'), {})
+    torch.save({**state, 'optimizer': {'vae': {}, 'discriminator': {}}}, tmp_path / 'new' / 'iter_2.pth')
+    cfg = build_config('pvvae_ucf101_decoder', tmp_path / 'new', {'load_from': str(tmp_path)}, checkpoint=tmp_path)
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'new' / 'iter_2.pth'))
+
+
+@pytest.mark.parametrize(('value', 'holds'), [(0.5, True), (0.96, False), (None, False)])
+def test_report_judges_every_ratio(value, holds, tmp_path):
+    metrics = {'recon/psnr': 20.0, 'predict/k1_vs_repeat': 0.5, 'predict/k2_vs_repeat': value, 'predict/k2_mse': 0.1}
+    path = tmp_path / 'metrics.json'
+    path.write_text(json.dumps({'metrics': metrics, 'checkpoint': 'x', 'checkpoint_sha256': 'y' * 64}))
+    command = [sys.executable, 'tools/analysis/report.py', str(path), '--max-ratio', '0.95']
+    assert (subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0) is holds
+
+
+@pytest.mark.parametrize(
+    ('config', 'options', 'error', 'message'),
+    [
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.max_drop_ratio': 1.5}, ValueError, '1.5'),
+        ('pvvae_demo', {'train_dataloader.dataset.clip_len': 16}, ValueError, '16 frames.*13 or 17'),
+        ('pvvae_demo', {'val_dataloader.dataset.size': 250}, ValueError, 'val_dataloader.*250'),
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.type': 'NoSuchStep'}, KeyError, 'NoSuchStep'),
+        ('pvvae_demo', {'model.backbone.type': 'NoSuchVAE'}, KeyError, 'NoSuchVAE'),
+        ('pvvae_folder64', {'train_dataloader.dataset.data_root': '/no/such/dir'}, Exception, '/no/such/dir'),
+        ('pvvae_demo', {'param_scheduler.1.begin': 6}, ValueError, r'param_scheduler\.1\.begin'),
+        ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.temporal_ratio': 8}, ValueError, 'temporal_ratio=8'),
+        ('pvvae_demo', {'model.loss.rec_weight': float('inf')}, ValueError, 'rec_weight.*inf'),
+        ('pvvae_demo', {'train_cfg.max_iters': 0}, ValueError, 'max_iters'),
+        ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train it first'),
+        ('pvvae_ucf101', {'model.backbone.padding': 'zeros'}, ValueError, 'zeros'),
+    ],
+)
+def test_wrong_settings_stop_a_run_before_its_first_iteration(config, options, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        build(config, tmp_path, options).train()
+    assert not list(tmp_path.rglob('*.pth'))
