@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from commands import own_process_state
+from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 
 import pvvae_plugin  # noqa: F401
 
@@ -29,18 +27,7 @@ def plain_scope():
 
 
 @pytest.fixture(autouse=True)
-def own_process_state():
-    """What commands change in their process is as before after a test that runs one in this process."""
-    variables, argv = dict(os.environ), sys.argv
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    for name in ('LOCAL_RANK', 'CUBLAS_WORKSPACE_CONFIG'):
-        if name not in variables:
-            os.environ.pop(name, None)
-    sys.argv = argv
-    for kind in (MMLogger, Visualizer):  # those of a run write to its streams and its work directory
-        kind._instance_dict.clear()
-    torch.use_deterministic_algorithms(False)
-    assert not torch.distributed.is_initialized(), 'the test left a process group'
+def own_state():
+    """What a test changes in its process is undone after it."""
+    with own_process_state():
+        yield

@@ -85,3 +85,20 @@ def test_a_classifier_of_ones_own_data_joins_the_proxies(tmp_path):
     proxies, accuracy = map(METRICS.build, names['test_evaluator'])
     assert [distance.label for distance in proxies.distances] == ['proxy_appearance', 'proxy_time', 'proxy_motion']
     assert accuracy.classifier.logits.out_features == 7
+
+
+def test_the_code_map_names_files_that_exist():
+    text = (ROOT / 'docs' / 'code_map.md').read_text()
+    package = ROOT / 'pvvae_plugin'
+    roots = (
+        package,
+        ROOT,
+        ROOT / 'configs',
+        package / 'datasets',
+        package / 'datasets/readers',
+        package / 'engine/hooks',
+    )
+    roots += (package / 'models/vae',)
+    names = set(re.findall(r'`([\w./*]+\.py|[\w/]+/)`', text))
+    assert len(names) > 50
+    assert not [name for name in names if not any(list(root.glob(name)) for root in roots)]

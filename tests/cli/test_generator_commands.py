@@ -1,26 +1,16 @@
-"""The generator's demo config as a user runs it: train on a VAE's run, sample from the generator's."""
+"""The generator's demo config: train on a VAE's run, sample from the generator's."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from commands import pvvae
 from mmengine.config import Config
 
 from pvvae_plugin import config_path
 from pvvae_plugin.registry import MODELS
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*arguments: str, returncode: int = 0) -> str:
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == returncode, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')
@@ -37,8 +27,7 @@ def runs(tmp_path_factory):
     options += ['val_dataloader.dataset.length=2', 'val_dataloader.batch_size=2']
     hooks = [hook.type for hook in cfg.custom_hooks]
     options += [f'custom_hooks.{hooks.index("LatentStatisticsHook")}.num_clips=4']
-    command = ['tools/train.py', 'configs/dit_demo.py', '--work-dir', str(root / 'dit'), '--cfg-options', *options]
-    run(*command)
+    pvvae('train', 'dit_demo', '--work-dir', root / 'dit', '--cfg-options', *options)
     return root, options
 
 
@@ -49,7 +38,7 @@ def test_checkpoints_leave_the_vae_out_and_resume(runs, tmp_path):
     assert kept == {'backbone.latent_mean', 'backbone.latent_std'}
     assert len(saved['backbone_source']['sha256']) == 64
     arguments = ['--work-dir', str(tmp_path), '--resume', str(root / 'dit' / 'iter_2.pth'), '--cfg-options', *options]
-    run('tools/train.py', 'configs/dit_demo.py', *arguments)
+    pvvae('train', 'dit_demo', *arguments)
     resumed = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
     for name, tensor in saved['state_dict'].items():
         assert torch.equal(tensor, resumed['state_dict'][name]), name
@@ -58,7 +47,7 @@ def test_checkpoints_leave_the_vae_out_and_resume(runs, tmp_path):
 def test_samples_of_a_run_by_averaged_and_by_raw_weights(runs, tmp_path):
     root, options = runs
     arguments = [
-        'configs/dit_demo.py',
+        'dit_demo',
         str(root / 'dit'),
         '--num',
         '2',
@@ -69,9 +58,7 @@ def test_samples_of_a_run_by_averaged_and_by_raw_weights(runs, tmp_path):
         '0',
     ]
     for name, weights in (('averages', ()), ('raw', ('--raw-weights',))):
-        out = run(
-            *('tools/sample.py', *arguments, *weights, '--out-dir', str(tmp_path / name), '--cfg-options', options[0])
-        )
+        out = pvvae('sample', *arguments, *weights, '--out-dir', tmp_path / name, '--cfg-options', options[0])
         assert '2 videos, sheet.png, grid.webm, grid.gif are in' in out
         names = sorted(path.name for path in (tmp_path / name).iterdir())
         sheets = ['grid.gif', 'grid.webm', 'samples.json', 'sheet.png']
@@ -88,9 +75,6 @@ def test_another_vae_is_refused(runs, tmp_path):
     root, _ = runs
     vae = MODELS.build(Config.fromfile(config_path('dit_demo.py')).model.backbone)
     torch.save({'state_dict': {f'backbone.{n}': p for n, p in vae.state_dict().items()}}, tmp_path / 'other.pth')
-    out = run(
-        *('tools/sample.py', 'configs/dit_demo.py', str(root / 'dit'), '--out-dir', str(tmp_path)),
-        *('--cfg-options', f'model.backbone_checkpoint={tmp_path}/other.pth'),
-        returncode=1,
-    )
-    assert 'was trained on the VAE' in out
+    options = ('--cfg-options', f'model.backbone_checkpoint={tmp_path}/other.pth')
+    with pytest.raises(ValueError, match='was trained on the VAE'):
+        pvvae('sample', 'dit_demo', root / 'dit', '--out-dir', tmp_path, *options)

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import pvvae
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from pvvae_plugin import config_path
-from pvvae_plugin.cli.console import main
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import MODELS
 
@@ -148,12 +148,6 @@ def loaders(*small_steps: str) -> list[str]:
     ]
 
 
-def call(command: str, *arguments: object) -> None:
-    """Run a command in this process."""
-    MessageHub._instance_dict.clear()
-    main([command, *map(str, arguments)])
-
-
 def write_videos(folder: Path, names: list[str]) -> None:
     rng = np.random.default_rng(0)
     for name in names:
@@ -202,7 +196,7 @@ def ucf101(data: Path) -> list[str]:
 
 def train(name: str, work_dir: Path, *options: str) -> dict:
     arguments = ('--work-dir', work_dir, '--cfg-options', *TINY_MODEL, *SHORT_RUN, *options)
-    call('train', ROOT / 'configs' / f'{name}.py', *arguments)
+    pvvae('train', ROOT / 'configs' / f'{name}.py', *arguments)
     return torch.load(resolve_checkpoint(str(work_dir)), weights_only=True)
 
 
@@ -230,8 +224,8 @@ def latents(data, tmp_path_factory):
     root = tmp_path_factory.mktemp('latents')
     common = ['--cfg-options', *TINY_MODEL, *loaders('0', '1'), *ucf101(data)]
     config = ROOT / 'configs' / 'dit_pvvae.py'
-    call('extract-latents', config, data / 'vae', root / 'ucf101', '--flip', '--clips-per-video', 4, *common)
-    call('extract-latents', config, data / 'vae', root / 'ucf101_val', '--split', 'val', *common)
+    pvvae('extract-latents', config, data / 'vae', root / 'ucf101', '--flip', '--clips-per-video', 4, *common)
+    pvvae('extract-latents', config, data / 'vae', root / 'ucf101_val', '--split', 'val', *common)
     return root
 
 
@@ -281,7 +275,7 @@ def test_the_test_script_gives_the_same_loss_for_clips_and_for_their_latents(dat
         out = tmp_path / f'{name}.json'
         options = [*TINY_MODEL, *SHORT_RUN, *options, *untested]
         arguments = ('--work-dir', tmp_path / name, '--out', out, '--cfg-options', *options)
-        call('test', ROOT / 'configs' / f'{name}.py', generator, *arguments)
+        pvvae('test', ROOT / 'configs' / f'{name}.py', generator, *arguments)
         found[name] = json.loads(out.read_text())['metrics']
     metrics = found['dit_pvvae']
     assert set(metrics) == {'flow/loss', *(f'flow/loss_q{i}' for i in range(1, 5))}

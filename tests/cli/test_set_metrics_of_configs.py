@@ -1,4 +1,4 @@
-"""tools/test.py on configs with distances between sets of videos: on two processes what one gives, and its file."""
+"""Tests of configs with distances between sets of videos: on two processes what one gives, and its file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import pvvae
 from mmengine.config import Config
 
 from pvvae_plugin import config_path
@@ -73,19 +74,19 @@ def runs(tmp_path_factory):
         'train_dataloader.persistent_workers=False',
     ]
     options += ['train_cfg.val_interval=9', 'custom_hooks.6.num_inference_steps=1']
-    command = ['tools/train.py', str(root / 'gen.py'), '--work-dir', str(root / 'dit'), '--cfg-options', *options]
-    call([sys.executable, *command])
+    pvvae('train', root / 'gen.py', '--work-dir', root / 'dit', '--cfg-options', *options)
     return root
 
 
-def call(command, returncode=0):
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT / 'tests'), 'OMP_NUM_THREADS': '1'}
+def call(command):
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    for name, folder in (('PYTHONPATH', ROOT / 'tests'), ('PATH', Path(sys.executable).parent)):
+        environment[name] = f'{folder}{os.pathsep}{os.environ.get(name, "")}'
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         environment['PORT'] = str(probe.getsockname()[1])
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == returncode, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
@@ -99,20 +100,7 @@ def test_two_processes_give_what_one_gives(runs, tmp_path, name, checkpoint, pro
     """7 clips in batches of 2: the shares of two processes differ, and MMEngine's sampler pads them to 8."""
     config, work_dir = str(runs / f'{name}.py'), str(runs / checkpoint)
     one, two = tmp_path / 'one.json', tmp_path / 'two.json'
-    call(
-        [
-            sys.executable,
-            'tools/test.py',
-            config,
-            work_dir,
-            '--out',
-            str(one),
-            '--work-dir',
-            str(tmp_path),
-            '--show-dir',
-            str(tmp_path / 'shown'),
-        ]
-    )
+    pvvae('test', config, work_dir, '--out', one, '--work-dir', tmp_path, '--show-dir', tmp_path / 'shown')
     call(['bash', 'tools/dist_test.sh', config, work_dir, '2', '--out', str(two), '--work-dir', str(tmp_path)])
     alone, together = (json.loads(path.read_text()) for path in (one, two))
     assert promised <= alone['metrics'].keys() == together['metrics'].keys()
@@ -123,19 +111,18 @@ def test_two_processes_give_what_one_gives(runs, tmp_path, name, checkpoint, pro
     assert {'gen/FVD9_7' if name == 'gen' else 'recon/rFVD9_7'} <= alone['records'].keys()
     record = next(iter(alone['records'].values()))
     assert record['protocol']['num_frames'] == 9 and record['extractor']['weights']['sha256']
-    told = call([sys.executable, 'tools/analysis/report.py', str(one)])
+    told = pvvae('report', one)
     assert all(f'{number.split("/")[1]} ' in told for number in alone['records'])
     assert len(alone['checkpoint_sha256']) == 64 and 'test_cfg' in alone
 
 
 def test_overrides_of_the_set_that_is_not_tested_are_refused(runs, tmp_path):
-    command = [sys.executable, 'tools/test.py', str(runs / 'gen.py'), str(runs / 'dit'), '--work-dir', str(tmp_path)]
-    out = call([*command, '--cfg-options', 'val_dataloader.dataset.length=3'], returncode=1)
-    assert 'give test_dataloader.dataset.length' in out
+    options = ('--cfg-options', 'val_dataloader.dataset.length=3')
+    with pytest.raises(ValueError, match=r'give test_dataloader\.dataset\.length'):
+        pvvae('test', runs / 'gen.py', runs / 'dit', '--work-dir', tmp_path, *options)
 
 
 def test_missing_weights_end_a_test_before_anything_is_made(runs, tmp_path):
-    command = [sys.executable, 'tools/test.py', str(runs / 'gen.py'), str(runs / 'dit'), '--work-dir', str(tmp_path)]
     options = ['test_evaluator.0.extractor.type=I3DTorchScript', 'test_evaluator.0.extractor.weights=weights/none.pt']
-    out = call([*command, '--cfg-options', *options], returncode=1)
-    assert 'no file none.pt' in out and 'PVVAE_WEIGHTS' in out
+    with pytest.raises(FileNotFoundError, match=r'(?s)no file none\.pt.*PVVAE_WEIGHTS'):
+        pvvae('test', runs / 'gen.py', runs / 'dit', '--work-dir', tmp_path, '--cfg-options', *options)
