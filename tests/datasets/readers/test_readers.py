@@ -9,7 +9,7 @@ import pytest
 from pvvae_plugin.datasets import ClipError, open_video, read_clip
 from pvvae_plugin.datasets.readers import packet_index
 
-REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
+REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[3] / '..' / 'shared' / 'data')
 
 
 def decoded(path):

@@ -10,7 +10,7 @@ import pytest
 from pvvae_plugin.datasets import ClipError, ClipIndex, VideoDataset, open_video, read_clip
 from pvvae_plugin.datasets.readers.base import find_segment, seconds_from_first
 
-REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
+REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[3] / '..' / 'shared' / 'data')
 BACKENDS = ['decord', 'opencv']
 
 
