@@ -27,6 +27,12 @@ def config_path(name: str) -> str:
 
     Raises:
         FileNotFoundError: If there is no such config, naming those there are.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> from pvvae_plugin import config_path
+        >>> Config.fromfile(config_path('pvvae_demo.py')).model.backbone.type
+        'PredictiveVAE'
     """
     root = config_root()
     if not (root / name).is_file():

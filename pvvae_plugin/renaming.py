@@ -24,6 +24,8 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
         TypeError: By the function, if an argument is given by both names.
 
     Example:
+        >>> import warnings
+        >>> from pvvae_plugin.renaming import renamed_arguments
         >>> @renamed_arguments(steps='num_inference_steps')
         ... def sample(num_inference_steps=100):
         ...     return num_inference_steps

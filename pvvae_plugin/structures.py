@@ -11,7 +11,7 @@ SUBSTITUTED = 'substituted'
 
 
 class VideoDataSample(BaseDataElement):
-    """Everything known of one clip beside its pixels.
+    """Labels, meta information and results of one clip.
 
     Meta information (set once, never on a device):
         path (str): The file, with ``#t=start,end`` behind it for a segment; or the name of a procedural clip.
@@ -33,4 +33,11 @@ class VideoDataSample(BaseDataElement):
         flow_losses (Tensor): A generator's losses at times from noise to data, ``(P,)``, one for each equal part.
         generated (Tensor): A clip that a generator made, ``(3, T, H, W)`` in [-1, 1].
         video (Tensor): The true clip ``(3, T, H, W)`` in [-1, 1].
+
+    Example:
+        >>> from pvvae_plugin.structures import VideoDataSample
+        >>> sample = VideoDataSample(metainfo=dict(path='a.mp4', label=3))
+        >>> sample.video = torch.zeros(3, 9, 32, 32)
+        >>> sample.label, list(sample.keys())  # data fields, without the meta information
+        (3, ['video'])
     """

@@ -24,6 +24,11 @@ def frames_to_groups(num_frames: int, temporal_ratio: int) -> int:
 
     Raises:
         ValueError: If the clip has any other length.
+
+    Example:
+        >>> from pvvae_plugin.temporal import frames_to_groups
+        >>> frames_to_groups(17, temporal_ratio=4)  # 1 + 4 * 4 frames
+        5
     """
     if num_frames < 1 or (num_frames - 1) % temporal_ratio:
         below = max(1, 1 + (num_frames - 1) // temporal_ratio * temporal_ratio)
@@ -40,6 +45,11 @@ def groups_to_frames(num_groups: int, temporal_ratio: int) -> int:
 
     Raises:
         ValueError: If ``num_groups`` is not positive.
+
+    Example:
+        >>> from pvvae_plugin.temporal import groups_to_frames
+        >>> groups_to_frames(5, temporal_ratio=4)
+        17
     """
     if num_groups < 1:
         raise ValueError(f'a clip has at least 1 group, got {num_groups}')
@@ -52,6 +62,11 @@ def most_dropped_groups(num_groups: int, max_drop_ratio: float) -> int:
     Args:
         num_groups: Groups ``G`` of the clip, of which group 0 is never dropped.
         max_drop_ratio: ``r`` in [0, 1].
+
+    Example:
+        >>> from pvvae_plugin.temporal import most_dropped_groups
+        >>> [most_dropped_groups(5, ratio) for ratio in (0.0, 0.5, 1.0)]  # group 0 always stays
+        [0, 2, 4]
     """
     # The small addend: a ratio such as 0.29 of 100 groups is 28.999999999999996 in floating point.
     return math.floor((num_groups - 1) * max_drop_ratio + 1e-6)
@@ -68,10 +83,11 @@ class ObservedGroups:
         mask: The same as a bool tensor ``(N, G)``, on the device.
 
     Example:
+        >>> from pvvae_plugin.temporal import ObservedGroups
         >>> observed = ObservedGroups.of([1, 3], batch_size=2, num_groups=3)
         >>> observed.mask.tolist()
         [[True, False, False], [True, True, True]]
-        >>> observed.frame_mask(temporal_ratio=2).int().tolist()  # frame 0 is a group by itself
+        >>> observed.frame_mask(num_frames=5).int().tolist()  # frame 0 is a group by itself
         [[1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
     """
 
@@ -94,6 +110,13 @@ class ObservedGroups:
 
         Raises:
             ValueError: If the shape is wrong, a number is not in ``1..G``, or a clip has no observed group.
+
+        Example:
+            >>> from pvvae_plugin.temporal import ObservedGroups
+            >>> ObservedGroups.of(2, batch_size=2, num_groups=3).patterns  # a number of leading groups
+            ((True, True, False), (True, True, False))
+            >>> ObservedGroups.of([[True, False, True]], batch_size=1, num_groups=3).are_leading
+            False
         """
         if isinstance(observed, ObservedGroups):
             return observed
@@ -120,9 +143,14 @@ class ObservedGroups:
         """Whether each clip drops groups at its end only."""
         return all(sum(pattern) == extent for pattern, extent in zip(self.patterns, self.extents, strict=True))
 
-    def frame_mask(self, temporal_ratio: int) -> Tensor:
-        """Return which frames are observed: bool ``(N, T)`` with ``T = 1 + (G - 1) * p_t``."""
-        return self.mask.repeat_interleave(temporal_ratio, dim=1)[:, temporal_ratio - 1 :]
+    def frame_mask(self, num_frames: int) -> Tensor:
+        """Return which frames are observed: bool ``(N, T)``.
+
+        Args:
+            num_frames: ``T = 1 + (G - 1) * p_t``.
+        """
+        ratio = max(1, (num_frames - 1) // max(1, self.num_groups - 1))
+        return self.mask.repeat_interleave(ratio, dim=1)[:, ratio - 1 :]
 
     def hold_dropped(self, video: Tensor, temporal_ratio: int) -> Tensor:
         """Replace each dropped frame by the nearest earlier observed frame, or the first observed one.
@@ -132,6 +160,13 @@ class ObservedGroups:
         Args:
             video: ``(N, 3, T, H, W)``.
             temporal_ratio: ``p_t``.
+
+        Example:
+            >>> from pvvae_plugin.temporal import ObservedGroups
+            >>> video = torch.arange(5.0).view(1, 1, 5, 1, 1)  # frames 0 to 4 in groups of 2
+            >>> observed = ObservedGroups.of([[True, False, True]], batch_size=1, num_groups=3)
+            >>> observed.hold_dropped(video, temporal_ratio=2).flatten().tolist()
+            [0.0, 0.0, 0.0, 3.0, 4.0]
         """
         num_frames = groups_to_frames(self.num_groups, temporal_ratio)
         sources = []

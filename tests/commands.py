@@ -15,7 +15,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
-from pvvae_plugin.cli import main
+from pvvae_plugin.cli.console import main
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 VARIABLES = ('LOCAL_RANK', 'CUBLAS_WORKSPACE_CONFIG')

@@ -6,6 +6,7 @@ Processes take clips in turn, so that ``n`` of them with batches of ``8 / n`` se
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -111,8 +112,8 @@ def generator_config(steps: int, optimizer: str, backbone: str, accumulate: int 
                 'latent_channels': 4,
                 'num_classes': 7,
                 'depth': 2,
-                'width': 12,
-                'heads': 2,
+                'hidden_size': 12,
+                'num_heads': 2,
                 'qk_norm': True,
             },
             'class_dropout': 0.3,
@@ -205,13 +206,22 @@ def _worker(rank: int, world_size: int, port: int, function: Callable, args: tup
     torch.distributed.destroy_process_group()
 
 
+# Imported once by a server, whose forks then start at once. It computes nothing: a fork with threads could hang.
+multiprocessing.set_forkserver_preload(['pvvae_plugin.engine', 'pvvae_plugin.models', 'pvvae_plugin.datasets'])
+
+
+def run_in_processes(function: Callable, args: tuple, world_size: int) -> None:
+    """Run ``function(rank, *args)`` in several processes and wait for them."""
+    torch.multiprocessing.start_processes(function, args, nprocs=world_size, start_method='forkserver')
+
+
 def in_processes(world_size: int, function: Callable, *args, out: Path) -> list:
     """What a function returns in each of several processes of one gloo group."""
     out.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_worker, (world_size, port, function, args, str(out)), nprocs=world_size)
+    run_in_processes(_worker, (world_size, port, function, args, str(out)), world_size)
     return [torch.load(out / f'rank{rank}.pth', weights_only=False) for rank in range(world_size)]
 
 

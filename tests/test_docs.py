@@ -15,7 +15,7 @@ from pvvae_plugin.registry import EXTRACTORS, METRICS, MODELS
 from pvvae_plugin.temporal import ObservedGroups
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'projects').rglob('*.md'))]
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -40,7 +40,7 @@ def test_the_snippets_of_the_readme_run(tmp_path):
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_configs_and_scripts_that_are_named_exist(page):
-    for path in re.findall(r'(?<![\w/])((?:configs|tools)/[\w/]+\.(?:py|sh))\b', page.read_text()):
+    for path in re.findall(r'(?<![\w/])((?:configs|tools|projects)/[\w/]+\.(?:py|sh))\b', page.read_text()):
         assert (ROOT / path).is_file(), path
 
 
@@ -54,7 +54,7 @@ def test_the_loss_of_ones_own_is_a_loss():
             registry.module_dict.pop('WithAbsoluteError', None)
     video = torch.rand(1, 3, 5, 4, 4)
     posterior = DiagonalGaussian(torch.zeros(1, 2, 2, 1, 1), torch.zeros(1, 2, 2, 1, 1))
-    output = PredictiveOutput(video + 0.5, posterior, ObservedGroups.of([2], 1, 2), 4)
+    output = PredictiveOutput(video + 0.5, posterior, ObservedGroups.of([2], 1, 2))
     assert loss(output, video)['loss_l1'].item() == pytest.approx(0.5)
 
 

@@ -69,7 +69,7 @@ def built(tmp_path_factory) -> Path:
     pytest.importorskip('setuptools')
     pytest.importorskip('wheel')
     source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('built')
-    for name in ('pvvae_plugin', 'configs', 'tools'):
+    for name in ('pvvae_plugin', 'configs', 'tools', 'projects'):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
     for path in ROOT.iterdir():
         if path.is_file() and not path.name.startswith('.'):
@@ -102,5 +102,6 @@ def test_an_sdist_has_what_a_wheel_is_built_from(built):
         'configs/_base_/ucf101.py',
         'pvvae_plugin/py.typed',
         'setup.py',
+        'projects/predictive_study/configs/vae_tiny.py',
     }
     assert wanted <= names

@@ -45,7 +45,8 @@ def test_impossible_observed_groups_are_refused(wrong):
 def test_masks_agree_with_a_loop():
     counts, groups, ratio = [1, 3, 5], 5, 4
     observed = ObservedGroups.of(counts, 3, groups)
-    by_frame = observed.frame_mask(ratio)
+    assert ObservedGroups.of([1], 1, 1).frame_mask(1).tolist() == [[True]]
+    by_frame = observed.frame_mask(17)
     assert by_frame.shape == (3, 17)
     for n, count in enumerate(counts):
         for frame in range(17):

@@ -31,7 +31,7 @@ DEFAULT_FPS = 8.0
 
 
 class VideoAutoencoderInferencer:
-    """A trained VAE, and what one does with it.
+    """A trained VAE for notebooks: reconstruct, predict, encode and decode videos.
 
     Videos come as paths (video, image, ``.npy``), arrays (uint8 ``(T, H, W, 3)``) or tensors (float ``(3, T, H, W)`` in
     [-1, 1]). Frames at the end that make no group are left out, and the log says so; sides that do not divide by the
@@ -51,6 +51,17 @@ class VideoAutoencoderInferencer:
     Raises:
         FileNotFoundError: If there is no such folder, config or checkpoint.
         ValueError: If they do not fit, or there is no such device.
+
+    Example:
+        >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
+        >>> from pvvae_plugin.models import PredictiveVAE
+        >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')  # or the folder of a trained one
+        >>> frames = np.zeros((5, 30, 50, 3), np.uint8)  # or the path of a video
+        >>> inferencer.reconstruct(frames).shape
+        (5, 30, 50, 3)
+        >>> inferencer.predict(frames, num_frames=17, out='predicted.gif').shape
+        (17, 30, 50, 3)
     """
 
     def __init__(
@@ -82,6 +93,14 @@ class VideoAutoencoderInferencer:
             out: File to write.
             size: Height and width to resize a file or an array to, covering it. None for its own.
             fps: Frames a second of the file; the source's by default, or 8.
+
+        Example:
+            >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+            >>> inferencer.reconstruct(np.zeros((5, 90, 160, 3), np.uint8), size=(32, 48)).shape
+            (5, 32, 48, 3)
         """
         video, source_fps = self._read(source, out, size)
         with self._lock, torch.no_grad():
@@ -106,6 +125,15 @@ class VideoAutoencoderInferencer:
             out: File to write.
             size: As for :meth:`reconstruct`.
             fps: As for :meth:`reconstruct`.
+
+        Example:
+            >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+            >>> image = np.zeros((32, 48, 3), np.uint8)
+            >>> inferencer.predict(image, num_frames=9).shape  # a video of one image
+            (9, 32, 48, 3)
         """
         video, source_fps = self._read(source, out, size, num_observed)
         self._warn_of_length(num_frames)
@@ -114,11 +142,19 @@ class VideoAutoencoderInferencer:
         return self._finish(decoded, video, out, fps or source_fps)
 
     def encode(self, source: Source, size: tuple[int, int] | None = None) -> Tensor:
-        """Latents ``(1, C, t, h, w)`` of a video, the most likely ones, raw, on the CPU.
+        """Return the most likely latents ``(1, C, t, h, w)`` of a video, raw, on the CPU.
 
         Args:
             source: The video.
             size: As for :meth:`reconstruct`.
+
+        Example:
+            >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+            >>> inferencer.encode(np.zeros((9, 32, 48, 3), np.uint8)).shape
+            torch.Size([1, 4, 3, 2, 3])
         """
         video, _ = self._read(source, None, size)
         with self._lock, torch.no_grad():
@@ -127,12 +163,21 @@ class VideoAutoencoderInferencer:
     def decode(
         self, latents: Tensor | np.ndarray, out: str | Path | None = None, fps: float | None = None
     ) -> np.ndarray:
-        """The clip of latents ``(1, C, t, h, w)``, raw.
+        """Decode raw latents ``(1, C, t, h, w)`` to a clip.
 
         Args:
             latents: What :meth:`encode` gave.
             out: File to write.
             fps: Frames a second of the file, 8 by default.
+
+        Example:
+            >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+            >>> frames = np.zeros((9, 32, 48, 3), np.uint8)
+            >>> np.array_equal(inferencer.decode(inferencer.encode(frames)), inferencer.reconstruct(frames))
+            True
         """
         if out is not None:
             check_output(out)

@@ -24,7 +24,7 @@ from .video_output import check_output, write_clip
 
 
 class VideoGeneratorInferencer:
-    """A trained generator.
+    """A trained generator for notebooks.
 
     Args:
         config: Its config: path, name of one of ours such as ``'dit_demo'``, or :class:`Config`.
@@ -40,6 +40,16 @@ class VideoGeneratorInferencer:
     Raises:
         FileNotFoundError: If there is no such config or checkpoint.
         ValueError: If they do not fit, or there is no such device.
+
+    Example:
+        >>> from pvvae_plugin.apis import VideoGeneratorInferencer
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.registry import MODELS
+        >>> cfg = read_config('dit_demo', {'model.backbone_checkpoint': None})
+        >>> torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), 'generator.pth')  # a run trains one
+        >>> inferencer = VideoGeneratorInferencer(cfg, 'generator.pth', device='cpu')
+        >>> inferencer.num_classes, len(inferencer.classes)
+        (7, 7)
     """
 
     def __init__(
@@ -91,6 +101,17 @@ class VideoGeneratorInferencer:
 
         Raises:
             ValueError: If an argument does not fit, before anything is made.
+
+        Example:
+            >>> from pvvae_plugin.apis import VideoGeneratorInferencer
+            >>> from pvvae_plugin.config import read_config
+            >>> from pvvae_plugin.registry import MODELS
+            >>> cfg = read_config('dit_demo', {'model.backbone_checkpoint': None})
+            >>> torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), 'generator.pth')  # a run trains one
+            >>> inferencer = VideoGeneratorInferencer(cfg, 'generator.pth', device='cpu')
+            >>> clips = inferencer.generate(labels=['orbit', 'bounce'], num_inference_steps=2, out=['a.gif', 'b.gif'])
+            >>> [clip.shape for clip in clips]
+            [(9, 32, 32, 3), (9, 32, 32, 3)]
         """
         given = [labels] if isinstance(labels, (str, Integral)) else labels
         for name, value in (('num', num), ('num_frames', num_frames)):

@@ -22,7 +22,7 @@ Source = str | Path | np.ndarray | Tensor
 def read_video(
     source: Source, size: tuple[int, int] | None = None, max_frames: int | None = None
 ) -> tuple[Tensor, float]:
-    """A video, whatever it comes as.
+    """Read a video from a path, an array or a tensor.
 
     Args:
         source: Path of a video, an image or a ``.npy`` array; an array, uint8 ``(T, H, W, 3)`` or ``(H, W, 3)``; or a
@@ -36,6 +36,14 @@ def read_video(
     Raises:
         ClipError: If a file cannot be read.
         ValueError: If it is none of these, or values lie outside the range.
+
+    Example:
+        >>> from pvvae_plugin.apis import read_video
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> video, fps = read_video('clip.webm', size=(32, 32), max_frames=9)
+        >>> video.shape, fps
+        (torch.Size([1, 3, 9, 32, 32]), 8.0)
     """
     if size is not None:
         check_size(size)
@@ -90,7 +98,7 @@ def stream_frames(
     num_frames: int | None = None,
     temporal_ratio: int | None = None,
 ) -> Iterator[Tensor]:
-    """The frames of a video of any length one after another, few of them in memory at once.
+    """Yield the frames of a video of any length, with few of them in memory at once.
 
     Args:
         path: Video or image.
@@ -104,6 +112,14 @@ def stream_frames(
     Raises:
         ClipError: If the file cannot be opened or has fewer frames, at once; if one cannot be decoded, when it is met.
         ValueError: If ``size`` or ``num_frames`` is no such thing.
+
+    Example:
+        >>> from pvvae_plugin.apis import stream_frames
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> frames = list(stream_frames('clip.webm', temporal_ratio=4))  # in practice for vae.encode_stream(...)
+        >>> len(frames), frames[0].shape  # 1 + 4 * 4 of 20 frames
+        (17, torch.Size([1, 3, 48, 64]))
     """
     path = os.fspath(path)
     if size is not None:

@@ -48,6 +48,15 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
 
     Raises:
         ValueError: If its ending is not known, or the frames do not fit the format.
+
+    Example:
+        >>> import os
+        >>> from pvvae_plugin.apis import write_clip
+        >>> frames = np.zeros((9, 32, 48, 3), np.uint8)
+        >>> for ending in ('webm', 'gif', 'npy', 'png'):
+        ...     write_clip(f'clip.{ending}', frames, fps=8)
+        >>> sorted(os.listdir())
+        ['clip.gif', 'clip.npy', 'clip.png', 'clip.webm']
     """
     ending = check_output(path, fps=fps).suffix.lower()
     if ending == '.gif':

@@ -3,7 +3,7 @@
 pvvae sample dit_demo work_dirs/dit_demo --num 14 --out-dir samples
 python tools/sample.py configs/dit_demo.py work_dirs/quickstart_generator --num 14 --out-dir samples --labels orbit zoom
 python tools/sample.py CONFIG CHECKPOINT --first-frames photo.jpg --out-dir animated
-torchrun --nproc-per-node 8 -m pvvae_plugin sample CONFIG CHECKPOINT --num-videos 2048 --launcher pytorch
+torchrun --nproc-per-node 8 --no-python pvvae sample CONFIG CHECKPOINT --num-videos 2048 --launcher pytorch
 
 Into OUT_DIR go one file a video, such as 00003_orbit.webm, sheet.png, grid.webm, grid.gif, and samples.json, which says
 how they were made. The same command after an interruption goes on where it stopped.

@@ -19,7 +19,7 @@ SPLITS = ('train', 'val', 'test')
 def clip_geometry(
     cfg: Config, num_frames: int | None = None, size: Sequence[int] | None = None
 ) -> tuple[int, tuple[int, int]]:
-    """Length and size of the clips a config trains on, or else validates on.
+    """Return length and size of the clips that a config trains on, or else validates on.
 
     Args:
         cfg: The config.
@@ -31,6 +31,11 @@ def clip_geometry(
 
     Raises:
         ValueError: If the config does not tell, saying what to give.
+
+    Example:
+        >>> from pvvae_plugin.config import clip_geometry, read_config
+        >>> clip_geometry(read_config('pvvae_demo'))
+        (9, (32, 32))
     """
     for dataset in _datasets(cfg):
         num_frames = num_frames or _length(dataset)
@@ -45,7 +50,7 @@ def clip_geometry(
 
 
 def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
-    """Names of the classes of a config's data, in the order of their labels.
+    """Return the class names of a config's data, in the order of their labels.
 
     Args:
         cfg: The config.
@@ -53,6 +58,11 @@ def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
 
     Returns:
         As many names, or None where the config and the files it points to do not give them.
+
+    Example:
+        >>> from pvvae_plugin.config import class_names, read_config
+        >>> len(class_names(read_config('dit_demo'), num_classes=7))
+        7
     """
     for dataset in _datasets(cfg):
         try:

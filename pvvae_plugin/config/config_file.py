@@ -10,12 +10,14 @@ from typing import Any
 from mmengine.config import Config
 
 from pvvae_plugin import config_path
+from pvvae_plugin.renaming import warn_renamed
 
+from .clip_facts import type_name
 from .overrides import apply_overrides, warn_of_misspelt_keys
 
 
 def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """A config from its path, or from the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
+    """Read a config by path, or by the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
 
     A config is code: one in Python or YAML runs when it is read, one in JSON may name any class. Read none of a
     stranger's that you have not looked through.
@@ -27,8 +29,16 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
     Raises:
         FileNotFoundError: If there is none, naming ours.
         ValueError: If an override would change nothing.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> cfg = read_config('pvvae_demo', overrides={'train_cfg.max_iters': 100})
+        >>> cfg.model.type, cfg.train_cfg.max_iters
+        ('VideoAutoencoder', 100)
     """
     cfg = config if isinstance(config, Config) else _read(config)
+    overrides = {_today(key, cfg): value for key, value in (overrides or {}).items()}
+    _rename_old_entries(cfg)
     apply_overrides(cfg, overrides)
     return cfg
 
@@ -43,3 +53,39 @@ def _read(config: str | Path) -> Config:
     cfg = Config.fromfile(path)
     warn_of_misspelt_keys(cfg)
     return cfg
+
+
+def _old_names(cfg: Config) -> dict[str, dict[str, str]]:
+    """Place in the config -> old name of an entry -> its name of today."""
+    kind = type_name(cfg.get('model') or {})
+    names = {'test_cfg.sampling': {'guidance': 'guidance_scale', 'interval': 'guidance_interval'}}
+    if kind == 'VideoAutoencoder':
+        names['optim_wrapper'] = {'generator': 'vae'}
+    if kind == 'LatentVideoGenerator':
+        names['model'] = {'times': 'time_sampling'}
+        names['model.head'] = {'width': 'hidden_size', 'heads': 'num_heads'}
+    return names
+
+
+def _today(key: str, cfg: Config) -> str:
+    """The key of an override with the names of today."""
+    for place, names in _old_names(cfg).items():
+        rest = key.removeprefix(f'{place}.')
+        first, dot, tail = rest.partition('.')
+        if rest != key and first in names:
+            warn_renamed(f'{place}.{first}', f'{place}.{names[first]}', cfg.filename or 'config')
+            return f'{place}.{names[first]}{dot}{tail}'
+    return key
+
+
+def _rename_old_entries(cfg: Config) -> None:
+    """Rename entries in place. An old name beside the new one is an override of an inherited value: it wins."""
+    for place, names in _old_names(cfg).items():
+        node: Any = cfg
+        for part in place.split('.'):
+            node = (node.get(part) or {}) if node else {}
+        for old in names.keys() & node.keys():
+            new, value = names[old], node.pop(old)
+            warn_renamed(f'{place}.{old}', f'{place}.{new}', cfg.filename or 'config')
+            both = isinstance(value, Mapping) and isinstance(node.get(new), Mapping)
+            node[new] = Config._merge_a_into_b(value, node[new]) if both else value

@@ -37,7 +37,16 @@ class _OverrideAction(DictAction):
 
 
 def add_override_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``."""
+    """Add ``--cfg-options``.
+
+    Example:
+        >>> import argparse
+        >>> from pvvae_plugin.config import add_override_argument
+        >>> parser = argparse.ArgumentParser()
+        >>> add_override_argument(parser)
+        >>> parser.parse_args(['--cfg-options', 'train_cfg.max_iters=100', 'resume=True']).cfg_options
+        {'train_cfg.max_iters': 100, 'resume': True}
+    """
     parser.add_argument(
         '--cfg-options', nargs='+', action=_OverrideAction, metavar='K=V', help='override entries of the config'
     )
@@ -56,6 +65,18 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
     Raises:
         ValueError: If nothing would read an entry, or a text stands where a number was; the message says what is
             valid.
+
+    Example:
+        >>> from pvvae_plugin.config import apply_overrides, read_config
+        >>> cfg = read_config('pvvae_demo')
+        >>> apply_overrides(cfg, {'model.loss.diff_weight': 2.0})
+        >>> cfg.model.loss
+        {'type': 'PredictiveReconLoss', 'diff_weight': 2.0}
+        >>> try:
+        ...     apply_overrides(cfg, {'model.loss.dif_weight': 2.0})
+        ... except ValueError as error:
+        ...     print('did you mean diff_weight' in str(error))
+        True
     """
     if not overrides:
         return

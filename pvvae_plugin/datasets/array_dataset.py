@@ -25,6 +25,16 @@ class VideoArrayDataset(ClipDataset):
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds something else, or its videos are too short.
+
+    Example:
+        >>> from pvvae_plugin.registry import DATASETS
+        >>> np.save('videos.npy', np.zeros((10, 20, 32, 32, 3), np.uint8))  # (N, T, H, W, 3)
+        >>> pipeline = [dict(type='PackClip')]
+        >>> dataset = DATASETS.build(
+        ...     dict(type='VideoArrayDataset', data_root='videos.npy', clip_len=9, pipeline=pipeline)
+        ... )
+        >>> len(dataset), dataset[0]['inputs'].shape
+        (10, torch.Size([3, 9, 32, 32]))
     """
 
     def __init__(self, data_root: str, clip_len: int, **kwargs: Any) -> None:

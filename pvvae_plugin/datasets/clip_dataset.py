@@ -54,6 +54,17 @@ class ClipDataset(BaseDataset):
 
     Raises:
         ValueError: If ``clip_len`` or ``frame_interval`` is not positive, or there is no clip at all.
+
+    Example:
+        >>> from pvvae_plugin.datasets import ClipDataset
+        >>> class GreyClips(ClipDataset):
+        ...     def load_data_list(self):
+        ...         return [dict(path=f'grey/{level}', level=level, label=None) for level in (0, 128, 255)]
+        ...     def load_clip(self, info, rng):
+        ...         return np.full((self.clip_len, 32, 32, 3), info['level'], np.uint8)
+        >>> sample = GreyClips(clip_len=9)[1]
+        >>> sample['path'], sample['frames'].shape
+        ('grey/128', (9, 32, 32, 3))
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ClipIndex(int):
-    """An index that samplers hand to data sets, with what the sampler knows beyond it.
+    """An index that samplers hand to data sets, with the key of its draws and a size.
 
     It is an ``int``, so that batch samplers and wrapper data sets work with it as with any other index. The sums and
     remainders by which ``ConcatDataset`` and ``RepeatDataset`` find the index inside a part keep the key.
@@ -13,6 +13,12 @@ class ClipIndex(int):
         index: Index into the data set.
         draw_key: Key of every random draw made for this sample (63 bits).
         size: Size in pixels that takes the place of the one in the pipeline's transforms; None leaves theirs.
+
+    Example:
+        >>> from pvvae_plugin.datasets import ClipIndex
+        >>> index = ClipIndex(7, draw_key=123, size=64)
+        >>> index == 7, index - 5  # an int that keeps the key
+        (True, ClipIndex(2, draw_key=123, size=64))
     """
 
     draw_key: int

@@ -6,7 +6,19 @@ import re
 
 
 class NoReadableClipError(RuntimeError):
-    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set."""
+    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set.
+
+    Example:
+        >>> from pvvae_plugin.datasets import ClipError, NoReadableClipError, SyntheticVideoDataset
+        >>> class Broken(SyntheticVideoDataset):
+        ...     def load_clip(self, info, rng):
+        ...         raise ClipError(info['path'], 'disk is gone')
+        >>> try:
+        ...     Broken(length=3, clip_len=9, size=32)[0]
+        ... except NoReadableClipError as error:
+        ...     print('disk is gone' in str(error))
+        True
+    """
 
 
 class ClipError(Exception):
@@ -15,6 +27,14 @@ class ClipError(Exception):
     Args:
         path: The file.
         reason: What is wrong with it, one line.
+
+    Example:
+        >>> from pvvae_plugin.datasets import ClipError, open_video
+        >>> try:
+        ...     open_video('missing.mp4')
+        ... except ClipError as error:
+        ...     print(error)
+        missing.mp4: no such file
     """
 
     def __init__(self, path: str, reason: str) -> None:

@@ -46,6 +46,13 @@ class LatentDataset(ClipDataset):
     Raises:
         FileNotFoundError: If there is no manifest.
         ValueError: If a shard is missing or damaged, or the latents are of another VAE.
+
+    Example:
+        >>> # First: python tools/extract_latents.py configs/pvvae_demo.py work_dirs/quickstart latents
+        >>> from pvvae_plugin.registry import DATASETS
+        >>> dataset = DATASETS.build(dict(type='LatentDataset', data_root='latents'))  # doctest: +SKIP
+        >>> dataset[0]['inputs'].shape  # mean and logvar of 32 channels  # doctest: +SKIP
+        torch.Size([64, 3, 4, 4])
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from .clip_index import ClipIndex
 
 @DATASETS.register_module()
 class MotionWeightedDataset(Dataset):
-    """Around another data set: draws several clips for each and keeps one, the more it moves the likelier (ours).
+    """Wrapper of a data set: draw several clips for each and keep one, with a preference for motion (ours).
 
     On footage that hardly moves, repeating the last frame is a good prediction, and little of a batch teaches anything
     else. The candidates are the clip that was asked for and others of the whole set; one is kept with a probability
@@ -32,6 +32,13 @@ class MotionWeightedDataset(Dataset):
 
     Raises:
         ValueError: If ``candidates`` is less than 1 or ``floor`` not positive.
+
+    Example:
+        >>> from pvvae_plugin.registry import DATASETS
+        >>> clips = dict(type='SyntheticVideoDataset', length=8, clip_len=5, size=16, pipeline=[dict(type='PackClip')])
+        >>> dataset = DATASETS.build(dict(type='MotionWeightedDataset', dataset=clips, candidates=2))
+        >>> len(dataset), dataset[0]['inputs'].shape
+        (8, torch.Size([3, 5, 16, 16]))
     """
 
     def __init__(self, dataset: Mapping[str, Any] | Dataset, candidates: int = 4, floor: float = 0.1) -> None:

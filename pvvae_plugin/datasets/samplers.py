@@ -29,6 +29,17 @@ class InfiniteClipSampler(Sampler):
 
     Attributes:
         start (int): Samples that all processes together have consumed already. Iteration begins behind them.
+
+    Example:
+        >>> from itertools import islice
+        >>> from pvvae_plugin.registry import DATA_SAMPLERS
+        >>> sampler = DATA_SAMPLERS.build(dict(type='InfiniteClipSampler', dataset='abc', seed=0))
+        >>> first = [int(index) for index in islice(sampler, 6)]
+        >>> sorted(first[:3]), sorted(first[3:])  # each pass visits every clip once
+        ([0, 1, 2], [0, 1, 2])
+        >>> sampler.advance(4)  # resume after 4 clips
+        >>> [int(index) for index in islice(sampler, 2)] == first[4:]
+        True
     """
 
     def __init__(self, dataset: Sequence, seed: int | None = None, shuffle: bool = True) -> None:
@@ -82,6 +93,16 @@ class MultiResolutionBatchSampler(Sampler):
     Raises:
         TypeError: If the sampler is another.
         ValueError: If a resolution is not of that form.
+
+    Example:
+        >>> from itertools import islice
+        >>> from pvvae_plugin.datasets import InfiniteClipSampler
+        >>> from pvvae_plugin.registry import DATA_SAMPLERS
+        >>> resolutions = [dict(size=32, batch_size=4), dict(size=64, batch_size=1)]
+        >>> config = dict(type='MultiResolutionBatchSampler', batch_size=4, resolutions=resolutions)
+        >>> sampler = DATA_SAMPLERS.build(config, default_args=dict(sampler=InfiniteClipSampler('abcdef', seed=0)))
+        >>> sorted({(batch[0].size, len(batch)) for batch in islice(sampler, 20)})
+        [(32, 4), (64, 1)]
     """
 
     def __init__(self, sampler: InfiniteClipSampler, batch_size: int, resolutions: Sequence[dict]) -> None:

@@ -44,6 +44,16 @@ class VideoDataset(ClipDataset):
     Raises:
         FileNotFoundError: If the folder or a list is missing, or none of the listed files exists.
         ValueError: If there is no clip, a label is out of range, or images are given with ``clip_len`` > 1.
+
+    Example:
+        >>> from pvvae_plugin.registry import DATASETS
+        >>> from pvvae_plugin.visualization import write_video
+        >>> for name in ('run/a', 'jump/b'):
+        ...     write_video(f'videos/{name}.webm', np.zeros((20, 32, 48, 3), np.uint8), fps=8)
+        >>> pipeline = [dict(type='CenterCropClip', size=32), dict(type='PackClip')]
+        >>> dataset = DATASETS.build(dict(type='VideoDataset', data_root='videos', clip_len=9, pipeline=pipeline))
+        >>> dataset.metainfo['classes'], dataset[0]['inputs'].shape
+        (('jump', 'run'), torch.Size([3, 9, 32, 32]))
     """
 
     def __init__(

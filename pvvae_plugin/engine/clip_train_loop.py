@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.functional.keyed_random import derive_key
@@ -38,7 +38,7 @@ VALIDATED = 'last_validation'  # not val...: MMEngine would log it with the metr
 
 @LOOPS.register_module()
 class ClipTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` that can be ended at any iteration and goes on as if it had not been.
+    """``IterBasedTrainLoop`` that can be stopped at any iteration and resumes with the same results.
 
     - After a resume the sampler is told how many samples were consumed, by all processes together; nothing is read
       again (MMEngine's loop decodes every batch of the past), and neither another batch size nor another number of
@@ -49,6 +49,15 @@ class ClipTrainLoop(IterBasedTrainLoop):
     - SIGTERM, SIGUSR1 and Ctrl-C let the step end, save the state and leave, with exit code 75 (130 for Ctrl-C).
     - A data worker that dies, or takes longer than the data loader's ``timeout``, ends the run with the state saved
       and the file named.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.registry import LOOPS
+        >>> cfg = read_config('pvvae_demo', {'train_cfg.max_iters': 100, 'train_cfg.val_interval': 50})
+        >>> cfg.train_cfg
+        {'type': 'ClipTrainLoop', 'max_iters': 100, 'val_interval': 50}
+        >>> LOOPS.get(cfg.train_cfg.type).__name__  # the class that the runner builds
+        'ClipTrainLoop'
     """
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> None:
@@ -107,17 +116,30 @@ class ClipTrainLoop(IterBasedTrainLoop):
 
     def _train_and_validate(self, request: StopRequest) -> None:
         runner, hub = self.runner, self.runner.message_hub
+        # 1. Read a batch, or find out that no worker can.
         batch, failure = self._next_batch()
-        # Between two updates there is nothing that a checkpoint could hold: a stop waits there, a failure cannot.
+        # 2. Agree with the other processes whether to stop. A checkpoint cannot hold gradients that are being
+        #    accumulated: a stop waits for the update, a failure cannot.
         agreed = request.agree(failed=failure is not None)
         if agreed == FAILED or (agreed == STOP and not self._is_accumulating()):
             self._leave(request, agreed, failure)
+        # 3. Make the step's random draws independent of all earlier ones.
         runner.model.train()
         seed_step(runner.seed, self._iter, get_rank())
-        # Before the step, whose checkpoint is to know it.
+        # 4. Count the samples first, because a hook may save a checkpoint at the end of the step.
         hub.update_info(SAMPLES_SEEN, hub.runtime_info.get(SAMPLES_SEEN, 0) + batch_length(batch) * get_world_size())
+        # 5. Train; hooks then log, average the weights, save and draw.
         self.run_iter(batch)
+        # 6. Validate at the end of an interval.
         self._validate_where_due(request)
+
+    def run_iter(self, data_batch: Any) -> None:
+        """Make one step. Hooks get its logged values as numbers."""
+        runner = self.runner
+        runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        outputs = to_numbers(runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper))
+        runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=outputs)
+        self._iter += 1
 
     def _next_batch(self) -> tuple[Any, Exception | None]:
         """A batch, or what came in its place."""
@@ -245,6 +267,13 @@ class _Interrupted(Exception):
     def __init__(self, agreed: int) -> None:
         super().__init__(agreed)
         self.agreed = agreed
+
+
+def to_numbers(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy all logged values to the host together: one wait for the device per step, not one per value and hook."""
+    tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
+    numbers = torch.stack([value.detach().reshape(()) for value in tensors.values()]).tolist() if tensors else []
+    return {**outputs, **dict(zip(tensors, numbers, strict=True))}
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

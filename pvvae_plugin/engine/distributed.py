@@ -17,7 +17,7 @@ from pvvae_plugin.registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class SubmoduleDistributedDataParallel(nn.Module):
-    """Wraps each part that has an optimiser of its own in ``DistributedDataParallel``.
+    """Wrap each part that has an optimizer of its own in ``DistributedDataParallel``.
 
     One wrapper around a GAN would wait in each pass for gradients of the part that does not play. The wrappers are
     handed to the algorithm in its ``parallel`` dict, beside and not instead of its submodules: parameters keep their
@@ -26,6 +26,15 @@ class SubmoduleDistributedDataParallel(nn.Module):
     Args:
         module: An algorithm with ``optimized_modules`` and ``parallel``.
         kwargs: For each ``DistributedDataParallel``.
+
+    Example:
+        >>> # Needs several processes, started by torchrun: the runner builds it of model_wrapper_cfg.
+        >>> from pvvae_plugin.registry import MODEL_WRAPPERS, MODELS
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> model = MODELS.build(dict(type='VideoAutoencoder', backbone=vae, loss=dict(type='PredictiveReconLoss')))
+        >>> config = dict(type='SubmoduleDistributedDataParallel', module=model)
+        >>> list(MODEL_WRAPPERS.build(config).module.parallel)  # doctest: +SKIP
+        ['backbone']
     """
 
     def __init__(self, module: nn.Module, **kwargs: Any) -> None:
@@ -59,6 +68,14 @@ class SubmoduleDistributedDataParallel(nn.Module):
 
 
 def init_cpu_process_group() -> None:
-    """Start a gloo group from torchrun's variables where there is no GPU; MMEngine's own start assumes CUDA."""
+    """Start a gloo group from torchrun's variables where there is no GPU; MMEngine's own start assumes CUDA.
+
+    Example:
+        >>> # Needs several processes, started by torchrun.
+        >>> from pvvae_plugin.engine import init_cpu_process_group
+        >>> init_cpu_process_group()  # doctest: +SKIP
+        >>> torch.distributed.get_backend()  # on a machine without a GPU  # doctest: +SKIP
+        'gloo'
+    """
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')

@@ -28,7 +28,7 @@ from pvvae_plugin.registry import STRATEGIES
 
 @STRATEGIES.register_module()
 class GeneratorFSDPStrategy(DDPStrategy):
-    """Each process holds a share of the head's weights, gradients and optimiser states (ZeRO-3).
+    """FSDP of the head: weights, gradients and optimizer states are sharded across processes (ZeRO-3).
 
     Blocks of the head, which are the entries of each ``ModuleList``, are gathered one at a time for their forward and
     again for their backward pass. The frozen backbone stays whole in every process. MMEngine's ``FSDPStrategy`` knows
@@ -45,6 +45,15 @@ class GeneratorFSDPStrategy(DDPStrategy):
 
     Raises:
         ValueError: If no launcher started the processes, or the model has no head.
+
+    Example:
+        >>> # Needs several processes: bash tools/dist_train.sh configs/dit_pvvae_fsdp.py GPUS
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.engine import build_runner
+        >>> cfg = read_config('dit_pvvae_fsdp')
+        >>> cfg.strategy
+        {'type': 'GeneratorFSDPStrategy'}
+        >>> runner = build_runner(cfg)  # doctest: +SKIP
     """
 
     def __init__(self, **kwargs: Any) -> None:

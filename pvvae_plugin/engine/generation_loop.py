@@ -21,7 +21,7 @@ from pvvae_plugin.structures import VideoDataSample
 
 @LOOPS.register_module()
 class GenerationLoop(TestLoop):
-    """Makes videos with a :class:`LatentVideoGenerator` and hands them to the evaluator, as ``generated``.
+    """Make videos with a :class:`LatentVideoGenerator` and hand them to the evaluator, as ``generated``.
 
     Length and size are those of the data loader's first clip; nothing else is read of it. Classes come in turn. Video
     ``i`` follows from the seed and ``i``; processes take whole batches in turn, so that their number changes nothing.
@@ -40,6 +40,15 @@ class GenerationLoop(TestLoop):
 
     Raises:
         ValueError: If ``num_samples`` or ``batch_size`` is not positive.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.registry import LOOPS
+        >>> cfg = read_config('dit_demo', {'test_cfg.num_samples': 64, 'test_cfg.sampling.num_inference_steps': 25})
+        >>> cfg.test_cfg.type, cfg.test_cfg.num_samples, cfg.test_cfg.sampling
+        ('GenerationLoop', 64, {'num_inference_steps': 25, 'guidance_scale': 2.0})
+        >>> LOOPS.get(cfg.test_cfg.type).__name__  # the class that the runner builds
+        'GenerationLoop'
     """
 
     def __init__(

@@ -24,7 +24,7 @@ from pvvae_plugin.renaming import warn_renamed
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """An ``OptimWrapper`` that can run in bfloat16, and makes no step of gradients that are not finite.
+    """An ``OptimWrapper`` that can run in bfloat16 and skips steps whose gradients are not finite.
 
     bfloat16 has float32's range and so needs no loss scaling; MMEngine's ``AmpOptimWrapper`` demands a GPU.
 
@@ -38,6 +38,18 @@ class AutocastOptimWrapper(OptimWrapper):
     Attributes:
         part (str): What it trains, for messages and counts.
         parameter_names (dict[int, str]): ``id`` of a parameter -> its name.
+
+    Example:
+        >>> from pvvae_plugin.registry import OPTIM_WRAPPERS
+        >>> weight = torch.nn.Parameter(torch.ones(1))
+        >>> sgd = torch.optim.SGD([weight], lr=0.5)
+        >>> optim = OPTIM_WRAPPERS.build(dict(type='AutocastOptimWrapper', optimizer=sgd, dtype='bfloat16'))
+        >>> optim.update_params(weight.sum())
+        >>> weight.item()
+        0.5
+        >>> optim.update_params(weight.sum() * float('nan'))  # the step is skipped
+        >>> weight.item()
+        0.5
     """
 
     def __init__(self, *args, dtype: str = 'float32', **kwargs) -> None:
@@ -137,7 +149,7 @@ class CountedOptimWrapperDict(OptimWrapperDict):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class SubmoduleOptimWrapperConstructor:
-    """Builds one optimiser for each entry of the algorithm's ``optimized_modules``.
+    """Build one optimizer for each entry of the algorithm's ``optimized_modules``.
 
     ::
 
@@ -148,6 +160,17 @@ class SubmoduleOptimWrapperConstructor:
         )
 
     Each entry may hold a ``paramwise_cfg`` of its own, with MMEngine's meaning.
+
+    Example:
+        >>> from mmengine.optim import build_optim_wrapper
+        >>> from pvvae_plugin.registry import MODELS
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> model = MODELS.build(dict(type='VideoAutoencoder', backbone=vae, loss=dict(type='PredictiveReconLoss')))
+        >>> config = dict(type='pvvae_plugin.AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=5e-5))
+        >>> constructor = 'pvvae_plugin.SubmoduleOptimWrapperConstructor'
+        >>> optim = build_optim_wrapper(model, dict(constructor=constructor, vae=config))
+        >>> optim.get_lr()
+        {'vae.lr': [5e-05]}
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

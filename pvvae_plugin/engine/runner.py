@@ -12,10 +12,18 @@ from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """The runner of a config: MMEngine's usual one, or, where there is a ``strategy``, the one that knows strategies.
+    """Build the runner of a config: MMEngine's ``Runner``, or ``FlexibleRunner`` if there is a ``strategy``.
 
     Raises:
         ValueError: If the strategy does not fit the model, or the processes.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.engine import build_runner
+        >>> cfg = read_config('pvvae_demo', {'work_dir': 'runs/demo', 'train_cfg.max_iters': 100})
+        >>> runner = build_runner(cfg)  # runner.train() trains
+        >>> type(runner.model).__name__, runner.max_iters
+        ('VideoAutoencoder', 100)
     """
     strategy = cfg.get('strategy')
     if strategy is None:

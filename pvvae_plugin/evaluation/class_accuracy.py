@@ -164,7 +164,7 @@ def summarize(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 @METRICS.register_module()
 class ClassAccuracy(BaseMetric):
-    """How many clips a classifier takes for what they should be (ours).
+    """Share of clips that a classifier assigns to their class (ours).
 
     Read from each sample: ``generated`` where there is one, else ``reconstruction``; and ``label``. One classifier can
     judge many VAEs and generators; what it makes of reconstructions is what a generator with that VAE can hope for.
@@ -183,6 +183,16 @@ class ClassAccuracy(BaseMetric):
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or holds no such classifier.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, save_classifier
+        >>> from pvvae_plugin.registry import METRICS
+        >>> classifier = MotionClassifier(num_classes=3)  # tools/analysis/train_classifier.py trains one
+        >>> save_classifier(classifier, Path('classifier.pth'), digest='')
+        >>> metric = METRICS.build(dict(type='ClassAccuracy', classifier='classifier.pth'))
+        >>> metric.compute_metrics([True, True, False, False])['accuracy']  # one entry per clip
+        0.5
     """
 
     default_prefix = 'class'

@@ -36,6 +36,13 @@ class FlowLoss(BaseMetric):
     Args:
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> metric = METRICS.build(dict(type='FlowLoss'))
+        >>> metric.process({}, [dict(flow_losses=torch.tensor([4.0, 2.0, 1.0, 1.0]))])  # at times from noise to data
+        >>> metric.evaluate(size=1)
+        {'flow/loss': 2.0, 'flow/loss_q1': 4.0, 'flow/loss_q2': 2.0, 'flow/loss_q3': 1.0, 'flow/loss_q4': 1.0}
     """
 
     default_prefix = 'flow'

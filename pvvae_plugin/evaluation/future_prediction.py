@@ -37,6 +37,16 @@ class FuturePrediction(BaseMetric):
         threshold: See :func:`pvvae_plugin.functional.prediction_error.prediction_errors`.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> metric = METRICS.build(dict(type='FuturePrediction'))
+        >>> video = torch.linspace(-1, 1, 5).view(1, 5, 1, 1).expand(3, 5, 8, 8)  # brightens by 0.5 per frame
+        >>> sample = dict(video=video, predictions={2: video - 0.25}, temporal_ratio=2)  # frames 3 and 4 predicted
+        >>> metric.process({}, [sample])
+        >>> metrics = metric.evaluate(size=1)
+        >>> metrics['predict/k1_mse'], metrics['predict/k1_repeat'], metrics['predict/k1_vs_repeat']
+        (0.0625, 0.625, 0.1)
     """
 
     default_prefix = 'predict'
@@ -113,6 +123,12 @@ def format_prediction_table(metrics: dict[str, float]) -> str:
 
     Returns:
         Lines of text; a dash stands for what the results lack.
+
+    Example:
+        >>> from pvvae_plugin.evaluation import format_prediction_table
+        >>> table = format_prediction_table({'k1_mse': 0.02, 'k1_vs_repeat': 0.8})
+        >>> table.splitlines()[2].split()
+        ['1', '0.0200', '-', '-', '0.8000', '-', '-', '-']
     """
     columns = {
         'MSE': 'mse',

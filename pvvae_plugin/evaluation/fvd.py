@@ -97,6 +97,17 @@ class FVD(FrechetMetric):
           twice as many clips as features;
         - ``_floor``: distance between two disjoint sets of real clips, what a perfect generator gets. Of as many clips
           where the data set has them, or else of half as many, and then larger.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, save_classifier
+        >>> from pvvae_plugin.registry import METRICS
+        >>> save_classifier(MotionClassifier(num_classes=7), Path('classifier.pth'), digest='')
+        >>> extractor = dict(type='MotionFeatures', weights='classifier.pth')  # published numbers: I3DTorchScript
+        >>> metric = METRICS.build(dict(type='FVD', extractor=extractor, protocol=dict(num_frames=5, num_samples=3)))
+        >>> metric.process({}, [dict(video=video, reconstruction=video) for video in torch.rand(3, 3, 5, 32, 32)])
+        >>> {name: round(value, 6) for name, value in metric.evaluate(size=3).items()}
+        {'recon/rFVD5_3': 0.0}
     """
 
     label = 'FVD'

@@ -87,6 +87,16 @@ class KVD(KernelMetric):
     Kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets. Unlike FVD it does not depend on the
     number of clips, up to noise, and may fall below 0 where nothing differs. Fields and names as :class:`FVD`, without
     ``_unbiased``, which the value is. See :class:`SetMetric` for arguments.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> extractor = dict(type='TransNetV2')  # published numbers: I3DTorchScript with protocol='stylegan-v'
+        >>> protocol = dict(num_frames=5, num_samples=3)
+        >>> metric = METRICS.build(dict(type='KVD', extractor=extractor, protocol=protocol))
+        >>> videos = torch.rand(3, 3, 5, 32, 32) * 2 - 1
+        >>> metric.process({}, [dict(video=video, reconstruction=-video) for video in videos])
+        >>> list(metric.evaluate(size=3))
+        ['recon/rKVD5_3']
     """
 
     label = 'KVD'

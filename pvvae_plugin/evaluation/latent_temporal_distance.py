@@ -39,6 +39,13 @@ class LatentTemporalDistance(BaseMetric):
 
     Attributes:
         per_clip (list[list[float]]): The distances of each clip of the last evaluation, on rank 0.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> metric = METRICS.build(dict(type='LatentTemporalDistance'))
+        >>> metric.process({}, [dict(latents=torch.arange(3.0).view(1, 3, 1, 1))])  # rises by 1 per latent frame
+        >>> metric.evaluate(size=1)['ltd/per_interval']
+        [1.0, 2.0]
     """
 
     default_prefix = 'ltd'

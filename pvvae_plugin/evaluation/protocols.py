@@ -37,6 +37,11 @@ class Protocol:
             ``'first'``.
         inception_splits: Parts whose Inception Scores are averaged.
         ours: Fields that the source leaves open and we filled in, and those that a protocol of one's own changed.
+
+    Example:
+        >>> from pvvae_plugin.evaluation import PROTOCOLS
+        >>> {name: (protocol.num_frames, protocol.num_samples) for name, protocol in PROTOCOLS.items()}
+        {'paper': (17, 2048), 'stylegan-v': (16, 2048), 'videogpt': (16, 256)}
     """
 
     name: str
@@ -133,7 +138,7 @@ PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGAN_V, VIDEOGP
 
 
 def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
-    """A protocol by name, or one of one's own.
+    """Return a protocol by name, or build one of your own.
 
     Args:
         protocol: ``'paper'``, ``'stylegan-v'`` or ``'videogpt'``; or ``dict(base='stylegan-v', ddof=1)``, which takes
@@ -141,6 +146,14 @@ def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
 
     Raises:
         ValueError: If there is no such protocol or field, or a value is not valid.
+
+    Example:
+        >>> from pvvae_plugin.evaluation import resolve_protocol
+        >>> resolve_protocol('stylegan-v').num_frames
+        16
+        >>> protocol = resolve_protocol(dict(base='stylegan-v', num_frames=32))
+        >>> protocol.name, protocol.source
+        ('custom', 'stylegan-v with num_frames=32')
     """
     if isinstance(protocol, Protocol):
         return protocol

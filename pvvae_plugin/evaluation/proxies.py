@@ -117,6 +117,14 @@ class ProxyFVD(_ProxyMetric):
     Raises:
         FileNotFoundError: If there is no such classifier.
         ImportError: If a package is not installed, saying how to.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> protocol = dict(num_frames=9, num_samples=256)
+        >>> clips = dict(type='SyntheticVideoDataset', length=512, size=32)  # real clips
+        >>> metric = METRICS.build(dict(type='ProxyFVD', protocol=protocol, reference=dict(dataset=clips)))
+        >>> [distance.label for distance in metric.distances]
+        ['proxy_appearance', 'proxy_time']
     """
 
     distance = FrechetMetric
@@ -135,6 +143,15 @@ class ProxyKVD(_ProxyMetric):
         classifier: See :class:`ProxyFVD`.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> protocol = dict(num_frames=5, num_samples=3)
+        >>> metric = METRICS.build(dict(type='ProxyKVD', appearance_size=32, protocol=protocol))
+        >>> videos = torch.rand(3, 3, 5, 32, 32) * 2 - 1
+        >>> metric.process({}, [dict(video=video, reconstruction=-video) for video in videos])
+        >>> list(metric.evaluate(size=3))
+        ['recon/rproxy_appearance_kernel5_3', 'recon/rproxy_time_kernel5_3']
     """
 
     distance = KernelMetric

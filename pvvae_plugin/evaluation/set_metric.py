@@ -280,7 +280,14 @@ def flat(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summary_line(record: Mapping[str, Any]) -> str:
-    """A record in one line."""
+    """Format a record in one line.
+
+    Example:
+        >>> from pvvae_plugin.evaluation import summary_line
+        >>> extractor, protocol = dict(weights=dict(sha256='0123456789abcdef')), dict(name='paper')
+        >>> summary_line(dict(name='FVD17_2048', value=123.4, extractor=extractor, protocol=protocol))
+        'FVD17_2048 123.4, protocol paper, weights 0123456789ab'
+    """
     parts = [f'{record["name"]} {record["value"]:.4g}']
     if 'interval_95' in record:
         low, high = record['interval_95']

@@ -28,6 +28,15 @@ class VideoInceptionScore(FeatureSetMetric):
 
     Raises:
         ValueError: If the extractor gives no class probabilities.
+
+    Example:
+        >>> # Needs the published weights of C3D, see docs/metrics.md.
+        >>> from pvvae_plugin.registry import METRICS
+        >>> c3d = dict(type='C3D', weights='weights/conv3d_deepnetA_ucf.npz', mean='weights/mean2.npz')
+        >>> metric = METRICS.build(dict(type='VideoInceptionScore', extractor=c3d))  # doctest: +SKIP
+        >>> metric.process({}, [dict(generated=torch.zeros(3, 16, 64, 64))] * 10)  # doctest: +SKIP
+        >>> metric.evaluate(size=10)['gen/IS16_10']  # equal clips  # doctest: +SKIP
+        1.0
     """
 
     label = 'IS'

@@ -39,6 +39,15 @@ class VideoReconstruction(BaseMetric):
 
     Attributes:
         per_frame (dict[str, list[float]]): The unrounded curves of the last evaluation, on rank 0.
+
+    Example:
+        >>> from pvvae_plugin.registry import METRICS
+        >>> metric = METRICS.build(dict(type='VideoReconstruction'))
+        >>> video = torch.zeros(3, 5, 16, 16)
+        >>> metric.process({}, [dict(video=video, reconstruction=video + 0.2)])  # 0.1 on the scale [0, 1]
+        >>> metrics = metric.evaluate(size=1)
+        >>> round(metrics['recon/psnr'], 3), metrics['recon/psnr_per_frame']
+        (20.0, [20.0, 20.0, 20.0, 20.0, 20.0])
     """
 
     default_prefix = 'recon'

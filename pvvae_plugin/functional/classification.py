@@ -9,7 +9,7 @@ import numpy as np
 
 
 def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes: int) -> np.ndarray:
-    """How often each class was taken for each.
+    """Count how often each true class was taken for each class.
 
     Args:
         labels: True classes, ``N`` of them.
@@ -21,6 +21,12 @@ def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes:
 
     Raises:
         ValueError: If the lengths differ, or a class is not in ``0..K - 1``.
+
+    Example:
+        >>> from pvvae_plugin.functional.classification import confusion_counts
+        >>> confusion_counts(labels=[0, 0, 1], guesses=[0, 1, 1], num_classes=2)
+        array([[1, 1],
+               [0, 1]])
     """
     if len(labels) != len(guesses):
         raise ValueError(f'as many labels as guesses are needed, got {len(labels)} and {len(guesses)}')
@@ -43,6 +49,12 @@ def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, fl
 
     Raises:
         ValueError: If ``num`` is not positive or ``hits`` not in ``0..num``.
+
+    Example:
+        >>> from pvvae_plugin.functional.classification import wilson_interval
+        >>> low, high = wilson_interval(hits=50, num=100)
+        >>> print(f'{low:.3f} to {high:.3f}')
+        0.404 to 0.596
     """
     if num < 1 or not 0 <= hits <= num:
         raise ValueError(f'hits must lie in 0..num and num be positive, got {hits} of {num}')

@@ -9,7 +9,7 @@ RESIZE_MODES = ('stretch', 'short-side-crop')
 
 
 def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
-    """Every frame resized to a square, bilinearly: half-pixel centres, no antialiasing.
+    """Resize every frame to a square, bilinearly: half-pixel centres, no antialiasing.
 
     Args:
         video: ``(N, C, T, H, W)``, float.
@@ -23,6 +23,12 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
 
     Raises:
         ValueError: If the video does not have five dimensions, or there is no such mode.
+
+    Example:
+        >>> from pvvae_plugin.functional.clip_resize import resize_clip
+        >>> video = torch.zeros(1, 3, 9, 240, 320)
+        >>> resize_clip(video, 224, mode='short-side-crop').shape
+        torch.Size([1, 3, 9, 224, 224])
     """
     if video.dim() != 5:
         raise ValueError(f'a clip to resize has the shape (N, C, T, H, W), got {tuple(video.shape)}')
@@ -39,7 +45,7 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
 
 
 def resize_frames(video: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
-    """Every frame resized bilinearly without antialiasing.
+    """Resize every frame bilinearly without antialiasing.
 
     Args:
         video: ``(N, C, T, H, W)``, float.
@@ -49,6 +55,12 @@ def resize_frames(video: Tensor, height: int, width: int, align_corners: bool = 
 
     Returns:
         ``(N, C, T, height, width)``; the argument itself where it has that size.
+
+    Example:
+        >>> from pvvae_plugin.functional.clip_resize import resize_frames
+        >>> video = torch.tensor([0.0, 1.0]).view(1, 1, 1, 1, 2)
+        >>> resize_frames(video, height=1, width=3, align_corners=True).flatten()
+        tensor([0.0000, 0.5000, 1.0000])
     """
     if tuple(video.shape[-2:]) == (height, width):
         return video

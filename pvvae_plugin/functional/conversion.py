@@ -9,12 +9,25 @@ from torch import Tensor
 
 
 def as_video(frames: np.ndarray) -> Tensor:
-    """Frames, uint8 ``(T, H, W, 3)``, as a video ``(1, 3, T, H, W)`` in [-1, 1]."""
+    """Convert frames, uint8 ``(T, H, W, 3)``, to a video ``(1, 3, T, H, W)`` in [-1, 1].
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import as_video
+        >>> video = as_video(np.full((9, 16, 16, 3), 255, np.uint8))
+        >>> video.shape, video.max()
+        (torch.Size([1, 3, 9, 16, 16]), tensor(1.))
+    """
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(3, 0, 1, 2)))[None].float() / 127.5 - 1
 
 
 def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames ``(T, H, W, 3)`` resized to cover ``size`` (height, width), the middle of them."""
+    """Resize frames ``(T, H, W, 3)`` to cover ``size`` (height, width) and crop the middle.
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import cover
+        >>> cover(np.zeros((9, 240, 320, 3), np.uint8), size=(128, 128)).shape
+        (9, 128, 128, 3)
+    """
     height, width = frames.shape[1:3]
     scale = max(size[0] / height, size[1] / width)
     # What will be seen is cut out first: a long thin picture would become enormous before it is cut.
@@ -26,5 +39,11 @@ def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Convert a half-precision tensor to float32. Losses need it under autocast."""
+    """Convert a half-precision tensor to float32. Losses need it under autocast.
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import at_least_float32
+        >>> at_least_float32(torch.zeros(2, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

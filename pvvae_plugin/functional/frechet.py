@@ -27,6 +27,15 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
 
     Raises:
         ValueError: If there are no more than ``ddof`` samples, or the features' lengths differ.
+
+    Example:
+        >>> from pvvae_plugin.functional.frechet import frechet_distance
+        >>> from pvvae_plugin.functional.moments import Moments
+        >>> identity = torch.eye(2, dtype=torch.float64)
+        >>> a = Moments(count=100, mean=torch.zeros(2).double(), scatter=100 * identity)
+        >>> b = Moments(count=100, mean=torch.tensor([3.0, 4.0]).double(), scatter=400 * identity)
+        >>> round(frechet_distance(a, b).item(), 6)  # |mean|^2 = 25, and (2 - 1)^2 in each of 2 dimensions
+        27.0
     """
     _check_lengths(a, b)
     cov_a, cov_b = covariance(a, ddof), covariance(b, ddof)
@@ -37,7 +46,7 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
 def frechet_without_groups(
     groups_a: Sequence[Moments], groups_b: Sequence[Moments], ddof: int = 0, paired: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """The distances that are left when one group of samples at a time is left out: for a jackknife.
+    """Return the distances without one group of samples at a time, for a jackknife.
 
     The trace is taken of eigenvalues of ``R A R`` with ``R`` the root of the side that stays whole: one decomposition
     a distance. It is less accurate, by about 1e-7 of the traces, than :func:`frechet_distance`. Where there are fewer
@@ -55,6 +64,15 @@ def frechet_without_groups(
 
     Raises:
         ValueError: If there are fewer than 2 groups, or paired sets differ in their number.
+
+    Example:
+        >>> from pvvae_plugin.functional.frechet import frechet_without_groups
+        >>> from pvvae_plugin.functional.moments import moments
+        >>> real = [moments(torch.tensor([[0.0], [2.0]])), moments(torch.tensor([[0.0], [2.0]]))]
+        >>> generated = [of._replace(mean=of.mean + 3) for of in real]
+        >>> without_generated, without_real = frechet_without_groups(generated, real)
+        >>> without_generated.round(decimals=6)  # 3^2, whichever group is left out
+        tensor([9., 9.], dtype=torch.float64)
     """
     if min(len(groups_a), len(groups_b)) < 2:
         raise ValueError(f'at least 2 groups a side are needed, got {len(groups_a)} and {len(groups_b)}')

@@ -25,6 +25,12 @@ def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
 
     Raises:
         ValueError: If the shapes differ or are not five-dimensional.
+
+    Example:
+        >>> from pvvae_plugin.functional.image_quality import mse_per_frame
+        >>> black, grey = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.5)
+        >>> mse_per_frame(black, grey).tolist()
+        [[0.25, 0.25]]
     """
     _check_pair(a, b)
     return (a.double() - b.double()).square().mean(dim=(1, 3, 4))
@@ -45,6 +51,14 @@ def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
     Raises:
         ValueError: If the shapes differ, are not five-dimensional, or ``data_range`` is not positive.
+
+    Example:
+        >>> from pvvae_plugin.functional.image_quality import psnr
+        >>> black, grey = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.1)
+        >>> psnr(black, grey, data_range=1.0).round(decimals=4).tolist()  # -10 log10(0.1^2)
+        [[20.0, 20.0]]
+        >>> psnr(black, black, data_range=1.0).tolist()  # infinite without the floor
+        [[100.0, 100.0]]
     """
     _check_range(data_range)
     relative = mse_per_frame(a, b) / data_range**2
@@ -72,6 +86,12 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
     Raises:
         ValueError: If the shapes differ, are not five-dimensional, the frames are smaller than the window, or
             ``data_range`` is not positive.
+
+    Example:
+        >>> from pvvae_plugin.functional.image_quality import ssim
+        >>> noise = torch.rand(1, 3, 1, 16, 16)
+        >>> ssim(noise, noise, data_range=1.0).round(decimals=6).item()
+        1.0
     """
     _check_pair(a, b)
     _check_range(data_range)

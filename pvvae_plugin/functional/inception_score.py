@@ -20,6 +20,13 @@ def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
 
     Raises:
         ValueError: If there are fewer samples than parts, or rows are not probabilities.
+
+    Example:
+        >>> from pvvae_plugin.functional.inception_score import inception_scores
+        >>> round(inception_scores(torch.eye(5), num_splits=1).item(), 6)  # always sure, 5 classes equally often
+        5.0
+        >>> round(inception_scores(torch.full((5, 5), 0.2), num_splits=1).item(), 6)  # the same guess for each sample
+        1.0
     """
     if probabilities.dim() != 2 or not 1 <= num_splits <= len(probabilities):
         raise ValueError(

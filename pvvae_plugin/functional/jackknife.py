@@ -17,11 +17,16 @@ T_95 = 2.262157  # 97.5 % quantile of Student's t with 9 degrees of freedom
 
 
 class Jackknife(NamedTuple):
-    """What a jackknife says of a statistic.
+    """Result of a jackknife.
 
     Attributes:
         standard_error: Of the statistic at this number of samples.
         bias: How much of it is due to there being only so many samples, to first order in ``1 / N``.
+
+    Example:
+        >>> from pvvae_plugin.functional.jackknife import jackknife
+        >>> jackknife(torch.tensor(2.0), torch.tensor([2.0, 2.0])).standard_error  # no group matters
+        tensor(0.)
     """
 
     standard_error: Tensor
@@ -29,7 +34,13 @@ class Jackknife(NamedTuple):
 
 
 def group_of(index: int | Tensor) -> int | Tensor:
-    """The group of the sample at an index: samples are dealt out in turn."""
+    """The group of the sample at an index: samples are dealt out in turn.
+
+    Example:
+        >>> from pvvae_plugin.functional.jackknife import group_of
+        >>> [group_of(index) for index in (0, 1, 9, 10)]
+        [0, 1, 9, 0]
+    """
     return index % NUM_GROUPS
 
 
@@ -42,6 +53,16 @@ def jackknife(value: Tensor, *without: Tensor) -> Jackknife:
 
     Returns:
         Variances and biases of the sets add up.
+
+    Example:
+        >>> from pvvae_plugin.functional.jackknife import jackknife
+        >>> values = torch.tensor([1.0, 2.0, 6.0])
+        >>> without = torch.stack([values[[1, 2]].mean(), values[[0, 2]].mean(), values[[0, 1]].mean()])
+        >>> found = jackknife(values.mean(), without)
+        >>> torch.allclose(found.standard_error, values.std() / 3**0.5)  # the standard error of a mean
+        True
+        >>> found.bias
+        tensor(0.)
     """
     variance, bias = torch.zeros_like(value), torch.zeros_like(value)
     for left in without:

@@ -19,6 +19,13 @@ class KernelSums(NamedTuple):
         xy: Over pairs of one of each.
         count_x: Samples of x in each group, float64.
         count_y: Of y.
+
+    Example:
+        >>> from pvvae_plugin.functional.kernel_distance import kernel_sums
+        >>> x, groups = torch.ones(4, 1), torch.tensor([0, 0, 1, 1])
+        >>> sums = kernel_sums(x, x, groups, groups, num_groups=2)
+        >>> sums.count_x
+        tensor([2., 2.], dtype=torch.float64)
     """
 
     xx: Tensor
@@ -44,6 +51,12 @@ def polynomial_mmd(x: Tensor, y: Tensor, degree: int = 3, coef: float = 1.0) -> 
 
     Raises:
         ValueError: If the shapes do not fit, there are too few samples, or a value is not finite.
+
+    Example:
+        >>> from pvvae_plugin.functional.kernel_distance import polynomial_mmd
+        >>> x, y = torch.zeros(3, 2), torch.ones(3, 2)
+        >>> polynomial_mmd(x, y)  # kernel values 1 within x, 8 within y and 1 between them: 1 + 8 - 2 * 1
+        tensor(7., dtype=torch.float64)
     """
     groups = [torch.zeros(len(samples), dtype=torch.long, device=samples.device) for samples in (x, y)]
     return mmd_of_sums(kernel_sums(x, y, *groups, num_groups=1, degree=degree, coef=coef))
@@ -65,6 +78,13 @@ def kernel_sums(
 
     Raises:
         ValueError: As :func:`polynomial_mmd`.
+
+    Example:
+        >>> from pvvae_plugin.functional.kernel_distance import kernel_sums
+        >>> x, groups = torch.zeros(4, 1), torch.tensor([0, 0, 1, 1])
+        >>> kernel_sums(x, x, groups, groups, num_groups=2).xx  # each kernel value is 1: 2 pairs within, 4 between
+        tensor([[2., 4.],
+                [4., 2.]], dtype=torch.float64)
     """
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(
@@ -97,6 +117,13 @@ def mmd_of_sums(sums: KernelSums, without_x: int | None = None, without_y: int |
         sums: The sums.
         without_x: Group of x to leave out.
         without_y: Group of y to leave out.
+
+    Example:
+        >>> from pvvae_plugin.functional.kernel_distance import kernel_sums, mmd_of_sums
+        >>> x, y, groups = torch.zeros(4, 1), torch.ones(4, 1), torch.tensor([0, 0, 1, 1])
+        >>> sums = kernel_sums(x, y, groups, groups, num_groups=2)
+        >>> mmd_of_sums(sums), mmd_of_sums(sums, without_x=0)
+        (tensor(7., dtype=torch.float64), tensor(7., dtype=torch.float64))
     """
     keep_x, keep_y = (torch.ones_like(count) for count in (sums.count_x, sums.count_y))
     if without_x is not None:

@@ -15,25 +15,54 @@ from torch import Tensor
 
 
 def derive_key(*parts: int | str) -> int:
-    """A 63-bit key from any sequence of ints and strings (BLAKE2b, so nearby parts give unrelated keys)."""
+    """A 63-bit key from any sequence of ints and strings (BLAKE2b, so nearby parts give unrelated keys).
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import derive_key
+        >>> derive_key(0, 'crop', 7) == derive_key(0, 'crop', 7)
+        True
+        >>> derive_key(0, 'crop', 7) == derive_key(0, 'crop', 8)
+        False
+    """
     digest = hashlib.blake2b('\x1f'.join(f'{type(p).__name__[0]}{p}' for p in parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'little') >> 1
 
 
 def numpy_rng(*parts: int | str) -> np.random.Generator:
-    """A NumPy random generator for the key of ``parts``."""
+    """A NumPy random generator for the key of ``parts``.
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import numpy_rng
+        >>> bool(numpy_rng(0, 'crop').random() == numpy_rng(0, 'crop').random())
+        True
+    """
     return np.random.default_rng(derive_key(*parts))
 
 
 def torch_rng(*parts: int | str, device: torch.device | str = 'cpu') -> torch.Generator:
-    """A torch random generator on ``device`` for the key of ``parts``."""
+    """A torch random generator on ``device`` for the key of ``parts``.
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import torch_rng
+        >>> a = torch.randn(3, generator=torch_rng(0, 'noise'))
+        >>> torch.equal(a, torch.randn(3, generator=torch_rng(0, 'noise')))
+        True
+    """
     return torch.Generator(device=device).manual_seed(derive_key(*parts))
 
 
 def torch_rngs(
     keys: Sequence[int | None], purpose: str, device: torch.device | str = 'cpu'
 ) -> list[torch.Generator] | None:
-    """Return one random generator per key for a purpose; None if any key is missing, as in other projects' datasets."""
+    """Return one random generator per key for a purpose; None if any key is missing, as in other projects' datasets.
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import torch_rngs
+        >>> len(torch_rngs([11, 12], 'latents'))
+        2
+        >>> torch_rngs([11, None], 'latents') is None
+        True
+    """
     return None if None in keys else [torch_rng(key, purpose, device=device) for key in keys]
 
 
@@ -44,6 +73,13 @@ def randn_like(x: Tensor, rng: torch.Generator | Sequence[torch.Generator] | Non
         x: ``(N, ...)``.
         rng: One generator for the whole batch, or one for each of the ``N`` entries, so that an entry's noise
             does not depend on the rest of its batch.
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import randn_like, torch_rngs
+        >>> whole = randn_like(torch.zeros(2, 3), torch_rngs([11, 12], 'latents'))
+        >>> alone = randn_like(torch.zeros(1, 3), torch_rngs([12], 'latents'))
+        >>> torch.equal(whole[1], alone[0])  # the batch does not matter
+        True
     """
     if rng is None or isinstance(rng, torch.Generator):
         return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)

@@ -20,6 +20,12 @@ def latent_temporal_distances(latents: Tensor) -> Tensor:
 
     Raises:
         ValueError: If there are fewer than two latent frames.
+
+    Example:
+        >>> from pvvae_plugin.functional.latent_distance import latent_temporal_distances
+        >>> latents = torch.arange(4.0).view(1, 4, 1, 1)  # one channel that rises by 1 per latent frame
+        >>> latent_temporal_distances(latents)
+        tensor([1., 2., 3.], dtype=torch.float64)
     """
     if latents.dim() != 4 or latents.shape[1] < 2:
         raise ValueError(f'latents must be (C, t, h, w) with t at least 2, got {tuple(latents.shape)}')
@@ -34,12 +40,18 @@ def latent_temporal_distances(latents: Tensor) -> Tensor:
 
 
 def channel_sums(latents: Tensor) -> tuple[int, Tensor, Tensor]:
-    """How many values each channel has, their sums, and the sums of their squares: ``(C,)``, float64.
+    """Return the number of values per channel, their sums and the sums of their squares: ``(C,)``, float64.
 
     They add up over clips; :func:`latent_scale` makes a scale of them.
 
     Args:
         latents: ``(C, t, h, w)``.
+
+    Example:
+        >>> from pvvae_plugin.functional.latent_distance import channel_sums
+        >>> count, sums, squares = channel_sums(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1))
+        >>> count, sums.item(), squares.item()
+        (2, 4.0, 10.0)
     """
     values = latents.double().flatten(1)
     return values.shape[1], values.sum(dim=1), values.square().sum(dim=1)
@@ -55,6 +67,12 @@ def latent_scale(count: int, sums: Tensor, squares: Tensor) -> Tensor:
         count: Values of each channel.
         sums: Their sums, ``(C,)``.
         squares: Sums of their squares, ``(C,)``.
+
+    Example:
+        >>> from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale
+        >>> latents = torch.tensor([-1.0, 1.0]).expand(2, 2).reshape(2, 2, 1, 1)  # two channels of variance 1
+        >>> latent_scale(*channel_sums(latents))
+        tensor(2., dtype=torch.float64)
     """
     variances = squares / count - (sums / count).square()
     return (2 * variances.clamp(min=0).sum()).sqrt()

@@ -18,6 +18,12 @@ class Probe(NamedTuple):
         weight: ``(D, K)``, of features as they are.
         bias: ``(K,)``.
         penalty: The one that was chosen.
+
+    Example:
+        >>> from pvvae_plugin.functional.linear_probe import Probe
+        >>> probe = Probe(weight=torch.tensor([[2.0]]).double(), bias=torch.tensor([1.0]).double(), penalty=1e-4)
+        >>> probe(torch.tensor([[3.0]]))
+        tensor([[7.]], dtype=torch.float64)
     """
 
     weight: Tensor
@@ -48,6 +54,13 @@ def fit_probe(
 
     Raises:
         ValueError: If there are not two rows, or rows of features and targets differ in number.
+
+    Example:
+        >>> from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
+        >>> features = torch.linspace(-1, 1, 10)[:, None]
+        >>> probe = fit_probe(features, 2 * features + 1, apart=(features, 2 * features + 1))
+        >>> probe.penalty, round(explained_variance(probe(features), 2 * features + 1), 4)
+        (0.0001, 1.0)
     """
     for x, y in ((features, targets), apart):
         if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or len(x) < 2:
@@ -84,6 +97,12 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
 
     Returns:
         At most 1; NaN where targets do not vary.
+
+    Example:
+        >>> from pvvae_plugin.functional.linear_probe import explained_variance
+        >>> targets = torch.tensor([[1.0], [2.0], [3.0]])
+        >>> explained_variance(targets, targets), explained_variance(torch.full((3, 1), 2.0), targets)
+        (1.0, 0.0)
     """
     targets = targets.double()
     error = (predictions.double() - targets).square().sum()

@@ -11,12 +11,18 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """How many feature vectors there were, their mean, and their scatter about it.
+    """Number of feature vectors, their mean, and their scatter about it.
 
     Attributes:
         count: ``N``, 0 for none.
         mean: ``(D,)``, float64.
         scatter: Sum of outer products of deviations from the mean, ``(D, D)``, float64.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import moments
+        >>> of = moments(torch.tensor([[0.0], [2.0]]))
+        >>> of.count, of.mean.item(), of.scatter.item()
+        (2, 1.0, 2.0)
     """
 
     count: int
@@ -25,16 +31,28 @@ class Moments(NamedTuple):
 
 
 def no_moments(dim: int, device: torch.device | str = 'cpu') -> Moments:
-    """Of no feature vectors of ``dim`` numbers."""
+    """Return the moments of no feature vectors, of ``dim`` numbers each.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import merge_moments, moments, no_moments
+        >>> merge_moments(no_moments(dim=1), moments(torch.tensor([[0.0], [2.0]]))).count
+        2
+    """
     zeros = torch.zeros(dim, dim, dtype=torch.float64, device=device)
     return Moments(0, zeros.new_zeros(dim), zeros)
 
 
 def moments(features: Tensor) -> Moments:
-    """Of feature vectors ``(N, D)``, computed in float64.
+    """Return the moments of feature vectors ``(N, D)``, computed in float64.
 
     Raises:
         ValueError: If ``features`` is not a matrix, has no rows, or holds a value that is not finite.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import covariance, moments
+        >>> covariance(moments(torch.tensor([[0.0, 0.0], [2.0, 4.0]])), ddof=0)
+        tensor([[1., 2.],
+                [2., 4.]], dtype=torch.float64)
     """
     if features.dim() != 2 or not len(features):
         raise ValueError(f'features must be a matrix (N, D) with N >= 1, got {tuple(features.shape)}')
@@ -47,10 +65,17 @@ def moments(features: Tensor) -> Moments:
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Of two sets together, from those of each (Chan, Golub and LeVeque 1979): no large sums are subtracted.
+    """Merge the moments of two sets (Chan, Golub and LeVeque 1979): no large sums are subtracted.
 
     Raises:
         ValueError: If they are of features of different lengths.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import merge_moments, moments
+        >>> features = torch.tensor([[0.0], [2.0], [7.0]])
+        >>> merged = merge_moments(moments(features[:2]), moments(features[2:]))
+        >>> torch.allclose(merged.scatter, moments(features).scatter)
+        True
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers do not go together')
@@ -63,7 +88,14 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Of several sets together; at least one."""
+    """Merge the moments of one or more sets.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import merge_all, moments
+        >>> batches = torch.tensor([[0.0], [2.0], [7.0]]).split(1)
+        >>> merge_all([moments(batch) for batch in batches]).mean.item()
+        3.0
+    """
     return functools.reduce(merge_moments, parts)
 
 
@@ -76,6 +108,12 @@ def covariance(of: Moments, ddof: int) -> Tensor:
 
     Raises:
         ValueError: If there are no more than ``ddof`` feature vectors.
+
+    Example:
+        >>> from pvvae_plugin.functional.moments import covariance, moments
+        >>> of = moments(torch.tensor([[0.0], [2.0]]))
+        >>> covariance(of, ddof=0).item(), covariance(of, ddof=1).item()
+        (1.0, 2.0)
     """
     if of.count <= ddof:
         raise ValueError(f'a covariance that divides by N - {ddof} needs more than {ddof} samples, got {of.count}')

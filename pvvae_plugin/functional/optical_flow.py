@@ -25,6 +25,14 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: If these are no such frames.
+
+    Example:
+        >>> from pvvae_plugin.functional.optical_flow import optical_flow
+        >>> texture = np.random.default_rng(0).integers(0, 256, (128, 140, 1), np.uint8).repeat(3, axis=2)
+        >>> frames = np.stack([texture[:, 4:132], texture[:, :128]])  # moves to the right by 4 pixels
+        >>> flow = optical_flow(frames)
+        >>> flow.shape, round(float(np.median(flow[..., 0])))
+        ((128, 128, 2), 4)
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) < 2 or not frames.size:
         raise ValueError(f'flow needs uint8 frames (n, H, W, 3), at least 2, got {frames.dtype} {frames.shape}')
@@ -55,6 +63,11 @@ def cell_means(values: Tensor, spatial_ratio: int) -> Tensor:
 
     Returns:
         ``(N, ceil(H / p_s), ceil(W / p_s))``, float64.
+
+    Example:
+        >>> from pvvae_plugin.functional.optical_flow import cell_means
+        >>> cell_means(torch.tensor([[[1.0, 3.0, 5.0]]]), spatial_ratio=2)  # the last cell has one pixel
+        tensor([[[2., 5.]]], dtype=torch.float64)
     """
     down, right = (-side % spatial_ratio for side in values.shape[-2:])
     padded = torch.nn.functional.pad(values.double(), (0, right, 0, down), value=float('nan'))

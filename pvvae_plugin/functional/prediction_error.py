@@ -16,6 +16,13 @@ class SquaredErrors(NamedTuple):
     """Sums of squared errors and how many values each sums, one number a clip: ``(N,)``, float64.
 
     Sums and counts add up over clips; a ratio or a mean of a data set is the quotient of two such sums.
+
+    Example:
+        >>> from pvvae_plugin.functional.prediction_error import prediction_errors
+        >>> video = torch.zeros(1, 3, 5, 8, 8)
+        >>> errors = prediction_errors(video, video + 0.5, num_observed_frames=1)
+        >>> errors.model / errors.count  # mean squared error of each clip
+        tensor([0.2500], dtype=torch.float64)
     """
 
     model: Tensor
@@ -37,6 +44,13 @@ def moving_pixels(video: Tensor, threshold: float) -> Tensor:
 
     Returns:
         bool ``(N, 1, T - 1, H, W)``; entry ``t`` tells about frame ``t + 1``.
+
+    Example:
+        >>> from pvvae_plugin.functional.prediction_error import moving_pixels
+        >>> video = torch.zeros(1, 3, 3, 1, 2)
+        >>> video[:, :, 1, :, 0] = 0.5  # the left pixel changes and changes back
+        >>> moving_pixels(video, threshold=0.1).int().tolist()
+        [[[[[1, 0]], [[1, 0]]]]]
     """
     return (video[:, :, 1:] - video[:, :, :-1]).abs().amax(dim=1, keepdim=True) > threshold
 
@@ -60,6 +74,13 @@ def prediction_errors(
 
     Raises:
         ValueError: If the shapes differ or no frame is observed or none is predicted.
+
+    Example:
+        >>> from pvvae_plugin.functional.prediction_error import prediction_errors
+        >>> truth = torch.linspace(-1, 1, 5).view(1, 1, 5, 1, 1).expand(1, 3, 5, 8, 8)  # brightens by 0.5 per frame
+        >>> errors = prediction_errors(truth, truth, num_observed_frames=4)
+        >>> errors.model.item(), (errors.repeat / errors.count).item()
+        (0.0, 0.25)
     """
     if truth.shape != prediction.shape or truth.dim() != 5:
         raise ValueError(

@@ -17,6 +17,12 @@ class PrincipalComponents(NamedTuple):
         scores: Centred vectors along each direction, ``(N, num)``, float64.
         directions: Unit vectors in rows, most variance first, ``(num, C)``; 0 where there is no further one.
         shares: Of the whole variance, ``(num,)``; all 0 where vectors do not differ.
+
+    Example:
+        >>> from pvvae_plugin.functional.principal_components import principal_components
+        >>> scores, directions, shares = principal_components(torch.randn(10, 4), num=3)
+        >>> scores.shape, directions.shape, shares.shape
+        (torch.Size([10, 3]), torch.Size([3, 4]), torch.Size([3]))
     """
 
     scores: Tensor
@@ -36,6 +42,12 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
 
     Raises:
         ValueError: If ``vectors`` is not a matrix, has no rows, or holds a value that is not finite.
+
+    Example:
+        >>> from pvvae_plugin.functional.principal_components import principal_components
+        >>> vectors = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> principal_components(vectors, num=2).shares  # 18 and 2 of a variance of 20
+        tensor([0.9000, 0.1000], dtype=torch.float64)
     """
     if vectors.dim() != 2 or not vectors.numel() or num < 1:
         raise ValueError(f'components need a matrix (N, C) and num >= 1, got {tuple(vectors.shape)} and {num}')
@@ -57,7 +69,7 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
 
 
 def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
-    """Each column to [0, 1]: percentile ``low`` becomes 0, ``high`` becomes 1, what lies outside is clipped.
+    """Map each column to [0, 1]: percentile ``low`` becomes 0, ``high`` becomes 1, values outside are clipped.
 
     Args:
         values: ``(N, K)``.
@@ -66,6 +78,11 @@ def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
 
     Returns:
         ``(N, K)``, float64; 0.5 in a column whose percentiles are equal.
+
+    Example:
+        >>> from pvvae_plugin.functional.principal_components import stretch
+        >>> stretch(torch.tensor([[2.0], [3.0], [6.0]]), low=0, high=100).flatten()
+        tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
     values = values.double()
     # not torch.quantile, which refuses more than 16 million values

@@ -10,6 +10,11 @@ def average_ranks(values: Tensor) -> Tensor:
 
     Args:
         values: ``(N,)``.
+
+    Example:
+        >>> from pvvae_plugin.functional.rank_correlation import average_ranks
+        >>> average_ranks(torch.tensor([10.0, 30.0, 10.0]))
+        tensor([1.5000, 3.0000, 1.5000], dtype=torch.float64)
     """
     _, inverse, counts = values.unique(return_inverse=True, return_counts=True)  # sorted
     last = counts.cumsum(0).double()
@@ -25,6 +30,12 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
     Raises:
         ValueError: If shapes are others, or a value is NaN.
+
+    Example:
+        >>> from pvvae_plugin.functional.rank_correlation import rank_correlation
+        >>> x = torch.tensor([1.0, 2.0, 3.0])
+        >>> round(rank_correlation(x, x.exp()), 6), round(rank_correlation(x, -x), 6)
+        (1.0, -1.0)
     """
     if first.dim() != 1 or first.shape != second.shape:
         raise ValueError(f'two vectors of one length are needed, got {tuple(first.shape)} and {tuple(second.shape)}')

@@ -29,13 +29,27 @@ def interpolate(data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         data: ``(N, ...)``.
         noise: Of the same shape.
         times: In [0, 1], ``(N,)``, or ``(N, F)``, one for each frame of data ``(N, C, F, H, W)``.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import interpolate
+        >>> data, noise = torch.tensor([[8.0], [8.0]]), torch.zeros(2, 1)
+        >>> interpolate(data, noise, times=torch.tensor([0.25, 1.0]))
+        tensor([[2.],
+                [8.]])
     """
     times = _broadcast_times(times, data)
     return (1.0 - times) * noise + times * data
 
 
 def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
-    """The velocity ``data - noise`` of the straight path, the same at every time."""
+    """The velocity ``data - noise`` of the straight path, the same at every time.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import interpolate, velocity_target
+        >>> data, noise, time = torch.tensor([[8.0]]), torch.tensor([[2.0]]), torch.tensor([0.5])
+        >>> interpolate(data, noise, time) + 0.5 * velocity_target(data, noise)  # from the middle to the data
+        tensor([[8.]])
+    """
     return data - noise
 
 
@@ -67,6 +81,13 @@ def sample_times(
 
     Raises:
         ValueError: If the distribution is unknown, or the number of generators is not ``n``.
+
+    Example:
+        >>> from pvvae_plugin.functional.keyed_random import torch_rngs
+        >>> from pvvae_plugin.functional.rectified_flow import sample_times
+        >>> times = sample_times(2, 'logit-normal', rng=torch_rngs([11, 12], 'flow'))  # one generator per clip
+        >>> times.shape, bool(((times > 0) & (times < 1)).all())
+        (torch.Size([2]), True)
     """
     if distribution not in ('uniform', 'logit-normal'):
         raise ValueError(f"distribution must be 'uniform' or 'logit-normal', got {distribution!r}")
@@ -94,6 +115,13 @@ def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import time_grid
+        >>> time_grid(4)
+        tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
+        >>> time_grid(2, shift=3.0)  # the first step, near noise, is the short one
+        tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
     _check_count('num_inference_steps', num_steps)
     if not 0 < shift < 1e6:
@@ -124,6 +152,7 @@ def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
         The state at the last time, of the shape of ``noise``.
 
     Example:
+        >>> from pvvae_plugin.functional.rectified_flow import euler, time_grid
         >>> data = torch.tensor([[2.0, -1.0]])
         >>> noise = torch.zeros(1, 2)
         >>> euler(lambda x, times: data - noise, noise, time_grid(4))
@@ -139,6 +168,12 @@ def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
     """Follow ``velocity`` with Heun steps, two calls each; the error falls as ``1 / num_steps ** 2``.
 
     Arguments and result are those of :func:`euler`.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import euler, heun, time_grid
+        >>> noise, velocity = torch.zeros(1, 1), lambda x, times: 2 * times[:, None]  # x = t^2 ends at 1
+        >>> heun(velocity, noise, time_grid(2)), euler(velocity, noise, time_grid(2))
+        (tensor([[1.]]), tensor([[0.5000]]))
     """
     x = noise
     for start, end in pairwise(times.tolist()):
@@ -154,6 +189,11 @@ class Solver(NamedTuple):
     Attributes:
         integrate: ``(velocity, noise, times) -> data``.
         calls_per_step: Network calls per step. A video takes ``nfe = num_steps * calls_per_step`` calls.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import SOLVERS
+        >>> {name: 50 * solver.calls_per_step for name, solver in SOLVERS.items()}  # network calls of 50 steps
+        {'euler': 50, 'heun': 100}
     """
 
     integrate: Callable[[Velocity, Tensor, Tensor], Tensor]
@@ -167,6 +207,11 @@ def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) ->
     """Classifier-free guidance ``unconditional + scale * (conditional - unconditional)``, over all channels.
 
     Scale 1 is the conditional velocity exactly, scale 0 the unconditional one (Ho & Salimans, 2022).
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import guided_velocity
+        >>> guided_velocity(conditional=torch.tensor([3.0]), unconditional=torch.tensor([1.0]), scale=2.0)
+        tensor([5.])
     """
     return torch.lerp(unconditional, conditional, scale)  # unlike the formula as written, exact at both ends
 
@@ -193,6 +238,13 @@ def with_guidance(
 
     Raises:
         ValueError: If the interval does not lie in [0, 1].
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import with_guidance
+        >>> network = lambda x, times, labels: labels[:, None].float()  # its velocity is the label
+        >>> velocity = with_guidance(network, labels=torch.tensor([3]), null_label=1, scale=2.0)
+        >>> velocity(torch.zeros(1, 1), torch.zeros(1))  # 1 + 2 * (3 - 1)
+        tensor([[5.]])
     """
     low, high = interval
     if not 0.0 <= low <= high <= 1.0:
@@ -224,6 +276,12 @@ def condition_frames(x: Tensor, clean: Tensor, num_conditioned: int | Tensor) ->
 
     Raises:
         ValueError: If ``num_conditioned`` does not fit.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import condition_frames
+        >>> noise, clean = torch.zeros(1, 1, 3, 1, 1), torch.ones(1, 1, 3, 1, 1)
+        >>> condition_frames(noise, clean, num_conditioned=2).flatten()
+        tensor([1., 1., 0.])
     """
     n, _, num_frames = x.shape[:3]
     known = _known_frames(num_conditioned, n, min(num_frames, clean.shape[2]), x.device)[:, None, :, None, None]
@@ -238,6 +296,11 @@ def frame_times(times: Tensor, num_conditioned: int | Tensor, num_frames: int) -
         times: ``(N,)``.
         num_conditioned: As in :func:`condition_frames`.
         num_frames: ``F``.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import frame_times
+        >>> frame_times(torch.tensor([0.5]), num_conditioned=1, num_frames=3)
+        tensor([[1.0000, 0.5000, 0.5000]])
     """
     known = _known_frames(num_conditioned, times.shape[0], num_frames, times.device)
     return torch.where(known, torch.ones_like(times)[:, None], times[:, None])
@@ -248,6 +311,13 @@ def with_conditioned_frames(velocity: Velocity, clean: Tensor, num_conditioned: 
 
     ``velocity`` is then called with times ``(N, F)``. What a sampler carries along in the conditioned frames means
     nothing: put the clean ones there at the end, with :func:`condition_frames`.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import with_conditioned_frames
+        >>> network = lambda x, times: times[:, None, :, None, None].expand_as(x)  # its velocity is the time
+        >>> velocity = with_conditioned_frames(network, clean=torch.ones(1, 1, 1, 1, 1), num_conditioned=1)
+        >>> velocity(torch.zeros(1, 1, 3, 1, 1), torch.tensor([0.5])).flatten()
+        tensor([1.0000, 0.5000, 0.5000])
     """
 
     def conditioned(x: Tensor, times: Tensor) -> Tensor:

@@ -8,34 +8,70 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether processes share the weights of a module, so that all of them must take part in a forward pass."""
+    """Return True if the weights of a module are sharded: all processes must then take part in a forward pass.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import is_sharded
+        >>> is_sharded(torch.nn.Linear(2, 2))  # in one process
+        False
+    """
     return any(isinstance(p, DTensor) for p in module.parameters())
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor."""
+    """Return the shard of a tensor that this process holds.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import local
+        >>> local(torch.ones(3))  # a whole tensor stays as it is
+        tensor([1., 1., 1.])
+    """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def local_numel(tensor: Tensor) -> int:
-    """Numbers of a tensor that this process holds."""
+    """Return the number of elements of a tensor that this process holds.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import local_numel
+        >>> local_numel(torch.ones(3, 2))
+        6
+    """
     return local(tensor).numel()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor in every process. All processes must call."""
+    """Gather a whole tensor in every process. All processes must call this.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import whole
+        >>> whole(torch.ones(3))
+        tensor([1., 1., 1.])
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_to_main(tensor: Tensor) -> Tensor:
-    """The whole of a tensor on the CPU of process 0, elsewhere its shape alone (on ``meta``); all must call."""
+    """Gather a whole tensor on the CPU of process 0, elsewhere only its shape (on ``meta``); all must call this.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import gather_to_main
+        >>> gather_to_main(torch.ones(3)).device
+        device(type='cpu')
+    """
     tensor = whole(tensor)
     main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     return tensor.cpu() if main else tensor.to('meta')
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same in every process, shared out as ``like`` is, on its device. All processes must call."""
+    """Shard a whole tensor, the same in every process, like ``like`` and on its device. All must call this.
+
+    Example:
+        >>> from pvvae_plugin.functional.sharded import shard_like
+        >>> shard_like(torch.ones(3), like=torch.zeros(3))  # not sharded, so the result is not either
+        tensor([1., 1., 1.])
+    """
     tensor = tensor.to(like.device)
     if isinstance(tensor, DTensor) or not isinstance(like, DTensor):
         return tensor

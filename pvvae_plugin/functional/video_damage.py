@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 
 def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> Tensor:
-    """Every frame blurred by a Gaussian that is cut off at three standard deviations; edges are repeated outwards.
+    """Blur every frame by a Gaussian that is cut off at three standard deviations; edges are repeated outwards.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -24,6 +24,14 @@ def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> 
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
+
+    Example:
+        >>> from pvvae_plugin.functional.video_damage import gaussian_blur
+        >>> video = torch.zeros(3, 1, 9, 9)
+        >>> video[:, :, 4, 4] = 1.0  # one bright pixel
+        >>> blurred = gaussian_blur(video, sigma=1.0)
+        >>> round(blurred[0].sum().item(), 4), bool(blurred.max() < 0.2)  # the light is spread, not lost
+        (1.0, True)
     """
     _check(video, 'sigma', sigma)
     if not sigma:
@@ -39,7 +47,7 @@ def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> 
 
 
 def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
-    """Gaussian noise, independent in each value of each frame, then cut off at black and white.
+    """Add Gaussian noise, independent in each value of each frame, and clip to black and white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -48,6 +56,13 @@ def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
+
+    Example:
+        >>> from pvvae_plugin.functional.video_damage import add_noise
+        >>> video = torch.zeros(3, 5, 32, 32)
+        >>> noisy = add_noise(video, sigma=25.5, rng=torch.Generator().manual_seed(0))
+        >>> round(noisy.std().item(), 2)  # 25.5 of 127.5
+        0.2
     """
     _check(video, 'sigma', sigma)
     noise = torch.randn(video.shape, generator=rng, dtype=video.dtype).to(video.device)
@@ -55,7 +70,7 @@ def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
 
 
 def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
-    """A share of the frames, drawn anywhere in the clip, change places along one random cycle: none of them stays.
+    """Move a random share of the frames along one random cycle: none of them keeps its place.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -64,6 +79,13 @@ def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
 
     Raises:
         ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+
+    Example:
+        >>> from pvvae_plugin.functional.video_damage import shuffle_frames
+        >>> video = torch.linspace(-1, 1, 5).view(1, 5, 1, 1).expand(3, 5, 8, 8)
+        >>> shuffled = shuffle_frames(video, share=1.0, rng=torch.Generator().manual_seed(0))
+        >>> bool((shuffled != video).all())  # no frame keeps its place
+        True
     """
     num_frames = _check(video, 'share', share, highest=1)
     order = torch.randperm(num_frames, generator=rng)
@@ -74,7 +96,7 @@ def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
 
 
 def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Tensor:
-    """The last frames repeat the one before them, as if motion had stopped. At least one frame is left.
+    """Replace the last frames by the one before them, as if motion had stopped. At least one frame is left.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -83,6 +105,12 @@ def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Ten
 
     Raises:
         ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+
+    Example:
+        >>> from pvvae_plugin.functional.video_damage import freeze_end
+        >>> video = torch.tensor([-1.0, -0.5, 0.0, 0.5]).view(1, 4, 1, 1).expand(3, 4, 8, 8)
+        >>> freeze_end(video, share=0.5)[0, :, 0, 0].tolist()
+        [-1.0, -0.5, -0.5, -0.5]
     """
     num_frames = _check(video, 'share', share, highest=1)
     last = max(0, num_frames - 1 - round(share * num_frames))
@@ -90,7 +118,7 @@ def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Ten
 
 
 def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
-    """The brightness of each whole frame multiplied by a factor of its own, then cut off at white.
+    """Multiply the brightness of each frame by a random factor and clip to white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -99,6 +127,12 @@ def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
 
     Raises:
         ValueError: If the clip has another shape, or ``strength`` is not within 0 and 1.
+
+    Example:
+        >>> from pvvae_plugin.functional.video_damage import flicker
+        >>> flickering = flicker(torch.zeros(3, 9, 8, 8), strength=0.2, rng=torch.Generator().manual_seed(0))
+        >>> bool((flickering.abs() <= 0.2001).all()), len(flickering[0, :, 0, 0].unique())
+        (True, 9)
     """
     num_frames = _check(video, 'strength', strength, highest=1)
     if not strength:

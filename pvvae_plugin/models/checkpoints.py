@@ -157,7 +157,7 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
             f'{path} cannot be resumed, it lacks {", ".join(missing)}: to start from its weights use load_from'
         )
     trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
-    trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))
+    trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))  # of an earlier version
     if optimizers and trained != set(optimizers):
         raise ValueError(
             f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '

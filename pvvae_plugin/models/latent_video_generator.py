@@ -49,6 +49,18 @@ class LatentVideoGenerator(BaseModel):
         optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> MODELS.build(vae).save_pretrained('my_vae')
+        >>> backbone = dict(type='PretrainedVAE', pretrained='my_vae')
+        >>> head = dict(type='LatentDiT', latent_channels=4, num_classes=3, depth=2, hidden_size=16, num_heads=2)
+        >>> model = MODELS.build(
+        ...     dict(type='LatentVideoGenerator', backbone=backbone, backbone_checkpoint=None, head=head)
+        ... )
+        >>> [tuple(video.shape) for _, video in model.generate(2, 9, (32, 32), labels=[0, 2], num_inference_steps=2)]
+        [(3, 9, 32, 32), (3, 9, 32, 32)]
     """
 
     @renamed_arguments(times='time_sampling')
@@ -118,6 +130,15 @@ class LatentVideoGenerator(BaseModel):
             inputs: Clips ``(N, 3, T, H, W)`` in [-1, 1], or moments ``(N, 2 C, t, h, w)``.
             data_samples: One for each clip.
             mode: Which.
+
+        Example:
+            >>> from pvvae_plugin.models import LatentVideoGenerator
+            >>> from pvvae_plugin.structures import VideoDataSample
+            >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> head = dict(type='LatentDiT', latent_channels=4, depth=2, hidden_size=16, num_heads=2)
+            >>> model = LatentVideoGenerator(vae, backbone_checkpoint=None, head=head)
+            >>> list(model(torch.zeros(1, 3, 9, 32, 32), [VideoDataSample()], mode='loss'))
+            ['loss_flow']
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -256,6 +277,16 @@ class LatentVideoGenerator(BaseModel):
         Raises:
             ValueError: If an argument does not fit, at once.
             FloatingPointError: If a video is not finite.
+
+        Example:
+            >>> from pvvae_plugin.models import LatentVideoGenerator
+            >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> head = dict(type='LatentDiT', latent_channels=4, depth=2, hidden_size=16, num_heads=2)
+            >>> model = LatentVideoGenerator(vae, backbone_checkpoint=None, head=head)
+            >>> for index, video in model.generate(num=2, num_frames=9, size=(32, 32), num_inference_steps=2):
+            ...     print(index, tuple(video.shape))
+            0 (3, 9, 32, 32)
+            1 (3, 9, 32, 32)
         """
         for name, value in (('num', num), ('batch_size', batch_size)):
             if value < 1:

@@ -36,6 +36,16 @@ class VideoAutoencoder(BaseModel):
         optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
         parallel (dict[str, Callable]): Name of a submodule -> its data-parallel wrapper, filled by the wrapper of the
             whole model. A plain dict, so that names in checkpoints do not depend on how a run was distributed.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> from pvvae_plugin.structures import VideoDataSample
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> model = MODELS.build(dict(type='VideoAutoencoder', backbone=vae, loss=dict(type='PredictiveReconLoss')))
+        >>> sample = VideoDataSample(metainfo=dict(observed_groups=(True, False, False)))
+        >>> losses = model(torch.zeros(1, 3, 9, 32, 32), [sample], mode='loss')
+        >>> sorted(losses)
+        ['kl', 'loss_diff', 'loss_kl', 'loss_mse', 'mse_observed', 'mse_predicted']
     """
 
     def __init__(
@@ -77,6 +87,15 @@ class VideoAutoencoder(BaseModel):
             data_samples: One for each clip.
             mode: ``'tensor'`` gives reconstructions, ``'loss'`` the terms without the adversarial one, ``'predict'``
                 the data samples with reconstruction and predictions filled in.
+
+        Example:
+            >>> from pvvae_plugin.models import VideoAutoencoder
+            >>> from pvvae_plugin.structures import VideoDataSample
+            >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> model = VideoAutoencoder(backbone=vae, loss=dict(type='PredictiveReconLoss')).eval()
+            >>> (sample,) = model(torch.zeros(1, 3, 9, 32, 32), [VideoDataSample()], mode='predict')
+            >>> {observed: tuple(video.shape) for observed, video in sample.predictions.items()}
+            {1: (3, 9, 32, 32), 2: (3, 9, 32, 32)}
         """
         if mode == 'tensor':
             return self.backbone(inputs, self._observed(inputs, data_samples)).reconstruction
@@ -92,14 +111,19 @@ class VideoAutoencoder(BaseModel):
         vae_optim = optim_wrapper['vae'] if several else optim_wrapper
         adversarial = self._adversarial_now()
         with vae_optim.optim_context(self.parallel.get('backbone', self.backbone)):
+            # 1. Move the clips to the device, scaled to [-1, 1].
             data = self.data_preprocessor(data, training=True)
-            video = data['inputs']
+            video = data['inputs']  # (N, 3, T, H, W)
+            # 2. Encode the observed groups of each clip, pad, decode the whole clip.
             output = self._run_backbone(video, data['data_samples'])
+            # 3. Compare the whole clip, and ask the discriminator once it plays.
             losses = self.loss(output, video)
             if adversarial:
                 losses.update(self._adversarial_term(output.reconstruction, losses))
+        # 4. Update the VAE.
         total, log = self.parse_losses(losses)
         vae_optim.update_params(total)
+        # 5. Update the discriminator on the same clips.
         if adversarial:
             if hasattr(optim_wrapper['discriminator'], 'follow'):
                 optim_wrapper['discriminator'].follow(vae_optim)

@@ -19,11 +19,19 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
 
 def find_sources(path: str) -> list[str]:
-    """The file itself, or the videos and images right in a folder, by name.
+    """Return the file itself, or the videos and images of a folder (not of its subfolders), by name.
 
     Raises:
         FileNotFoundError: If there is nothing at the path.
         ValueError: If it is, or holds, neither a video nor an image.
+
+    Example:
+        >>> from PIL import Image
+        >>> from pvvae_plugin.sampling import find_sources
+        >>> for name in ('b.png', 'a.jpg'):
+        ...     Image.new('RGB', (48, 32)).save(name)
+        >>> find_sources('.')
+        ['./a.jpg', './b.png']
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'no file or folder {path!r} with first frames')
@@ -36,14 +44,22 @@ def find_sources(path: str) -> list[str]:
 
 
 def default_num_given(sources: Sequence[str], num_frames: int, temporal_ratio: int) -> int:
-    """Frames to give where nobody says how many: 1 of images, half of the groups, rounded up, of videos."""
+    """Return the default number of first frames: 1 for images, half of the groups, rounded up, for videos.
+
+    Example:
+        >>> from pvvae_plugin.sampling import default_num_given
+        >>> default_num_given(['a.png'], num_frames=17, temporal_ratio=4)
+        1
+        >>> default_num_given(['a.mp4'], num_frames=17, temporal_ratio=4)  # 3 of 5 groups
+        9
+    """
     if any(is_image(source) for source in sources):
         return 1
     return groups_to_frames((frames_to_groups(num_frames, temporal_ratio) + 1) // 2, temporal_ratio)
 
 
 def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size: tuple[int, int]) -> Tensor:
-    """The first frames of each file, as a config's validation clips are read.
+    """Read the first frames of each file, like a config's validation clips.
 
     They are taken at the ``frame_interval`` of its clips, and resized and cropped as in its validation pipeline; where
     that leads to another size, or there is none, they are resized to cover ``size`` and the middle is kept.
@@ -59,6 +75,15 @@ def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size:
 
     Raises:
         ClipError: If a file cannot be read or has too few frames.
+
+    Example:
+        >>> from PIL import Image
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.sampling import read_first_frames
+        >>> Image.new('RGB', (64, 48), (255, 255, 255)).save('white.png')
+        >>> frames = read_first_frames(read_config('dit_demo'), ['white.png'], num_given=1, size=(32, 32))
+        >>> frames.shape, frames.min()
+        (torch.Size([1, 3, 1, 32, 32]), tensor(1.))
     """
     interval = frame_interval(cfg)
     steps = spatial_steps(cfg, size)

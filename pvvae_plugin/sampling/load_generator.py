@@ -23,7 +23,7 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 
 def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> LatentVideoGenerator:
-    """The generator with the weights of a checkpoint, which names its VAE instead of holding it.
+    """Build a generator and load a checkpoint, which names its VAE instead of holding it.
 
     Args:
         cfg: Config of the run.
@@ -37,6 +37,15 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the config is not of a generator, or the checkpoint of another one or on another VAE, or it
             holds no raw weights.
+
+    Example:
+        >>> from pvvae_plugin.config import read_config
+        >>> from pvvae_plugin.registry import MODELS
+        >>> from pvvae_plugin.sampling import load_generator
+        >>> cfg = read_config('dit_demo', {'model.backbone_checkpoint': None})
+        >>> torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), 'generator.pth')  # a run trains one
+        >>> load_generator(cfg, 'generator.pth').head.depth
+        4
     """
     path = resolve_checkpoint(checkpoint)
     check_checkpoint(path)
@@ -74,7 +83,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
 def resolve_labels(
     given: Sequence[str] | None, names: Sequence[str] | None, num_classes: int | None
 ) -> list[int] | None:
-    """Classes by name or number, as numbers.
+    """Convert classes, by name or number, to numbers.
 
     Args:
         given: Names or numbers, a name first where a text is both; None for every class once.
@@ -86,6 +95,13 @@ def resolve_labels(
 
     Raises:
         ValueError: If there is no such class, or classes are not wanted.
+
+    Example:
+        >>> from pvvae_plugin.sampling import resolve_labels
+        >>> resolve_labels(['jump', '0'], names=['run', 'jump'], num_classes=2)
+        [1, 0]
+        >>> resolve_labels(None, names=None, num_classes=3)  # every class once
+        [0, 1, 2]
     """
     if num_classes is None:
         if given is not None:

@@ -34,6 +34,17 @@ class SampleFolder:
         about: What else to write down of the run.
         entries: Of each video, ``index``, ``label`` and ``class`` (None for none), and what else to write down.
         shown: Indices of the videos that the pictures show.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.sampling import SampleFolder
+        >>> entries = [{'index': 0, 'label': 1, 'class': 'orbit'}]
+        >>> folder = SampleFolder(Path('samples'), run=dict(seed=0), about={}, entries=entries, shown=[0])
+        >>> folder.start()
+        >>> folder.add(0, np.zeros((9, 32, 32, 3), np.uint8), fps=8)
+        >>> folder.finish()
+        >>> folder.check(), sorted(path.name for path in Path('samples').iterdir())  # complete
+        (True, ['00000_orbit.webm', 'samples.json'])
     """
 
     def __init__(

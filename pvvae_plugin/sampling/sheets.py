@@ -21,12 +21,17 @@ SHEETS = ('sheet.png', 'grid.webm', 'grid.gif')
 
 
 def choose_shown(labels: Sequence[int] | None, num: int, most: int) -> list[int]:
-    """Which of ``num`` videos to show: of each class alike, as far as there is room, one class after the other.
+    """Choose which of ``num`` videos to show: as many of each class if there is room, class by class.
 
     Args:
         labels: Class of each; None where there is none.
         num: How many there are.
         most: How many there is room for.
+
+    Example:
+        >>> from pvvae_plugin.sampling import choose_shown
+        >>> choose_shown(labels=[0, 1, 0, 1, 0, 1], num=6, most=4)  # two of each class
+        [0, 2, 1, 3]
     """
     if labels is None:
         return list(range(min(num, most)))
@@ -55,6 +60,15 @@ def write_sheets(
         labels: Class of every video; None where there is none.
         num_given: First frames that were given and not generated; None marks nothing.
         fps: Frames a second.
+
+    Example:
+        >>> import os
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.sampling import write_sheets
+        >>> clips = {index: np.zeros((5, 32, 32, 3), np.uint8) for index in range(2)}
+        >>> write_sheets(Path('.'), clips, captions=['run', 'jump'], labels=[0, 1], num_given=None, fps=8)
+        >>> sorted(os.listdir())
+        ['grid.gif', 'grid.webm', 'sheet.png']
     """
     rows = choose_shown(labels, len(captions), SHEET_ROWS)
     sheet = draw_strip([clips[i] for i in rows], [captions[i] for i in rows], num_given)

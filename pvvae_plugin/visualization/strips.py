@@ -19,7 +19,7 @@ FONT_SIZE = 15
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
-    """A clip in 8 bits: rounded, not truncated, values outside the range clipped.
+    """Convert a clip to 8 bits: values are rounded, not truncated, and clipped to the range.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1]; NaN becomes black.
@@ -29,6 +29,12 @@ def to_uint8(video: Tensor) -> np.ndarray:
 
     Raises:
         ValueError: If the shape is another.
+
+    Example:
+        >>> from pvvae_plugin.visualization import to_uint8
+        >>> video = torch.tensor([-1.0, 0.0, 1.0, 5.0]).view(1, 4, 1, 1).expand(3, 4, 8, 8)
+        >>> to_uint8(video)[:, 0, 0, 0].tolist()
+        [0, 128, 255, 255]
     """
     if video.dim() != 4 or video.shape[0] != 3:
         raise ValueError(f'one clip of shape (3, T, H, W) is needed, got {tuple(video.shape)}')
@@ -42,7 +48,7 @@ def draw_strip(
     num_observed: list[int | None] | int | None = None,
     scale: int | None = None,
 ) -> np.ndarray:
-    """Clips below one another, frames side by side under their numbers; predicted frames have an orange border.
+    """Draw clips in rows, frames side by side under their numbers; predicted frames have an orange border.
 
     Clips too long for a width of 2,400 pixels are thinned out evenly; the first and the last frame stay. The numbers
     above the columns count frames from 0 and tell which are shown.
@@ -60,6 +66,13 @@ def draw_strip(
 
     Raises:
         ValueError: If shapes or counts do not fit.
+
+    Example:
+        >>> from pvvae_plugin.visualization import draw_strip
+        >>> clip = np.zeros((5, 96, 96, 3), np.uint8)
+        >>> strip = draw_strip([clip, clip], captions=['truth', 'predicted'], num_observed=[None, 1])
+        >>> strip.shape[2], bool((strip == (230, 97, 1)).all(axis=2).any())  # an orange border
+        (3, True)
     """
     observed = _check_rows(rows, captions, num_observed)
     num_frames, height, width = rows[0].shape[:3]
@@ -93,7 +106,7 @@ def draw_panels(
     num_observed: list[int | None] | int | None = None,
     columns: int | None = None,
 ) -> np.ndarray:
-    """Clips side by side under their captions, frame by frame, for an animation.
+    """Draw clips side by side under their captions, frame by frame, for an animation.
 
     The border of a panel is orange while its frame is predicted and grey before.
 
@@ -108,6 +121,14 @@ def draw_panels(
 
     Raises:
         ValueError: If shapes or counts do not fit.
+
+    Example:
+        >>> from pvvae_plugin.visualization import draw_panels, write_gif
+        >>> clips = [np.zeros((5, 96, 96, 3), np.uint8) for _ in range(4)]
+        >>> panels = draw_panels(clips, captions=['a', 'b', 'c', 'd'], columns=2)
+        >>> len(panels)  # frames
+        5
+        >>> write_gif('panels.gif', panels, fps=8)
     """
     observed = _check_rows(clips, captions, num_observed)
     num_frames, height, width = clips[0].shape[:3]

@@ -24,7 +24,7 @@ TEMPORARY = '.unfinished-'  # what a killed process may leave behind
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """An endlessly looping GIF with one palette for all frames, so that still regions do not flicker.
+    """Encode a looping GIF with one palette for all frames, so still regions do not flicker.
 
     GIF counts time in hundredths of a second. Frame durations are rounded so that the whole keeps its length: 8 frames
     a second alternate between 0.12 and 0.13 s. Equal neighbours are stored once, with the sum of their durations.
@@ -38,6 +38,11 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 
     Raises:
         ValueError: If the frames' shape or type or ``fps`` is wrong.
+
+    Example:
+        >>> from pvvae_plugin.visualization import encode_gif
+        >>> encode_gif(np.zeros((5, 32, 32, 3), np.uint8), fps=8)[:6]
+        b'GIF89a'
     """
     _check(frames, fps)
     if fps > MAX_GIF_FPS:
@@ -55,7 +60,16 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 
 
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write a looping GIF; the file appears whole or not at all. See :func:`encode_gif`."""
+    """Write a looping GIF; the file appears whole or not at all. See :func:`encode_gif`.
+
+    Example:
+        >>> from PIL import Image
+        >>> from pvvae_plugin.visualization import write_gif
+        >>> frames = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1) * np.full((1, 32, 32, 3), 50, np.uint8)
+        >>> write_gif('clip.gif', frames, fps=8)
+        >>> Image.open('clip.gif').n_frames
+        5
+    """
     write_atomically(path, encode_gif(frames, fps))
 
 
@@ -73,6 +87,14 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     Raises:
         ValueError: If the name, the frames' shape or type, or ``fps`` is wrong.
         RuntimeError: If this OpenCV can write neither codec.
+
+    Example:
+        >>> from pvvae_plugin.datasets import open_video
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> reader = open_video('clip.webm')
+        >>> len(reader), reader.fps
+        (20, 8.0)
     """
     _check(frames, fps)
     path = Path(path)

@@ -45,7 +45,16 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
 @VISBACKENDS.register_module()
 @goes_on_without_space
 class CurvesVisBackend(LocalVisBackend):
-    """MMEngine's ``LocalVisBackend``, curves as lines of JSON in the work directory, that a full disk does not stop."""
+    """MMEngine's ``LocalVisBackend``, curves as JSON lines in the work directory; a full disk does not stop it.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.registry import VISBACKENDS
+        >>> backend = VISBACKENDS.build(dict(type='CurvesVisBackend', save_dir='curves'))
+        >>> backend.add_scalar('loss', 0.5, step=10)
+        >>> Path('curves/scalars.json').read_text().strip()
+        '{"loss": 0.5, "step": 10}'
+    """
 
 
 @VISBACKENDS.register_module()
@@ -58,6 +67,15 @@ class VideoTensorboardVisBackend(TensorboardVisBackend):
 
     Args:
         save_dir: Directory of the event files.
+
+    Example:
+        >>> import os
+        >>> from pvvae_plugin.registry import VISBACKENDS
+        >>> backend = VISBACKENDS.build(dict(type='VideoTensorboardVisBackend', save_dir='events'))
+        >>> backend.add_video('sample', np.zeros((5, 32, 32, 3), np.uint8), step=10)
+        >>> backend.close()
+        >>> len(os.listdir('events'))  # tensorboard --logdir events
+        1
     """
 
     @force_init_env

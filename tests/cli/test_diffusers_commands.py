@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pvvae_plugin.cli import main
+from pvvae_plugin.cli.console import main
 
 pytest.importorskip('diffusers')
 ROOT = Path(__file__).resolve().parents[2]

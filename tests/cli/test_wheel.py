@@ -64,7 +64,7 @@ def environment(tmp_path_factory) -> Environment:
 COMMANDS = """
 import json, sys
 import pvvae_plugin
-from pvvae_plugin.cli import main
+from pvvae_plugin.cli.console import main
 print('imported', pvvae_plugin.__file__)
 print('demo is', pvvae_plugin.config_path('pvvae_demo.py'))
 for command in json.loads(sys.argv[1]):

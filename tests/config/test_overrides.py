@@ -26,10 +26,11 @@ OF_THE_STUDY = re.compile(r'work_dirs/study\w*/configs/\w+_generator\.py')
 def documented() -> list[tuple[str, str]]:
     """Config and overrides of every command in the documents and in the comments of configs."""
     found = []
-    for path in (ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')), *sorted((ROOT / 'configs').rglob('*.py'))):
+    pages = (path for folder in ('docs', 'projects') for path in sorted((ROOT / folder).rglob('*.md')))
+    for path in (ROOT / 'README.md', *pages, *sorted((ROOT / 'configs').rglob('*.py'))):
         text = path.read_text().replace('\\\n#', ' ').replace('\\\n', ' ')
         for command, given in re.findall(r'([^\n`]*)--cfg-options ([^\n`]*)', text):
-            command = OF_THE_STUDY.sub('configs/study/dit_tiny.py', command)
+            command = OF_THE_STUDY.sub('configs/dit_demo.py', command)
             named = re.search(r'configs/([\w/]+)\.py|\b(dit_demo|pvvae_demo)\b', command)
             config = named[1] or named[2] if named else path.stem if path.suffix == '.py' else None
             if config and '=' in given and 'Error: ' not in command:  # a message names one as well
@@ -191,3 +192,23 @@ def test_numbers_of_a_file_are_checked_as_well(value):
     else:
         with pytest.raises(ValueError, match=r'train_dataloader\.batch_size must be a whole number of at least 1'):
             check_numbers(cfg)
+
+
+def test_old_names_in_configs_and_overrides_warn_and_take_effect(tmp_path):
+    (tmp_path / 'vae.py').write_text(
+        "_base_ = 'pvvae_plugin::pvvae_demo.py'\noptim_wrapper = dict(generator=dict(optimizer=dict(lr=0.5)))\n"
+    )
+    with pytest.warns(FutureWarning, match="'optim_wrapper.generator' is now 'optim_wrapper.vae'"):
+        cfg = read_config(tmp_path / 'vae.py', {'optim_wrapper.generator.clip_grad.max_norm': 3.0})
+    assert set(cfg.optim_wrapper) == {'constructor', 'vae'}
+    assert cfg.optim_wrapper.vae.optimizer == {'type': 'AdamW', 'lr': 0.5, 'betas': (0.9, 0.99), 'weight_decay': 0.01}
+    assert cfg.optim_wrapper.vae.clip_grad.max_norm == 3.0
+    (tmp_path / 'dit.py').write_text(
+        "_base_ = 'pvvae_plugin::dit_demo.py'\nmodel = dict(times='logit-normal', head=dict(width=64))\n"
+        'test_cfg = dict(sampling=dict(guidance=3.0))\n'
+    )
+    with pytest.warns(FutureWarning):
+        cfg = read_config(tmp_path / 'dit.py', {'model.head.heads': 2})
+    assert cfg.model.time_sampling == 'logit-normal' and 'times' not in cfg.model
+    assert (cfg.model.head.hidden_size, cfg.model.head.num_heads) == (64, 2)
+    assert cfg.test_cfg.sampling == {'num_inference_steps': 50, 'guidance_scale': 3.0}

@@ -9,10 +9,17 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.multiprocessing
 from mmengine.logging import MessageHub
 from mmengine.registry import DefaultScope
-from parallel_runs import in_processes, largest_difference, losses_of, shared_out, train_and_count, vae_config
+from parallel_runs import (
+    in_processes,
+    largest_difference,
+    losses_of,
+    run_in_processes,
+    shared_out,
+    train_and_count,
+    vae_config,
+)
 from parallel_runs import train as train_whole_run
 
 from pvvae_plugin.engine import SubmoduleDistributedDataParallel, SubmoduleOptimWrapperConstructor
@@ -80,7 +87,7 @@ def test_two_processes_equal_one(tiny_vae_config, tmp_path):
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     os.environ['PYTHONPATH'] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    torch.multiprocessing.spawn(worker, (port, config, state, str(tmp_path)), nprocs=2)
+    run_in_processes(worker, (port, config, state, str(tmp_path)), 2)
     train(model, [0, 1, 2, 3])
     ranks = [torch.load(tmp_path / f'rank{r}.pth', weights_only=True) for r in range(2)]
     for name, expected in model.state_dict().items():

@@ -5,8 +5,8 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.evaluator import Evaluator
+from parallel_runs import run_in_processes
 
 from pvvae_plugin.evaluation import FlowLoss
 from pvvae_plugin.structures import VideoDataSample
@@ -64,6 +64,6 @@ def test_two_processes_equal_one(tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    run_in_processes(worker, (port, str(tmp_path)), 2)
     for rank in range(2):
         assert torch.load(tmp_path / f'{rank}.pt') == pytest.approx(expected())

@@ -5,9 +5,9 @@ import socket
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from drawn_samples import build_sample
 from mmengine.evaluator import Evaluator
+from parallel_runs import run_in_processes
 from tiny_extractors import Colours, Statistics
 
 from pvvae_plugin.evaluation import (
@@ -105,7 +105,7 @@ def test_several_processes_equal_one(world_size, tmp_path):
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(world_size, port, str(tmp_path)), nprocs=world_size)
+    run_in_processes(worker, (world_size, port, str(tmp_path)), world_size)
     alone = {**evaluate(0, 1), **evaluate_sets(0, 1, None)}
     assert {'gen/FVD5_23', 'gen/KVD5_23', 'gen/IS5_23', 'recon/rFVD5_5', 'flow/loss', 'ltd/i2'} <= alone.keys()
     assert {'gen/proxy_appearance5_23', 'recon/rproxy_time5_5'} <= alone.keys()

@@ -113,9 +113,9 @@ OVERRIDES = [
     ),
     Mistake(
         'an optimiser that there is not',
-        options('optim_wrapper.generatr.optimizer.lr=1e-3'),
+        options('optim_wrapper.vaes.optimizer.lr=1e-3'),
         ValueError,
-        ("'generatr' in optim_wrapper", 'did you mean generator'),
+        ("'generatr' in optim_wrapper", 'did you mean vae'),
     ),
     Mistake(
         'a misspelt hook',
@@ -406,7 +406,7 @@ GENERATORS = [
         'too much guidance',
         lambda t: sample(t, '--guidance-scale', 1e9),
         ValueError,
-        (r'guidance must.*\(1 for none\)',),
+        (r'guidance_scale must.*\(1 for none\)',),
     ),
     Mistake('samples of odd size', lambda t: sample(t, '--size', 33, 33), ValueError, ('even height and width.*33',)),
     Mistake(

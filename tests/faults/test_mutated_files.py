@@ -15,7 +15,7 @@ from reference_reader import CLIP_LEN, judge
 
 from pvvae_plugin.datasets.checking.guarded_pool import Lost, run_guarded
 from pvvae_plugin.datasets.checking.verification import Entry, check_file
-from pvvae_plugin.datasets.readers import BACKENDS
+from pvvae_plugin.datasets.readers.opening import READERS
 
 SECONDS = 60  # for all clips of a file of 30 small frames, several of which are read in milliseconds
 MEMORY = 6 << 30  # of address space; what readers really use is held to MOST_MEMORY
@@ -127,7 +127,7 @@ def _largest_difference(path):
 
 @pytest.mark.long
 def test_all_files(files):
-    check(read_all(files, BACKENDS))
+    check(read_all(files, READERS))
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ import torch
 from strangers_files import PAYLOADS, load_carelessly
 from tiny_runs import make_runs, script
 
+from projects.predictive_study import study
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
 from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent_shards
 from pvvae_plugin.evaluation import ClassAccuracy, resolve_protocol
@@ -180,7 +181,7 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
             (f.parent / 's').mkdir(),
             shutil.copy(f, f.parent / 's' / 'study.json'),
             # The limit: where such a file is taken, the test fails within seconds rather than run a study.
-            script('study/predictive_vs_baseline.py', '--scale', 'tiny', '--out', f.parent / 's', '--minutes', 0.01),
+            study.main(['--scale', 'tiny', '--out', str(f.parent / 's'), '--minutes', '0.01']),
         ),
     ),
     'analysis/report.py': (ANY, lambda r, f: script('analysis/report.py', f)),

@@ -171,7 +171,7 @@ def test_only_the_loopback_is_served_and_no_folder_of_this_machine(run, tmp_path
     assert not asked.get('allowed_paths')
 
 
-SOURCES = sorted([*(ROOT / 'pvvae_plugin').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')])
+SOURCES = sorted(path for folder in ('pvvae_plugin', 'tools', 'projects') for path in (ROOT / folder).rglob('*.py'))
 FORBIDDEN_CALLS = {
     'eval',
     'exec',

@@ -157,3 +157,16 @@ def test_settings_that_contradict_each_other_are_refused(algorithm_config):
     model = MODELS.build(algorithm_config)
     with pytest.raises(ValueError, match="trains \\['discriminator', 'vae'\\]"):
         SubmoduleOptimWrapperConstructor({'vae': {}})(model)
+
+
+@pytest.mark.parametrize('patterns', [(1, 3, 2), ((True, False, True), (True, True, False), (True, True, True))])
+def test_a_step_reads_nothing_back_from_the_device(algorithm_config, patterns):
+    """On the meta device nothing can be read: an ``item()``, ``tolist()`` or boolean index would be an error."""
+    with torch.device('meta'):
+        model = MODELS.build(algorithm_config)
+        video = torch.empty(3, 3, 9, 32, 32)
+    samples = [VideoDataSample(metainfo={'observed_groups': pattern}) for pattern in patterns]
+    terms = model(video, samples, mode='loss')
+    sum(value for name, value in terms.items() if name.startswith('loss')).backward()
+    assert {'loss_mse', 'loss_kl', 'mse_observed', 'mse_predicted'} <= terms.keys()
+    assert model.backbone.padding_token.grad.is_meta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pvvae_plugin.cli import Command, run_command
+from pvvae_plugin.cli.console import Command, run_command
 
 BENCHMARKS = {
     'all': Command('all', 'every benchmark on one device, in one table'),

@@ -134,7 +134,7 @@ def check_config(parser: argparse.ArgumentParser, config: str) -> None:
 
 def benchmark_command(name: str) -> list[str]:
     """The command line of a benchmark, for a process of its own."""
-    return [sys.executable, '-m', 'pvvae_plugin', 'benchmark', name]
+    return [sys.executable, '-m', 'pvvae_plugin.cli.console', 'benchmark', name]
 
 
 def end_in_order() -> None:

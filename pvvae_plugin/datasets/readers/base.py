@@ -30,7 +30,7 @@ SLACK = 1e-3  # seconds
 
 
 class VideoReader(ABC):
-    """Reads the frames of one file.
+    """Reader of the frames of one file.
 
     Args:
         path: The file.
@@ -40,6 +40,16 @@ class VideoReader(ABC):
 
     Raises:
         ClipError: If the file cannot be opened or holds no frame.
+
+    Example:
+        >>> from pvvae_plugin.datasets import open_video
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> reader = open_video('clip.webm')
+        >>> len(reader), reader.fps, reader.read([0, 10]).shape
+        (20, 8.0, (2, 48, 64, 3))
+        >>> reader.times[:3].tolist()
+        [0.0, 0.125, 0.25]
     """
 
     path: str

@@ -16,7 +16,7 @@ FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end 
 
 
 class DecordReader(VideoReader):
-    """Reads by decord, which seeks; files in which it would land on other frames are refused.
+    """Reader by decord, which seeks; files in which it would land on other frames are rejected.
 
     Args:
         path: Video file.
@@ -28,6 +28,13 @@ class DecordReader(VideoReader):
     Raises:
         ClipError: If the file cannot be opened, holds no frame, or cannot be sought in.
         ImportError: If decord is not installed.
+
+    Example:
+        >>> from pvvae_plugin.datasets import DecordReader
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> DecordReader('clip.webm').read([19]).shape
+        (1, 48, 64, 3)
     """
 
     def __init__(self, path: str) -> None:

@@ -24,6 +24,14 @@ class ImageReader(VideoReader):
 
     Raises:
         ClipError: If it cannot be decoded.
+
+    Example:
+        >>> from PIL import Image
+        >>> from pvvae_plugin.datasets import ImageReader
+        >>> Image.new('RGB', (48, 32), (255, 0, 0)).save('red.png')
+        >>> reader = ImageReader('red.png')
+        >>> len(reader), reader.read([0])[0, 0, 0].tolist()
+        (1, [255, 0, 0])
     """
 
     fps = 0.0

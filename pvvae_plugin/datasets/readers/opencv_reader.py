@@ -13,7 +13,7 @@ from .packet_index import once_for_each_file, open_capture
 
 
 class OpenCVReader(VideoReader):
-    """Reads by OpenCV, from the first frame on.
+    """Reader by OpenCV, from the first frame on.
 
     Nothing is believed that the header says: frames are counted by decoding them, and never sought, because seeking
     in files of variable frame rate returns other frames.
@@ -27,6 +27,13 @@ class OpenCVReader(VideoReader):
 
     Raises:
         ClipError: If the file cannot be opened or holds no frame.
+
+    Example:
+        >>> from pvvae_plugin.datasets import OpenCVReader
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> len(OpenCVReader('clip.webm'))  # counted by decoding
+        20
     """
 
     def __init__(self, path: str) -> None:

@@ -38,6 +38,13 @@ def open_video(path: str, backend: str = 'auto') -> VideoReader:
     Raises:
         ClipError: If the file cannot be opened.
         ValueError: If there is no such backend.
+
+    Example:
+        >>> from pvvae_plugin.datasets import open_video
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> type(open_video('clip.webm', backend='opencv')).__name__
+        'OpenCVReader'
     """
     reasons = []
     for reader_type in reader_types(path, backend):
@@ -72,6 +79,14 @@ def read_clip(
     Raises:
         ClipError: If no decoder can read them.
         ValueError: If there is no such backend.
+
+    Example:
+        >>> from pvvae_plugin.datasets import read_clip
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> frames, fps = read_clip('clip.webm', lambda num_frames: range(0, num_frames, 4))  # every fourth frame
+        >>> frames.shape, fps
+        ((5, 48, 64, 3), 8.0)
     """
     reasons = []
     for reader_type in reader_types(path, backend):
@@ -97,6 +112,13 @@ def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'aut
 
     Raises:
         ClipError: If no decoder can read one of them.
+
+    Example:
+        >>> from pvvae_plugin.datasets import iterate_frames
+        >>> from pvvae_plugin.visualization import write_video
+        >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
+        >>> [frame.shape for frame in iterate_frames('clip.webm', num_frames=2)]
+        [(48, 64, 3), (48, 64, 3)]
     """
     done, reasons = 0, []
     for reader_type in reader_types(path, backend):

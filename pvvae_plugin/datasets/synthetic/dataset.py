@@ -69,6 +69,17 @@ class SyntheticVideoDataset(ClipDataset):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> from pvvae_plugin.registry import DATASETS
+        >>> pipeline = [dict(type='FutureDropSampler', temporal_ratio=4), dict(type='PackClip')]
+        >>> dataset = DATASETS.build(
+        ...     dict(type='SyntheticVideoDataset', length=100, clip_len=9, size=32, pipeline=pipeline)
+        ... )
+        >>> dataset[0]['inputs'].shape, len(dataset[0]['data_samples'].observed_groups)
+        (torch.Size([3, 9, 32, 32]), 3)
+        >>> dataset.metainfo['classes'][dataset[1]['data_samples'].label]
+        'bounce'
     """
 
     METAINFO = {'classes': tuple(MOTIONS)}
@@ -112,7 +123,14 @@ class SyntheticVideoDataset(ClipDataset):
         return render(*self._scene(info), size=self.size)
 
     def positions(self, index: int) -> np.ndarray:
-        """Where the shapes of a clip are, ``(num_objects, T, 2)``: x to the right and y down, in frame sides."""
+        """Return the positions of a clip's shapes, ``(num_objects, T, 2)``: x to the right and y down, in frame sides.
+
+        Example:
+            >>> from pvvae_plugin.datasets import SyntheticVideoDataset
+            >>> dataset = SyntheticVideoDataset(length=7, clip_len=9, size=32, difficulty='medium')
+            >>> dataset.positions(0).shape  # 2 shapes, 9 frames, x and y
+            (2, 9, 2)
+        """
         scene = self._scene(self.get_data_info(index))
         tracks = np.stack([np.stack([track.x, track.y], axis=1) for track in scene.tracks])
         return tracks - scene.camera

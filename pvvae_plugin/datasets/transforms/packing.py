@@ -15,11 +15,18 @@ META_KEYS = ('path', 'fps', 'label', 'draw_key', 'observed_groups', 'substituted
 
 @TRANSFORMS.register_module()
 class PackClip(BaseTransform):
-    """Ends a pipeline: ``dict(inputs=..., data_samples=...)``.
+    """End a pipeline: return ``dict(inputs=..., data_samples=...)``.
 
     ``inputs`` is a uint8 tensor ``(3, T, H, W)``, a quarter of the bytes to the device that floats would be; the data
     preprocessor scales it to [-1, 1] there. ``data_samples`` is a :class:`VideoDataSample` with what the results hold
     of its meta information.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> pack = TRANSFORMS.build(dict(type='PackClip'))
+        >>> packed = pack(dict(frames=np.zeros((9, 32, 48, 3), np.uint8), path='a.mp4', label=3))
+        >>> packed['inputs'].shape, packed['data_samples'].label
+        (torch.Size([3, 9, 32, 48]), 3)
     """
 
     def transform(self, results: dict) -> dict:

@@ -13,13 +13,19 @@ from .base import check_probability, rng_of
 
 @TRANSFORMS.register_module()
 class ResizeClip(BaseTransform):
-    """Brings the short side of a clip to ``size``, keeping the aspect ratio.
+    """Resize the short side of a clip to ``size``, keeping the aspect ratio.
 
     Shrinks by area averaging, which does not alias, and enlarges bilinearly. Sizes must divide by the network's
     compression; the network says so, not this.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> resize = TRANSFORMS.build(dict(type='ResizeClip', size=128))
+        >>> resize(dict(frames=np.zeros((9, 240, 320, 3), np.uint8)))['frames'].shape
+        (9, 128, 171, 3)
     """
 
     def __init__(self, size: int) -> None:
@@ -75,10 +81,16 @@ class _CropClip(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCropClip(_CropClip):
-    """A square crop anywhere, at the same place in every frame.
+    """Crop a square anywhere, at the same place in every frame.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> crop = TRANSFORMS.build(dict(type='RandomCropClip', size=128))
+        >>> crop(dict(frames=np.zeros((9, 240, 320, 3), np.uint8)))['frames'].shape
+        (9, 128, 128, 3)
     """
 
     def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
@@ -88,10 +100,17 @@ class RandomCropClip(_CropClip):
 
 @TRANSFORMS.register_module()
 class CenterCropClip(_CropClip):
-    """The square in the middle.
+    """Crop the square in the middle.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> crop = TRANSFORMS.build(dict(type='CenterCropClip', size=2))
+        >>> frames = np.arange(6, dtype=np.uint8).reshape(1, 1, 6, 1).repeat(2, axis=1).repeat(3, axis=3)
+        >>> crop(dict(frames=frames))['frames'][0, 0, :, 0].tolist()  # of columns 0 to 5
+        [2, 3]
     """
 
     def _corner(self, room_y: int, room_x: int, results: dict) -> tuple[int, int]:
@@ -100,10 +119,17 @@ class CenterCropClip(_CropClip):
 
 @TRANSFORMS.register_module()
 class RandomFlipClip(BaseTransform):
-    """Mirrors a whole clip left to right, or leaves it.
+    """Mirror a whole clip left to right, or leave it.
 
     Args:
         prob: Probability of mirroring.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> flip = TRANSFORMS.build(dict(type='RandomFlipClip', prob=1.0))
+        >>> frames = np.arange(3, dtype=np.uint8).reshape(1, 1, 3, 1).repeat(3, axis=3)
+        >>> flip(dict(frames=frames))['frames'][0, 0, :, 0].tolist()
+        [2, 1, 0]
     """
 
     def __init__(self, prob: float = 0.5) -> None:

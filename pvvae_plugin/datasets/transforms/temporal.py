@@ -12,7 +12,7 @@ from .base import check_probability, rng_of
 
 @TRANSFORMS.register_module()
 class FutureDropSampler(BaseTransform):
-    """Draws how many groups at the end are dropped: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
+    """Draw how many groups at the end are dropped: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
 
     Writes ``results['observed_groups']``, a tuple of ``G`` bools: True for the first ``G - k``. The frames stay as they
     are, because the whole clip is the target.
@@ -23,6 +23,13 @@ class FutureDropSampler(BaseTransform):
 
     Raises:
         ValueError: If an argument is out of range; in a pipeline, if a clip does not have ``1 + m * p_t`` frames.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> drop = TRANSFORMS.build(dict(type='FutureDropSampler', temporal_ratio=4, max_drop_ratio=0.5))
+        >>> clip = dict(frames=np.zeros((9, 32, 32, 3), np.uint8))  # 3 groups, of which at most 1 is dropped
+        >>> sorted({drop(dict(clip))['observed_groups'] for _ in range(20)})
+        [(True, True, False), (True, True, True)]
     """
 
     def __init__(self, temporal_ratio: int = 4, max_drop_ratio: float = 1.0) -> None:
@@ -42,10 +49,17 @@ class FutureDropSampler(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomTimeReverse(BaseTransform):
-    """Plays a clip backwards, or leaves it ("RandomReverse", paper, figure 2).
+    """Play a clip backwards, or leave it ("RandomReverse", paper, figure 2).
 
     Args:
         prob: Probability of reversing; the paper does not give one.
+
+    Example:
+        >>> from pvvae_plugin.registry import TRANSFORMS
+        >>> reverse = TRANSFORMS.build(dict(type='RandomTimeReverse', prob=1.0))
+        >>> frames = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, axis=3)
+        >>> reverse(dict(frames=frames))['frames'][:, 0, 0, 0].tolist()
+        [4, 3, 2, 1, 0]
     """
 
     def __init__(self, prob: float) -> None:

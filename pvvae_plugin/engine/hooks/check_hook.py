@@ -17,7 +17,7 @@ PADDING_TOKEN = 'backbone.padding_token'
 
 @HOOKS.register_module()
 class StartCheckHook(Hook):
-    """Checks data against the network, and a loaded checkpoint against the model.
+    """Check data against the network, and a loaded checkpoint against the model.
 
     - Clips must have a length and size the backbone accepts, and be cut into its groups; cached latents must have its
       channels and come from its checkpoint. A wrong validation set is found before training, not at the first
@@ -27,6 +27,12 @@ class StartCheckHook(Hook):
     - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
       ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run. A
       learned padding token alone is left out where training that pads with noise starts from such weights.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='StartCheckHook'))  # an entry of custom_hooks
+        >>> sorted(hook.get_triggered_stages())
+        ['after_load_checkpoint', 'before_test', 'before_train']
     """
 
     def before_train(self, runner: Runner) -> None:

@@ -44,6 +44,12 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Args:
         **kwargs: Passed to ``mmengine.hooks.CheckpointHook``, by iterations: ``interval``, ``max_keep_ckpts``, ...
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='AtomicCheckpointHook', interval=1000, max_keep_ckpts=3))
+        >>> hook.interval, hook.max_keep_ckpts, hook.by_epoch  # the entry checkpoint of default_hooks
+        (1000, 3, False)
     """
 
     def __init__(self, **kwargs: Any) -> None:

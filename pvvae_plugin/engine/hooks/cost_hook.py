@@ -61,7 +61,7 @@ class StepCost:
 
 @HOOKS.register_module()
 class CostEstimateHook(Hook):
-    """Logs parameters, memory and time before the first iteration.
+    """Log parameters, memory and time before the first iteration.
 
     Counted are weights, gradients, AdamW's two moments and averages, and
 
@@ -73,6 +73,12 @@ class CostEstimateHook(Hook):
     Not counted is the allocator's slack. The time is that of the operations at the rates this device reaches in one
     plain convolution and one plain matrix product. Dropping makes a step cheaper, what is not counted makes it dearer:
     the log's ETA tells after some iterations.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='CostEstimateHook'))  # an entry of custom_hooks
+        >>> hook.get_triggered_stages()
+        ['before_train']
     """
 
     def before_train(self, runner: Runner) -> None:

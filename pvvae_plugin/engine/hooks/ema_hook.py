@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from pvvae_plugin.registry import HOOKS
 
 @HOOKS.register_module()
 class TrainedWeightsEMAHook(Hook):
-    """Averages what is trained, and nothing else: no frozen encoder, no discriminator, no perceptual network.
+    """Average the trained weights of one part: no frozen encoder, no discriminator, no perceptual network.
 
     Validation, and a test after training, run on the averages. A checkpoint's ``state_dict`` holds them too, so that
     every later reader gets them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's
@@ -27,6 +29,13 @@ class TrainedWeightsEMAHook(Hook):
         module: Name of the submodule, e.g. ``'backbone'``.
         decay: Share of the old average kept at each update; in the first updates less, ``(1 + n) / (10 + n)``, so
             that the average forgets its random start.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> config = dict(type='TrainedWeightsEMAHook', module='head', decay=0.9999)
+        >>> hook = HOOKS.build(config)  # an entry of custom_hooks
+        >>> hook.module, hook.decay
+        ('head', 0.9999)
     """
 
     priority = 'NORMAL'
@@ -93,3 +102,16 @@ class TrainedWeightsEMAHook(Hook):
         if runner._resume and raw is not None:
             self.averages = {name: checkpoint['state_dict'][name].clone() for name in raw}
             checkpoint['state_dict'].update(raw)
+
+
+@contextmanager
+def averaged_weights(runner: Runner) -> Iterator[None]:
+    """Give a model in training the averaged weights for a while, those that a validation would see."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
+    for hook in hooks:
+        hook.before_val_epoch(runner)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.after_val_epoch(runner)

@@ -18,7 +18,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Watches losses and gradients for values that are not finite.
+    """Watch losses and gradients for values that are not finite.
 
     :class:`AutocastOptimWrapper` makes no step of such gradients. Each is reported here with the term, or the
     parameter, that was not finite, and counted in the log as ``skipped_PART``. After too many in a row the run ends.
@@ -26,6 +26,12 @@ class FiniteLossHook(Hook):
 
     Args:
         max_in_a_row: How many steps may be left out one after another.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='FiniteLossHook', max_in_a_row=5))  # an entry of custom_hooks
+        >>> hook.max_in_a_row
+        5
     """
 
     def __init__(self, max_in_a_row: int = 10) -> None:
@@ -41,7 +47,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the logged values, which MMEngine brings to the CPU in every iteration anyway.
+        """Look at the logged values, which :class:`ClipTrainLoop` has copied to the host.
 
         Raises:
             FloatingPointError: After too many steps without an update, naming terms and parameters; at once for an

@@ -15,11 +15,17 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 @HOOKS.register_module()
 class FrozenBackboneHook(Hook):
-    """For :class:`LatentVideoGenerator`: checkpoints name their VAE (path and SHA-256) instead of holding it.
+    """Let checkpoints of a :class:`LatentVideoGenerator` name their VAE (path, SHA-256) instead of holding it.
 
     The latents' statistics stay in, and the configs of VAE and head are written down. On loading, a checkpoint made
     with another VAE is refused, whose latents mean something else, and so is one of another network whose weights have
     the same shapes.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='FrozenBackboneHook'))  # an entry of custom_hooks
+        >>> sorted(hook.get_triggered_stages())
+        ['after_load_checkpoint', 'before_save_checkpoint']
     """
 
     priority = 'ABOVE_NORMAL'  # before StartCheckHook, which asks for every weight of the backbone

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,14 @@ from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
 from pvvae_plugin.visualization.video_files import write_gif
 from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
 
-from .ema_hook import TrainedWeightsEMAHook
+from .ema_hook import averaged_weights
 
 FPS = 8
 
 
 @HOOKS.register_module()
 class GenerationVisualizationHook(Hook):
-    """Draws samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
+    """Draw samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
 
     Classes come in turn; length and size are those of the clips that the run reads. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
@@ -48,6 +47,13 @@ class GenerationVisualizationHook(Hook):
         num_inference_steps: Euler steps, which are network calls, per sample.
         guidance_scale: Classifier-free guidance scale; 1 is none.
         out_dir: None: the run's work directory.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> config = dict(type='GenerationVisualizationHook', num_clips=8, interval=1000, num_inference_steps=50)
+        >>> hook = HOOKS.build(config)  # an entry of custom_hooks
+        >>> hook.num_clips, hook.interval, hook.guidance_scale
+        (8, 1000, 1.0)
     """
 
     priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
@@ -85,7 +91,7 @@ class GenerationVisualizationHook(Hook):
         if self.interval is None:
             return
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
-            with _averaged(runner):
+            with averaged_weights(runner):
                 step = runner.iter + 1
                 self._draw(runner, data_batch, runner.train_dataloader.dataset, f'iter_{step:06d}', step)
 
@@ -142,16 +148,3 @@ class GenerationVisualizationHook(Hook):
             write_gif(path.with_suffix('.gif'), panels, FPS)
             shutil.copyfile(path, root / 'latest.png')
         add_to_tensorboard(runner.visualizer, 'samples', strip, panels, step, FPS)
-
-
-@contextmanager
-def _averaged(runner: Runner) -> Iterator[None]:
-    """The weights that a validation would see, in training."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
-    for hook in hooks:
-        hook.before_val_epoch(runner)
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.after_val_epoch(runner)

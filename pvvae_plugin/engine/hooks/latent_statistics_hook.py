@@ -14,7 +14,7 @@ from pvvae_plugin.registry import HOOKS
 
 @HOOKS.register_module()
 class LatentStatisticsHook(Hook):
-    """Sets ``latent_mean`` and ``latent_std`` of the frozen backbone before training starts.
+    """Set ``latent_mean`` and ``latent_std`` of the frozen backbone before training starts.
 
     Cached latents bring theirs along (``metainfo`` of :class:`LatentDataset`). For clips that are encoded on the fly
     they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A backbone whose
@@ -23,6 +23,12 @@ class LatentStatisticsHook(Hook):
 
     Args:
         num_clips: Clips to encode, spread over the data set.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='LatentStatisticsHook', num_clips=64))  # an entry of custom_hooks
+        >>> hook.num_clips
+        64
     """
 
     def __init__(self, num_clips: int = 256) -> None:

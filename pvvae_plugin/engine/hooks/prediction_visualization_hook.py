@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import master_only
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import is_main_process, master_only
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -22,10 +24,12 @@ from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
 from pvvae_plugin.visualization.video_files import write_gif
 from pvvae_plugin.visualization.vis_backends import add_to_tensorboard
 
+from .ema_hook import averaged_weights
+
 
 @HOOKS.register_module()
 class PredictionVisualizationHook(Hook):
-    """Draws some clips of each validation and test, spread over the data set.
+    """Draw some clips of each validation and test, spread over the dataset.
 
     A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
     ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
@@ -35,15 +39,56 @@ class PredictionVisualizationHook(Hook):
 
     Args:
         num_clips: Clips to draw each time.
-        fps: Frames a second of the animations.
+        interval: Draw every so many iterations, and after the last, instead of at validations: for a run that has
+            none, or few. The clips are those of the validation set, or of the training batch if there is no such set.
+        fps: Frames per second of the animations.
         out_dir: None: the run's work directory.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='PredictionVisualizationHook', interval=1000))  # an entry of custom_hooks
+        >>> hook.num_clips, hook.interval, hook.fps
+        (4, 1000, 8)
     """
 
-    def __init__(self, num_clips: int = 4, fps: float = 8, out_dir: str | None = None) -> None:
+    priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
+
+    def __init__(
+        self, num_clips: int = 4, interval: int | None = None, fps: float = 8, out_dir: str | None = None
+    ) -> None:
+        for name, value in (('num_clips', num_clips), ('interval', interval)):
+            if value is not None and value < 1:
+                raise ValueError(f'{name} must be at least 1, got {value}')
         self.num_clips = num_clips
+        self.interval = interval
         self.fps = fps
         self.out_dir = out_dir
         self._num_drawn = 0
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Draw at the end of an interval, from the averaged weights."""
+        if self.interval is None or not is_main_process():
+            return
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._num_drawn = 0
+            step = runner.iter + 1
+            self._draw(runner, self._predict(runner, data_batch), f'iter_{step:06d}', step)
+
+    def _predict(self, runner: Runner, data_batch: dict) -> Sequence[VideoDataSample]:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if runner.val_loop is not None:
+            dataset = runner.val_dataloader.dataset
+            num = min(self.num_clips, len(dataset))
+            data_batch = pseudo_collate([dataset[i * len(dataset) // num] for i in range(num)])
+        few = {name: values[: self.num_clips] for name, values in data_batch.items()}
+        training = model.training
+        model.eval()
+        with averaged_weights(runner):
+            samples = model(**model.data_preprocessor(few, False), mode='predict')
+        model.train(training)
+        return samples
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start counting clips anew."""
@@ -57,6 +102,8 @@ class PredictionVisualizationHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
     ) -> None:
         """Draw what is still wanted of a validation batch."""
+        if self.interval is not None:
+            return
         # `runner.val()` without training has no training loop, and asking for its iteration would build one
         step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
         self._draw(runner, self._chosen(batch_idx, runner.val_dataloader, outputs), f'iter_{step:06d}', step)

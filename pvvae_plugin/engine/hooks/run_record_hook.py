@@ -19,12 +19,18 @@ EXCHANGEABLE = (*IRRELEVANT, 'padding')
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Writes the settings that a run depends on into its checkpoints, and compares them when one is loaded.
+    """Write the settings that a run depends on into its checkpoints, and compare them when one is loaded.
 
     - A VAE of another layout is refused, even where all weights have the same shapes.
     - A resumed run must keep its seed. Another batch size, number of processes or accumulation is reported: the place
       in the data is kept. So are other settings of optimisers and schedules, which do *not* take effect: they come
       back with their state.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='RunRecordHook'))  # an entry of custom_hooks
+        >>> sorted(hook.get_triggered_stages())
+        ['after_load_checkpoint', 'before_save_checkpoint']
     """
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -21,7 +21,7 @@ MAX_FILES, MAX_LISTED = 1000, 20
 
 @HOOKS.register_module()
 class SkippedClipsHook(Hook):
-    """Keeps count of clips that were asked for and could not be read, by file, through resumes and over all processes.
+    """Count the requested clips that could not be read, by file, across resumes and processes.
 
     The counts are in every checkpoint, as ``skipped_clips`` of the message hub: ``dict(requested=..., skipped=...,
     files={path: dict(count=..., reason=...)}, more=...)``. A sample counts as skipped once, its files as often as they
@@ -33,6 +33,12 @@ class SkippedClipsHook(Hook):
             their counts then, and before each checkpoint of :class:`AtomicCheckpointHook`.
         min_clips: Clips that this process must have asked for before it judges.
         max_share: The run ends when more than this share of them was skipped.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='SkippedClipsHook', max_share=0.1))  # an entry of custom_hooks
+        >>> hook.min_clips, hook.max_share
+        (200, 0.1)
     """
 
     def __init__(self, interval: int = 100, min_clips: int = 200, max_share: float = 0.5) -> None:

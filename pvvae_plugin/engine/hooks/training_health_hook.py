@@ -15,7 +15,7 @@ LOWEST_KL = 'lowest_kl'  # in the message hub, and so in checkpoints
 
 @HOOKS.register_module()
 class TrainingHealthHook(Hook):
-    """Looks at means over the last ``window`` iterations, once every so many.
+    """Warn of an exploding KL term or a winning discriminator, by means over ``window`` iterations.
 
     - The KL term explodes: the mean is ``kl_factor`` times the lowest one so far. The ratio is in the log as
       ``kl_growth``. Latents then leave the scale that the decoder, and later a generator, knows; their weight of 1e-6
@@ -27,6 +27,12 @@ class TrainingHealthHook(Hook):
         window: Iterations.
         kl_factor: Growth of the KL term that is reported.
         max_accuracy: Accuracy of the discriminator that is reported.
+
+    Example:
+        >>> from pvvae_plugin.registry import HOOKS
+        >>> hook = HOOKS.build(dict(type='TrainingHealthHook', window=100, kl_factor=5.0))  # an entry of custom_hooks
+        >>> hook.window, hook.kl_factor, hook.max_accuracy
+        (100, 5.0, 0.98)
     """
 
     def __init__(self, window: int = 200, kl_factor: float = 10.0, max_accuracy: float = 0.98) -> None:

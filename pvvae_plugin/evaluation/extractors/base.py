@@ -23,6 +23,17 @@ class FeatureExtractor(nn.Module):
         protocol_fields (tuple[str, ...]): Arguments that a :class:`Protocol` gives where the config does not.
         weights (dict | None): ``file``, ``sha256`` and ``known_as`` (None for a file unknown to us).
         built_from (dict | None): Class and arguments, where it was built from a config.
+
+    Example:
+        >>> from pvvae_plugin.evaluation.extractors import FeatureExtractor
+        >>> class MeanColour(FeatureExtractor):
+        ...     name, feature_dim = 'mean-colour', 3
+        ...     def features(self, video):  # (N, 3, T, H, W) -> (N, 3)
+        ...         return video.mean(dim=(2, 3, 4))
+        ...     def preprocessing(self):  # for the record of results
+        ...         return {}
+        >>> MeanColour()(torch.full((1, 3, 5, 8, 8), 0.5))
+        tensor([[0.5000, 0.5000, 0.5000]])
     """
 
     name = ''
@@ -84,7 +95,7 @@ class FeatureExtractor(nn.Module):
 
 
 def build_extractor(config: dict | FeatureExtractor, protocol: Protocol) -> FeatureExtractor:
-    """An extractor from its config.
+    """Build an extractor from its config.
 
     Args:
         config: ``type`` and arguments; an extractor stands for itself.
@@ -96,6 +107,13 @@ def build_extractor(config: dict | FeatureExtractor, protocol: Protocol) -> Feat
     Raises:
         FileNotFoundError: If its weights are not there.
         ValueError: If there is no such extractor, or the protocol's clips are too short for it.
+
+    Example:
+        >>> from pvvae_plugin.evaluation import resolve_protocol
+        >>> from pvvae_plugin.evaluation.extractors import build_extractor
+        >>> extractor = build_extractor(dict(type='TransNetV2'), resolve_protocol('paper'))
+        >>> extractor.name, extractor.feature_dim
+        ('transnetv2', 1024)
     """
     if isinstance(config, FeatureExtractor):
         extractor = config

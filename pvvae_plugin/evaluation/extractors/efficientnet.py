@@ -38,6 +38,15 @@ class EfficientNetLite0(FeatureExtractor):
     Raises:
         ImportError: If a package is not installed, saying how to.
         ValueError: If the weights are damaged, or of another network, or ``input_size`` is too small.
+
+    Example:
+        >>> from pvvae_plugin.registry import EXTRACTORS
+        >>> network = EXTRACTORS.build(dict(type='EfficientNetLite0', input_size=32))  # needs "pvvae_plugin[proxy]"
+        >>> video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+        >>> network(video).shape
+        torch.Size([1, 1280])
+        >>> torch.allclose(network(video), network(video.flip(2)), atol=1e-4)  # blind to the order of frames
+        True
     """
 
     name = 'efficientnet_lite0'

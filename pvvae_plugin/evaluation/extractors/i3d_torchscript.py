@@ -35,6 +35,13 @@ class I3DTorchScript(FeatureExtractor):
     Raises:
         FileNotFoundError: If the file is not there.
         ValueError: If it is another file, no TorchScript, or an argument is not valid.
+
+    Example:
+        >>> # Needs the published file, see docs/metrics.md.
+        >>> from pvvae_plugin.registry import EXTRACTORS
+        >>> i3d = EXTRACTORS.build(dict(type='I3DTorchScript', weights='weights/i3d_torchscript.pt'))  # doctest: +SKIP
+        >>> i3d(torch.zeros(1, 3, 16, 64, 64)).shape  # doctest: +SKIP
+        torch.Size([1, 400])
     """
 
     name = 'i3d_torchscript'

@@ -17,7 +17,7 @@ from .base import FeatureExtractor
 
 @EXTRACTORS.register_module()
 class MotionFeatures(FeatureExtractor):
-    """What a small classifier looks at to tell the classes of its data apart: 128 features before its last layer.
+    """Features of a small classifier of the data's own classes: the 128 before its last layer.
 
     Of motions that only these data have, networks trained on other videos know nothing. Distances compare clips of one
     data set by one file of weights.
@@ -28,6 +28,16 @@ class MotionFeatures(FeatureExtractor):
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or holds no such classifier.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pvvae_plugin.evaluation.motion_classifier import MotionClassifier, save_classifier
+        >>> from pvvae_plugin.registry import EXTRACTORS
+        >>> classifier = MotionClassifier(num_classes=7)  # tools/analysis/train_classifier.py trains one
+        >>> save_classifier(classifier, Path('classifier.pth'), digest='')
+        >>> network = EXTRACTORS.build(dict(type='MotionFeatures', weights='classifier.pth'))
+        >>> network(torch.zeros(1, 3, 9, 32, 32)).shape
+        torch.Size([1, 128])
     """
 
     name = 'motion_classifier'

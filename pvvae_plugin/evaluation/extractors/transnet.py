@@ -24,7 +24,7 @@ IMPORT_VARIABLE = 'PYTORCH_ENABLE_MPS_FALLBACK'
 
 @EXTRACTORS.register_module()
 class TransNetV2(FeatureExtractor):
-    """How the activations of a network that finds cuts change from frame to frame: 1,024 mean absolute differences.
+    """Changes of a cut detector's activations from frame to frame: 1,024 mean absolute differences.
 
     Souček and Lokoč, "TransNet V2", 2020. Each frame's activations follow from frames before and after it, by dilated
     convolutions over time and by comparing its colours and features with all others. Their changes are taken and not
@@ -36,6 +36,13 @@ class TransNetV2(FeatureExtractor):
     Raises:
         ImportError: If the package is not installed, saying how to.
         ValueError: If the weights are damaged, or of another network.
+
+    Example:
+        >>> from pvvae_plugin.registry import EXTRACTORS
+        >>> network = EXTRACTORS.build(dict(type='TransNetV2'))  # needs "pvvae_plugin[proxy]"
+        >>> still = torch.rand(1, 3, 1, 32, 32).expand(1, 3, 5, 32, 32)
+        >>> network(still).shape
+        torch.Size([1, 1024])
     """
 
     name = 'transnetv2'

@@ -39,6 +39,13 @@ class VideoMAE(FeatureExtractor):
         FileNotFoundError: If the folder or its ``model.safetensors`` is not there.
         ImportError: If transformers is not installed.
         ValueError: If the weights are of another network, or not the ones asked for.
+
+    Example:
+        >>> # Needs pip install "pvvae_plugin[videomae]" and the published weights, see docs/metrics.md.
+        >>> from pvvae_plugin.registry import EXTRACTORS
+        >>> network = EXTRACTORS.build(dict(type='VideoMAE', path='weights/videomae-base'))  # doctest: +SKIP
+        >>> network(torch.zeros(1, 3, 16, 224, 224)).shape  # doctest: +SKIP
+        torch.Size([1, 768])
     """
 
     name = 'videomae'

@@ -20,6 +20,12 @@ class PatchDiscriminator3D(nn.Module):
     Args:
         base_width: Channels after the first convolution; doubled at each stage up to eightfold.
         num_stages: Stages that halve height and width.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> discriminator = MODELS.build(dict(type='PatchDiscriminator3D', base_width=8, num_stages=2))
+        >>> discriminator(torch.rand(2, 3, 9, 32, 32)).shape  # one logit per patch
+        torch.Size([2, 1, 3, 8, 8])
     """
 
     def __init__(self, base_width: int = 64, num_stages: int = 3) -> None:

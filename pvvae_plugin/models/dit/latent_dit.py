@@ -47,6 +47,14 @@ class LatentDiT(BaseModule):
 
     Raises:
         ValueError: If an argument is unknown or the numbers do not divide.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> head = MODELS.build(dict(type='LatentDiT', latent_channels=4, depth=2, hidden_size=16, num_heads=2))
+        >>> latents, times = torch.randn(2, 4, 3, 2, 2), torch.tensor([0.0, 0.5])
+        >>> velocity = head(latents, times)
+        >>> velocity.shape, velocity.abs().max().item()  # a new model returns zeros
+        (torch.Size([2, 4, 3, 2, 2]), 0.0)
     """
 
     @renamed_arguments(width='hidden_size', heads='num_heads')
@@ -108,7 +116,7 @@ class LatentDiT(BaseModule):
         return self.num_classes
 
     def forward(self, latents: Tensor, times: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Velocity of the latents, ``(N, C, t, h, w)``.
+        """Return the velocity of the latents, ``(N, C, t, h, w)``.
 
         Args:
             latents: ``(N, C, t, h, w)``, normalised.
@@ -117,6 +125,13 @@ class LatentDiT(BaseModule):
 
         Raises:
             ValueError: If a shape is wrong, or labels are missing, out of range or not wanted.
+
+        Example:
+            >>> from pvvae_plugin.models import LatentDiT
+            >>> head = LatentDiT(latent_channels=4, num_classes=10, depth=2, hidden_size=16, num_heads=2)
+            >>> labels = torch.tensor([3, head.null_label])  # a class, and no class
+            >>> head(torch.randn(2, 4, 3, 2, 2), torch.tensor([0.0, 0.5]), labels).shape
+            torch.Size([2, 4, 3, 2, 2])
         """
         h, w = latents.shape[-2:]
         condition = self._condition(latents, times, labels)  # (N, 1 or t, 1, D)
@@ -131,6 +146,12 @@ class LatentDiT(BaseModule):
 
         Raises:
             ValueError: If there is no such layer, or as in :meth:`forward`.
+
+        Example:
+            >>> from pvvae_plugin.models import LatentDiT
+            >>> head = LatentDiT(latent_channels=4, depth=2, hidden_size=16, num_heads=2)
+            >>> head.features(torch.randn(2, 4, 3, 2, 2), torch.tensor([0.0, 0.5]), layer=1).shape
+            torch.Size([2, 16, 3, 2, 2])
         """
         if not 1 <= layer <= self.depth:
             raise ValueError(f'layer must lie in 1..{self.depth}, got {layer}')

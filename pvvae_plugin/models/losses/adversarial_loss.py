@@ -19,6 +19,13 @@ class AdversarialLoss(nn.Module):
         weight: Weight of the VAE's term, after the adaptive factor.
         start_iter: Iteration of the run from which both networks play; before it, nothing of this is computed.
             Paper: 5,000 in predictive training, 0 in decoder fine-tuning.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> adversarial = MODELS.build(dict(type='AdversarialLoss', weight=0.3, start_iter=5000))
+        >>> terms = adversarial.discriminator_loss(real_logits=torch.ones(4), fake_logits=-torch.ones(4))
+        >>> terms['loss_disc'], terms['disc_accuracy']  # always right, with a margin of 1
+        (tensor(0.), tensor(1.))
     """
 
     def __init__(self, weight: float = 0.3, start_iter: int = 5000) -> None:
@@ -35,6 +42,14 @@ class AdversarialLoss(nn.Module):
             fake_logits: The discriminator's verdict on reconstructions, any shape.
             rec_loss: Sum of the reconstruction terms, still attached to its graph.
             last_layer: The parameter at which gradients are compared.
+
+        Example:
+            >>> from pvvae_plugin.models import AdversarialLoss
+            >>> weight = torch.ones(1, requires_grad=True)
+            >>> adversarial = AdversarialLoss(weight=0.5)
+            >>> terms = adversarial.vae_loss(weight * 2.0, rec_loss=(6.0 * weight).sum(), last_layer=weight)
+            >>> round(terms['gan_factor'].item(), 2), round(terms['loss_gan'].item(), 2)  # 6 / 2, and -2 * 3 * 0.5
+            (3.0, -3.0)
         """
         loss = -at_least_float32(fake_logits).mean()
         factor = adaptive_weight(rec_loss, loss, last_layer)
@@ -60,6 +75,13 @@ def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> T
 
     The gradients are averaged over processes before their norms are taken, so that every process, and one process
     with the whole batch, gets the same weight.
+
+    Example:
+        >>> from pvvae_plugin.models.losses import adaptive_weight
+        >>> weight = torch.ones(1, requires_grad=True)
+        >>> factor = adaptive_weight((6.0 * weight).sum(), (2.0 * weight).sum(), last_layer=weight)
+        >>> round(factor.item(), 2)
+        3.0
     """
     rec_grad = torch.autograd.grad(rec_loss, last_layer, retain_graph=True)[0]
     gan_grad = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]

@@ -42,6 +42,14 @@ class LPIPS(nn.Module):
         ImportError: If the package ``lpips`` or its torchvision is not installed.
         FileNotFoundError: If the backbone's weights are in neither place.
         ValueError: If ``net`` is unknown or the file belongs to another network.
+
+    Example:
+        >>> # Needs pip install "pvvae_plugin[lpips]" and the ImageNet weights of VGG16.
+        >>> from pvvae_plugin.registry import MODELS
+        >>> lpips = MODELS.build(dict(type='LPIPS', net='vgg'))  # doctest: +SKIP
+        >>> video = torch.zeros(1, 3, 5, 64, 64)
+        >>> lpips(video, video)  # doctest: +SKIP
+        tensor([[0., 0., 0., 0., 0.]])
     """
 
     def __init__(self, net: str = 'vgg', weights: str | Path | None = None) -> None:

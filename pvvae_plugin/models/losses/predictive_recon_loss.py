@@ -23,6 +23,14 @@ def frame_difference_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
 
     Returns:
         A scalar; 0 for one-frame clips, which have no adjacent frames.
+
+    Example:
+        >>> from pvvae_plugin.models.losses import frame_difference_loss
+        >>> video = torch.linspace(-1, 1, 5).view(1, 1, 5, 1, 1).expand(1, 3, 5, 8, 8)  # brightens by 0.5 per frame
+        >>> frame_difference_loss(video + 1.0, video)  # a constant error is not a motion error
+        tensor(0.)
+        >>> frame_difference_loss(torch.zeros_like(video), video)
+        tensor(0.2500)
     """
     error = reconstruction - video  # the difference of differences is the difference of errors
     if error.shape[2] == 1:
@@ -43,6 +51,17 @@ class PredictiveReconLoss(nn.Module):
         lpips_weight: Weight of LPIPS; 0 leaves it out.
         kl_weight: Weight of the KL divergence averaged over latent elements.
         lpips: Config of the :class:`LPIPS` module; needed where ``lpips_weight`` is not 0.
+
+    Example:
+        >>> from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
+        >>> from pvvae_plugin.registry import MODELS
+        >>> from pvvae_plugin.temporal import ObservedGroups
+        >>> loss = MODELS.build(dict(type='PredictiveReconLoss', rec_weight=10.0, kl_weight=0.0))
+        >>> video, latents = torch.zeros(1, 3, 9, 32, 32), torch.zeros(1, 4, 3, 2, 2)
+        >>> observed = ObservedGroups.of(1, batch_size=1, num_groups=3)
+        >>> terms = loss(PredictiveOutput(video + 0.1, DiagonalGaussian(latents, latents), observed), video)
+        >>> {name: round(terms[name].item(), 4) for name in ('loss_mse', 'loss_diff', 'mse_observed', 'mse_predicted')}
+        {'loss_mse': 0.1, 'loss_diff': 0.0, 'mse_observed': 0.01, 'mse_predicted': 0.01}
     """
 
     def __init__(
@@ -99,7 +118,7 @@ class PredictiveReconLoss(nn.Module):
 def _split_by_observed(squared: Tensor, output: PredictiveOutput) -> dict[str, Tensor]:
     """Return the mean squared error of observed frames and, if there are any, of predicted frames, for the log."""
     frames = squared.mean(dim=(1, 3, 4))  # (N, T)
-    observed = output.observed.frame_mask(output.temporal_ratio)  # (N, T)
+    observed = output.observed.frame_mask(frames.shape[1])  # (N, T)
     parts = {'mse_observed': (frames * observed).sum() / observed.sum()}
     if not output.observed.is_all:
         parts['mse_predicted'] = (frames * ~observed).sum() / (~observed).sum()

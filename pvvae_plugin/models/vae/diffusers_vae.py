@@ -48,6 +48,16 @@ class DiffusersVAE(VideoVAE):
         FileNotFoundError: If there are no such weights, saying how to get them.
         ImportError: If diffusers is not installed.
         ValueError: If the folder holds another network, or weights that do not fit its config.
+
+    Example:
+        >>> from diffusers import AutoencoderKLWan  # a small random network in place of published weights
+        >>> from pvvae_plugin.registry import MODELS
+        >>> AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1).save_pretrained('wan')
+        >>> vae = MODELS.build(dict(type='DiffusersVAE', pretrained='wan'))
+        >>> vae.temporal_ratio, vae.spatial_ratio, vae.latent_channels, vae.is_causal
+        (4, 8, 16, True)
+        >>> vae.predict(torch.zeros(1, 3, 5, 16, 16), num_frames=9).shape
+        torch.Size([1, 3, 9, 16, 16])
     """
 
     def __init__(

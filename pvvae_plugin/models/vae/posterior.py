@@ -21,6 +21,14 @@ class DiagonalGaussian:
     Attributes:
         mean: ``(N, C, t, h, w)``.
         logvar: ``(N, C, t, h, w)``, the logarithm of the variance.
+
+    Example:
+        >>> from pvvae_plugin.models import DiagonalGaussian
+        >>> posterior = DiagonalGaussian(mean=torch.ones(1, 4, 3, 2, 2), logvar=torch.zeros(1, 4, 3, 2, 2))
+        >>> posterior.sample().shape, torch.equal(posterior.mode(), posterior.mean)
+        (torch.Size([1, 4, 3, 2, 2]), True)
+        >>> posterior.kl()  # (mean^2 + var - 1 - logvar) / 2
+        tensor(0.5000)
     """
 
     mean: Tensor
@@ -38,6 +46,13 @@ class DiagonalGaussian:
             rng: One for the batch, or one for each clip, as in :func:`randn_like`.
             num_groups: Draw noise for this many latent frames and use the first ``t``. A clip's noise then does not
                 depend on how long a prefix its batch happened to encode.
+
+        Example:
+            >>> from pvvae_plugin.models import DiagonalGaussian
+            >>> posterior = DiagonalGaussian(mean=torch.zeros(1, 4, 3, 2, 2), logvar=torch.zeros(1, 4, 3, 2, 2))
+            >>> a, b = (posterior.sample(torch.Generator().manual_seed(0)) for _ in range(2))
+            >>> torch.equal(a, b)
+            True
         """
         n, c, t, h, w = self.mean.shape
         noise = randn_like(self.mean.new_empty(n, c, num_groups or t, h, w), rng)[:, :, :t]
@@ -57,6 +72,13 @@ class DiagonalGaussian:
         Args:
             observed: Which latent frames count, see :meth:`ObservedGroups.of`; all if None. It may have more groups
                 than there are latents, if those are dropped.
+
+        Example:
+            >>> from pvvae_plugin.models import DiagonalGaussian
+            >>> mean = torch.tensor([1.0, 1.0, 3.0]).view(1, 1, 3, 1, 1).expand(1, 4, 3, 2, 2)
+            >>> posterior = DiagonalGaussian(mean, logvar=torch.zeros_like(mean))
+            >>> posterior.kl(observed=2), posterior.kl(observed=[[False, False, True]])  # of single latent frames
+            (tensor(0.5000), tensor(4.5000))
         """
         n, _, t = self.mean.shape[:3]
         mean, logvar = at_least_float32(self.mean), at_least_float32(self.logvar)

@@ -51,6 +51,16 @@ class PredictiveVAE(VideoVAE):
             with a difference too small to see. Encoding keeps its precision, because a generator would learn the
             error. None: as the weights are.
         init_cfg: As for every MMEngine module.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> widths = dict(encoder_widths=(8, 8, 16, 16, 16), decoder_widths=(8, 8, 16, 16, 16))
+        >>> vae = MODELS.build(dict(type='PredictiveVAE', latent_channels=4, **widths))
+        >>> vae.temporal_ratio, vae.spatial_ratio
+        (4, 16)
+        >>> latents = vae.encode(torch.zeros(1, 3, 9, 64, 64)).mode()
+        >>> latents.shape, vae.decode(latents).shape
+        (torch.Size([1, 4, 3, 4, 4]), torch.Size([1, 3, 9, 64, 64]))
     """
 
     def __init__(
@@ -123,7 +133,18 @@ class PredictiveVAE(VideoVAE):
         return Layout(self.pixels_at_once, self.temporal_ratio, self.spatial_ratio)
 
     def encode(self, video: Tensor) -> DiagonalGaussian:
-        """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
+        """Return the posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1].
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
+            >>> latents = vae.encode(video).mode()
+            >>> latents.shape
+            torch.Size([1, 4, 3, 2, 2])
+            >>> torch.allclose(vae.encode(video[:, :, :5]).mode(), latents[:, :, :2], atol=1e-5)  # causal
+            True
+        """
         self.check_video(video)
         if torch.is_grad_enabled():
             return self._encode(video, None)
@@ -136,7 +157,14 @@ class PredictiveVAE(VideoVAE):
         return video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+        """Return the video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.decode(torch.zeros(1, 4, 3, 2, 2)).shape
+            torch.Size([1, 3, 9, 32, 32])
+        """
         latents = self._prepare_latents(latents)
         with self._decoding(latents):
             video = (
@@ -171,6 +199,16 @@ class PredictiveVAE(VideoVAE):
 
         Raises:
             ValueError: If the chunk has another length, or the state is of another layout or of other videos.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
+            >>> first, state = vae.encode_chunk(video[:, :, :5])
+            >>> second, state = vae.encode_chunk(video[:, :, 5:], state)
+            >>> chunks = torch.cat([first.mode(), second.mode()], dim=2)
+            >>> torch.allclose(chunks, vae.encode(video).mode(), atol=1e-5)
+            True
         """
         self._check_chunk(video, is_start=state is None)
         if self._in_tiles(video.shape[3:], state):
@@ -192,6 +230,14 @@ class PredictiveVAE(VideoVAE):
 
         Raises:
             ValueError: If the state is of another layout or of other videos.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> first, state = vae.decode_chunk(torch.zeros(1, 4, 2, 2, 2))
+            >>> second, state = vae.decode_chunk(torch.zeros(1, 4, 1, 2, 2), state)
+            >>> first.shape[2], second.shape[2]  # frames
+            (5, 4)
         """
         latents = self._prepare_latents(latents)
         with self._decoding(latents):
@@ -223,6 +269,13 @@ class PredictiveVAE(VideoVAE):
 
         Raises:
             ValueError: If frames are left over at the end that make no group, or there is none at all.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> frames = (torch.zeros(1, 3, 32, 32) for _ in range(9))
+            >>> [chunk.mean.shape[2] for chunk in vae.encode_stream(frames, groups_per_chunk=2)]  # latent frames
+            [2, 1]
         """
         if groups_per_chunk < 1:
             raise ValueError(f'groups_per_chunk must be positive, got {groups_per_chunk}')
@@ -250,6 +303,13 @@ class PredictiveVAE(VideoVAE):
 
         Yields:
             Frames ``(N, 3, T, H, W)`` of each.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> latents = torch.zeros(1, 4, 3, 2, 2)
+            >>> [video.shape[2] for video in vae.decode_stream(latents.split(1, dim=2))]  # frames
+            [1, 4, 4]
         """
         state = None
         for chunk in latents:

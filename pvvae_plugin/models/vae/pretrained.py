@@ -47,6 +47,14 @@ class PretrainedMixin:
 
         Where it ends before its time, no VAE is in the folder. After training of your own set ``knows_statistics``
         to False first: latents have moved.
+
+        Example:
+            >>> import os
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.save_pretrained('my_vae')
+            >>> sorted(os.listdir('my_vae'))
+            ['config.json', 'model.safetensors']
         """
         config = {
             'type': type(self).__name__,
@@ -59,7 +67,7 @@ class PretrainedMixin:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """The VAE of a folder, in evaluation mode; on the meta device without its weights.
+        """Load the VAE of a folder, in evaluation mode; on the meta device without its weights.
 
         Nothing in the folder is executed, and it names no class but registered VAEs.
 
@@ -69,6 +77,14 @@ class PretrainedMixin:
         Raises:
             FileNotFoundError: If a file is missing.
             ValueError: If it is damaged, holds another kind of VAE than ``cls``, or weights that do not fit.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE, VideoVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.save_pretrained('my_vae')
+            >>> loaded = VideoVAE.from_pretrained('my_vae')
+            >>> type(loaded).__name__, torch.equal(loaded.last_layer, vae.last_layer)
+            ('PredictiveVAE', True)
         """
         folder = Path(folder)
         config = read_config(folder)
@@ -108,10 +124,17 @@ class PretrainedMixin:
 
 @MODELS.register_module(name='PretrainedVAE')
 def pretrained_vae(pretrained: str) -> PretrainedMixin:
-    """A VAE from a folder, for configs: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
+    """Load a VAE from a folder, for configs: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
 
     Args:
         pretrained: See :meth:`PretrainedMixin.from_pretrained`.
+
+    Example:
+        >>> from pvvae_plugin.registry import MODELS
+        >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> MODELS.build(vae).save_pretrained('my_vae')
+        >>> MODELS.build(dict(type='PretrainedVAE', pretrained='my_vae')).latent_channels
+        4
     """
     return PretrainedMixin.from_pretrained(pretrained)
 

@@ -31,13 +31,20 @@ class PredictiveOutput:
         posterior: Over the latents up to the last observed group of the batch. Its entries for dropped groups are
             meaningless: mask them with ``observed``.
         observed: Which groups of each clip the encoder saw.
-        temporal_ratio: ``p_t``, frames of each group but the first.
+
+    Example:
+        >>> from pvvae_plugin.models import PredictiveVAE
+        >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+        >>> output = vae(torch.zeros(1, 3, 9, 32, 32), observed=2)
+        >>> output.reconstruction.shape, output.posterior.mean.shape  # dropped groups have no latents
+        (torch.Size([1, 3, 9, 32, 32]), torch.Size([1, 4, 2, 2, 2]))
+        >>> output.observed.mask.tolist()
+        [[True, True, False]]
     """
 
     reconstruction: Tensor
     posterior: DiagonalGaussian
     observed: ObservedGroups
-    temporal_ratio: int
 
 
 class VideoVAE(PretrainedMixin, BaseModule):
@@ -63,6 +70,19 @@ class VideoVAE(PretrainedMixin, BaseModule):
         source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
         latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
+
+    Example:
+        >>> from pvvae_plugin.models import DiagonalGaussian, VideoVAE
+        >>> class PixelVAE(VideoVAE):  # latents are the pixels
+        ...     last_layer = None
+        ...     def encode(self, video):
+        ...         return DiagonalGaussian(video, torch.full_like(video, -30.0))
+        ...     def decode(self, latents):
+        ...         return latents
+        >>> vae = PixelVAE(latent_channels=3, temporal_ratio=1, spatial_ratio=1)
+        >>> vae.add_padding('learnable')
+        >>> vae.predict(torch.zeros(1, 3, 2, 8, 8), num_frames=5).shape
+        torch.Size([1, 3, 5, 8, 8])
     """
 
     temporal_reach: float = math.inf
@@ -84,21 +104,25 @@ class VideoVAE(PretrainedMixin, BaseModule):
         self.register_buffer('latent_std', torch.ones(latent_channels))
 
     def add_padding(self, padding: str) -> None:
-        """Decide what stands in for dropped latents.
+        """Set the padding of dropped latents.
 
         Args:
             padding: ``'learnable'``, one trained vector ``(C,)`` for every place and time (the paper's final model),
                 or ``'gaussian'``, standard normal noise.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.padding_token.shape
+            torch.Size([4])
+            >>> vae.add_padding('gaussian')
+            >>> vae.padding_token is None
+            True
         """
         if padding not in ('learnable', 'gaussian'):
             raise ValueError(f"padding must be 'learnable' or 'gaussian', got {padding!r}")
         learned = padding == 'learnable'
         self.padding_token = nn.Parameter(0.02 * torch.randn(self.latent_channels)) if learned else None
-
-    @property
-    @abstractmethod
-    def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
 
     @abstractmethod
     def encode(self, video: Tensor) -> DiagonalGaussian:
@@ -108,10 +132,183 @@ class VideoVAE(PretrainedMixin, BaseModule):
     def decode(self, latents: Tensor) -> Tensor:
         """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
 
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
+        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
+
+        Args:
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
+            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
+            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> video = torch.zeros(2, 3, 9, 32, 32)  # 3 groups
+            >>> vae(video, observed=[1, 3]).reconstruction.shape  # one number of leading groups per clip
+            torch.Size([2, 3, 9, 32, 32])
+        """
+        num_groups = self.check_video(video)
+        observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
+        # 1. Encode the observed groups.
+        posterior = self._encode_observed(video, observed)
+        # 2. Put padding tokens in the place of dropped groups.
+        latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
+        # 3. Decode the whole clip.
+        return PredictiveOutput(self.decode(latents), posterior, observed)
+
+    def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
+        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
+        if not observed.are_leading:
+            video = observed.hold_dropped(video, self.temporal_ratio)
+        counts = observed.extents
+        if len(set(counts)) == 1 or self.encodes_longest:
+            return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
+        order = sorted(range(len(counts)), key=counts.__getitem__)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        order, back = torch.tensor([order, back]).to(video.device, non_blocking=True)
+        means, logvars, start = [], [], 0
+        video = video.index_select(0, order)
+        for count in sorted(set(counts)):
+            clips = video[start : start + counts.count(count), :, : groups_to_frames(count, self.temporal_ratio)]
+            posterior = self.encode(clips)
+            rest = (0, 0, 0, 0, 0, max(counts) - count)
+            means.append(torch.nn.functional.pad(posterior.mean, rest))
+            logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
+            start += len(clips)
+        return DiagonalGaussian(torch.cat(means).index_select(0, back), torch.cat(logvars).index_select(0, back))
+
+    @renamed_arguments(num_observed_groups='observed', generator='rng')
+    def pad_latents(self, latents: Tensor, num_groups: int, observed: Observed = None, rng: Rngs = None) -> Tensor:
+        """Put padding in the place of dropped groups.
+
+        Args:
+            latents: ``(N, C, g, h, w)``, up to the last observed group; entries of dropped groups are ignored and get
+                no gradient.
+            num_groups: Latent frames ``G`` of the result.
+            observed: Which latents each clip keeps, see :meth:`ObservedGroups.of`; the first ``g`` if None.
+            rng: For Gaussian padding: one generator, or one per clip.
+
+        Returns:
+            ``(N, C, G, h, w)``.
+
+        Raises:
+            ValueError: If a group is observed for which there is no latent.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> latents = vae.encode(torch.zeros(1, 3, 5, 32, 32)).mode()  # 2 groups
+            >>> full = vae.pad_latents(latents, num_groups=3)
+            >>> torch.equal(full[:, :, :2], latents), torch.equal(full[0, :, 2, 0, 0], vae.padding_token)
+            (True, True)
+        """
+        n, c, g, h, w = latents.shape
+        observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
+        if max(observed.extents) > g:
+            raise ValueError(f'{max(observed.extents)} observed groups, but the latents have only {g}')
+        longest = num_groups - min(observed.extents)
+        if longest > self.temporal_reach:
+            warnings.warn(
+                f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
+                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
+                stacklevel=2,
+            )
+        if self.padding_token is None:
+            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), rng)
+        else:
+            padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
+        # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
+        full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
+        return torch.where(observed.mask.view(n, 1, num_groups, 1, 1), full, padding)
+
+    def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
+        """Finish a clip.
+
+        Args:
+            observed_video: Its first frames, ``(N, 3, T', H, W)`` in [-1, 1].
+            num_frames: Length ``T`` of the result, observed frames included.
+
+        Returns:
+            ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.predict(torch.zeros(1, 3, 5, 32, 32), num_frames=17).shape
+            torch.Size([1, 3, 17, 32, 32])
+        """
+        num_groups = frames_to_groups(num_frames, self.temporal_ratio)
+        if num_frames < observed_video.shape[2]:
+            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
+        return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
+
+    def normalize_latents(self, latents: Tensor) -> Tensor:
+        """Bring raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation per channel.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.latent_mean += 1.0
+            >>> vae.latent_std *= 2.0
+            >>> vae.normalize_latents(torch.full((1, 4, 1, 1, 1), 5.0)).flatten()
+            tensor([2., 2., 2., 2.])
+        """
+        return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
+
+    def denormalize_latents(self, latents: Tensor) -> Tensor:
+        """Inverse of :meth:`normalize_latents`.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> latents = vae.encode(torch.zeros(1, 3, 5, 32, 32)).mode()
+            >>> torch.allclose(vae.denormalize_latents(vae.normalize_latents(latents)), latents)
+            True
+        """
+        return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
+
+    @property
+    @abstractmethod
+    def last_layer(self) -> Tensor:
+        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+
     def freeze_encoder(self) -> None:
-        """Leave only what decodes to be trained (stage 3): encoder and padding token stay as they are."""
+        """Train the decoder only (stage 3): freeze the encoder and the padding token.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.freeze_encoder()
+            >>> {name.split('.')[0] for name, parameter in vae.named_parameters() if parameter.requires_grad}
+            {'decoder'}
+        """
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith('decoder.'))
+
+    @property
+    def temporal_compression_ratio(self) -> int:
+        """``p_t``, by the name that diffusers uses."""
+        return self.temporal_ratio
+
+    @property
+    def spatial_compression_ratio(self) -> int:
+        """``p_s``, by the name that diffusers uses."""
+        return self.spatial_ratio
+
+    def pad_sides(self, video: Tensor) -> Tensor:
+        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
+
+        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.pad_sides(torch.zeros(1, 3, 9, 30, 50)).shape  # spatial_ratio is 16
+            torch.Size([1, 3, 9, 32, 64])
+        """
+        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
+        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
 
     def check_video(self, video: Tensor) -> int:
         """Number of groups of ``video``.
@@ -147,112 +344,6 @@ class VideoVAE(PretrainedMixin, BaseModule):
             raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
         if not latents.is_floating_point():
             raise ValueError(f'{wanted}, got {latents.dtype}')
-
-    def pad_sides(self, video: Tensor) -> Tensor:
-        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
-
-        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
-        """
-        down, right = (-side % self.spatial_ratio for side in video.shape[-2:])
-        return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
-
-    @renamed_arguments(num_observed_groups='observed', generator='rng')
-    def pad_latents(self, latents: Tensor, num_groups: int, observed: Observed = None, rng: Rngs = None) -> Tensor:
-        """Put padding in the place of dropped groups.
-
-        Args:
-            latents: ``(N, C, g, h, w)``, up to the last observed group; entries of dropped groups are ignored and get
-                no gradient.
-            num_groups: Latent frames ``G`` of the result.
-            observed: Which latents each clip keeps, see :meth:`ObservedGroups.of`; the first ``g`` if None.
-            rng: For Gaussian padding: one generator, or one per clip.
-
-        Returns:
-            ``(N, C, G, h, w)``.
-
-        Raises:
-            ValueError: If a group is observed for which there is no latent.
-        """
-        n, c, g, h, w = latents.shape
-        observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
-        if max(observed.extents) > g:
-            raise ValueError(f'{max(observed.extents)} observed groups, but the latents have only {g}')
-        longest = num_groups - min(observed.extents)
-        if longest > self.temporal_reach:
-            warnings.warn(
-                f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
-                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
-                stacklevel=2,
-            )
-        if self.padding_token is None:
-            padding = randn_like(latents.new_empty(n, c, num_groups, h, w), rng)
-        else:
-            padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
-        # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
-        full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
-        return torch.where(observed.mask.view(n, 1, num_groups, 1, 1), full, padding)
-
-    @renamed_arguments(num_observed_groups='observed', generator='rng')
-    def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
-        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
-
-        Args:
-            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
-            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
-            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
-        """
-        num_groups = self.check_video(video)
-        observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
-        # 1. Encode the observed groups.
-        posterior = self._encode_observed(video, observed)
-        # 2. Put padding tokens in the place of dropped groups.
-        latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
-        # 3. Decode the whole clip.
-        return PredictiveOutput(self.decode(latents), posterior, observed, self.temporal_ratio)
-
-    def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
-        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
-        if not observed.are_leading:
-            video = observed.hold_dropped(video, self.temporal_ratio)
-        counts = observed.extents
-        if len(set(counts)) == 1 or self.encodes_longest:
-            return self.encode(video[:, :, : groups_to_frames(max(counts), self.temporal_ratio)])
-        order = sorted(range(len(counts)), key=counts.__getitem__)
-        back = sorted(range(len(order)), key=order.__getitem__)
-        order, back = torch.tensor([order, back]).to(video.device, non_blocking=True)
-        means, logvars, start = [], [], 0
-        video = video.index_select(0, order)
-        for count in sorted(set(counts)):
-            clips = video[start : start + counts.count(count), :, : groups_to_frames(count, self.temporal_ratio)]
-            posterior = self.encode(clips)
-            rest = (0, 0, 0, 0, 0, max(counts) - count)
-            means.append(torch.nn.functional.pad(posterior.mean, rest))
-            logvars.append(torch.nn.functional.pad(posterior.logvar, rest))
-            start += len(clips)
-        return DiagonalGaussian(torch.cat(means).index_select(0, back), torch.cat(logvars).index_select(0, back))
-
-    def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
-        """Finish a clip.
-
-        Args:
-            observed_video: Its first frames, ``(N, 3, T', H, W)`` in [-1, 1].
-            num_frames: Length ``T`` of the result, observed frames included.
-
-        Returns:
-            ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
-        """
-        num_groups = frames_to_groups(num_frames, self.temporal_ratio)
-        if num_frames < observed_video.shape[2]:
-            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
-        return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
-
-    def normalize_latents(self, latents: Tensor) -> Tensor:
-        """Raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation for each channel."""
-        return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
-
-    def denormalize_latents(self, latents: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize_latents`."""
-        return latents * _per_channel(self.latent_std, latents) + _per_channel(self.latent_mean, latents)
 
 
 def _per_channel(values: Tensor, like: Tensor) -> Tensor:

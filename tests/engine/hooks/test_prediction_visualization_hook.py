@@ -3,14 +3,19 @@ import io
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import HOOKS, VISBACKENDS
+from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import Visualizer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from pvvae_plugin import config_path
 from pvvae_plugin.engine import PredictionVisualizationHook
+from pvvae_plugin.registry import DATASETS, MODELS
 from pvvae_plugin.structures import VideoDataSample
-from pvvae_plugin.visualization import VideoTensorboardVisBackend
+from pvvae_plugin.visualization import VideoTensorboardVisBackend, draw_strip, to_uint8
 
 
 def make_sample(seed, num_frames=5):
@@ -118,3 +123,51 @@ def test_backend_refuses_what_is_no_video(tmp_path):
 def test_registered_for_configs():
     hook = HOOKS.build({'type': 'pvvae_plugin.PredictionVisualizationHook', 'num_clips': 2})
     assert isinstance(hook, PredictionVisualizationHook) and hook.num_clips == 2
+
+
+def train(work_dir, hook, with_validation):
+    """Train a tiny VAE for three iterations; return its last checkpoint and config."""
+    cfg = Config.fromfile(config_path('pvvae_demo.py'))
+    cfg.model.backbone.update(encoder_widths=(4, 4, 4), decoder_widths=(4, 4, 4), latent_channels=4)
+    cfg.train_cfg = {'type': 'ClipTrainLoop', 'max_iters': 3, 'val_interval': 100}
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].update(batch_size=2, num_workers=0, persistent_workers=False)
+    cfg.val_dataloader.dataset.length = 6
+    if not with_validation:
+        cfg.val_dataloader = cfg.val_evaluator = cfg.val_cfg = None
+    hooks = [{'type': 'TrainedWeightsEMAHook', 'decay': 0.5}]
+    cfg.custom_hooks = [*hooks, hook] if hook else hooks
+    cfg.visualizer = None
+    cfg.param_scheduler = None
+    cfg.work_dir, cfg.experiment_name = str(work_dir), work_dir.name
+    runner = MMEngineRunner.from_cfg(cfg)
+    runner.train()
+    return cfg, torch.load(work_dir / 'iter_3.pth', weights_only=True)
+
+
+@pytest.mark.parametrize('with_validation', [True, False])
+def test_an_interval_draws_from_the_averages_and_leaves_no_trace(tmp_path, with_validation):
+    hook = {'type': 'PredictionVisualizationHook', 'num_clips': 2, 'interval': 2}
+    cfg, drawn = train(tmp_path / f'drawn{with_validation}', hook, with_validation)
+    _, plain = train(tmp_path / f'plain{with_validation}', None, with_validation)
+    for group in ('state_dict', 'raw_weights'):
+        assert all(torch.equal(tensor, drawn[group][name]) for name, tensor in plain[group].items())
+    folder = tmp_path / f'drawn{with_validation}' / 'vis'
+    assert {path.name for path in folder.iterdir()} == {'iter_000002', 'iter_000003', 'latest.png'}
+    assert len(files_below(folder / 'iter_000003')) == 4
+    if not with_validation:
+        return
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(drawn['state_dict'])  # the averages
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    data = model.data_preprocessor(pseudo_collate([dataset[3]]), False)
+    with torch.no_grad():
+        (sample,) = model(**data, mode='predict')
+    expected = draw_strip(
+        [to_uint8(clip) for clip in (sample.video, sample.reconstruction, *sample.predictions.values())],
+        ['truth', 'reconstruction', 'from 1 frame', 'from 5 frames'],
+        [None, None, 1, 5],
+    )
+    assert (np.asarray(Image.open(folder / 'iter_000003' / 'clip_01.png')) == expected).all()
+    with pytest.raises(ValueError, match='interval must be at least 1, got 0'):
+        PredictionVisualizationHook(interval=0)

@@ -13,7 +13,7 @@ def make_output(video, counts, ratio=2):
     groups = max(counts)
     posterior = DiagonalGaussian(torch.randn(n, 2, groups, 1, 1), torch.randn(n, 2, groups, 1, 1))
     observed = ObservedGroups.of(counts, n, frames_to_groups(t, ratio))
-    return PredictiveOutput(torch.rand(video.shape) * 2 - 1, posterior, observed, ratio)
+    return PredictiveOutput(torch.rand(video.shape) * 2 - 1, posterior, observed)
 
 
 def test_terms_equal_brute_force_loops():

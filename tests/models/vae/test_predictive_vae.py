@@ -112,7 +112,7 @@ def test_groups_dropped_in_the_middle_touch_neither_outputs_nor_gradients(tiny_v
     video = rand_video(n=2)
     patterns = [(True, False, True, False, True), (False, True, True, False, False)]
     observed = ObservedGroups.of(patterns, 2, 5)
-    seen = observed.frame_mask(4)[:, None, :, None, None]
+    seen = observed.frame_mask(17)[:, None, :, None, None]
     other = torch.where(seen, video, torch.rand_like(video))
     results = []
     for clip in (video, other):
@@ -134,6 +134,12 @@ def test_old_names_of_arguments_warn_and_mean_the_same(tiny_vae_config):
     assert torch.equal(old.reconstruction, new.reconstruction)
     with pytest.raises(TypeError, match="got 'observed' and its old name"):
         vae(video, observed=2, num_observed_groups=2)
+
+
+def test_ratios_have_the_names_of_diffusers_too(tiny_vae_config):
+    vae = MODELS.build(tiny_vae_config)
+    assert (vae.temporal_compression_ratio, vae.spatial_compression_ratio) == (vae.temporal_ratio, vae.spatial_ratio)
+    assert (vae.temporal_ratio, vae.spatial_ratio) == (4, 16)
 
 
 def test_padding_token_has_a_zero_gradient_when_nothing_is_dropped(tiny_vae_config):

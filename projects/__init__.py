@@ -1,0 +1,1 @@
+"""Studies and applications of pvvae_plugin."""

@@ -1,0 +1,1 @@
+"""Compares predictive VAEs with plain ones; see README.md."""

@@ -1,0 +1,77 @@
+"""Compute the features of clips that a generator's config compares with, so that runs side by side find them.
+
+    python -m projects.predictive_study.prepare_references CONFIG
+    python -m projects.predictive_study.prepare_references CONFIG --reconstruct CLIPS.npy
+
+With --reconstruct the real clips of its first metric are first written as the generator's VAE reconstructs them:
+generated clips are compared with these too, and their distance is that of the generator alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+from numpy.lib.format import open_memmap
+
+from pvvae_plugin.config import read_config
+from pvvae_plugin.evaluation import resolve_protocol
+from pvvae_plugin.evaluation.class_accuracy import reconstruct
+from pvvae_plugin.evaluation.reference import real_clips_config
+from pvvae_plugin.models.checkpoints import load_backbone
+from pvvae_plugin.registry import DATASETS, METRICS, MODELS
+from pvvae_plugin.visualization import to_uint8
+
+BATCH = 16
+
+
+def write_reconstructions(cfg: Config, path: Path) -> None:
+    """Write the real clips of the first metric, encoded and decoded: uint8 ``(N, T, H, W, 3)``."""
+    metric = cfg.test_evaluator[0]
+    protocol = resolve_protocol(metric.protocol.to_dict() if isinstance(metric.protocol, dict) else metric.protocol)
+    dataset = DATASETS.build(real_clips_config(metric.reference.dataset, protocol))
+    vae = MODELS.build(cfg.model.backbone).to(get_device()).eval()
+    load_backbone(vae, cfg.model.backbone_checkpoint)
+    # Both sets of the reference: what is compared with, and what its floor is measured on.
+    count = min(len(dataset), 2 * (metric.reference.get('num_samples') or protocol.num_samples))
+    indices = [i * len(dataset) // count for i in range(count)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written, bar = None, ProgressBar(count, file=sys.stderr)
+    for start in range(0, count, BATCH):
+        clips = [dataset[index]['inputs'] for index in indices[start : start + BATCH]]
+        video = torch.stack(clips).float().div_(127.5).sub_(1.0)
+        made = np.stack([to_uint8(clip) for clip in reconstruct(vae, video).cpu()])
+        if written is None:  # on disk: at 256 px these are gigabytes
+            written = open_memmap(path, mode='w+', dtype=made.dtype, shape=(count, *made.shape[1:]))
+        written[start : start + len(made)] = made
+        bar.update(len(clips))
+    print(file=sys.stderr)
+    written.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a generator, with a test_evaluator')
+    parser.add_argument(
+        '--reconstruct', type=Path, metavar='CLIPS.npy', help='write reconstructions of real clips here'
+    )
+    args = parser.parse_args()
+    cfg = read_config(args.config)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    if args.reconstruct:
+        write_reconstructions(cfg, args.reconstruct)
+    frames = cfg.test_dataloader.dataset.clip_len
+    for metric in map(METRICS.build, cfg.test_evaluator):
+        if hasattr(metric, 'prepare'):
+            metric.prepare(frames, cfg.test_cfg.num_samples)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,111 @@
+"""The console command ``pvvae``. Nothing but the standard library is imported before a command is chosen.
+
+Each command is a module with ``main(argv=None)``; ``tools/`` holds a script for each that runs the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command is, below this package, and its line in ``pvvae --help``."""
+
+    module: str
+    help: str
+
+
+COMMON = {
+    'train': Command('train', 'train a VAE or a generator from a config'),
+    'test': Command('test', 'evaluate a checkpoint with the test set and metrics of its config'),
+    'sample': Command('sample', 'generate videos with a trained generator'),
+    'evaluate': Command('evaluate', 'compare two sets of videos: FVD, KVD, Inception Score, PSNR, SSIM, LPIPS'),
+    'extract-latents': Command('extract_latents', 'encode a dataset once, to train generators on the latents'),
+    'export': Command('export', 'save a trained VAE as a folder that from_pretrained() loads'),
+    'verify': Command('verify', 'find unreadable or damaged videos in a dataset'),
+    'web': Command('web', 'serve a local web page to try a VAE and a generator'),
+}
+OTHERS = {
+    'inflate': Command('inflate', 'initialize a video VAE from an image VAE'),
+    'browse': Command('browse', 'save pictures of the clips that a config gives to the model'),
+    'print-config': Command('analysis.print_config', 'print a config with inheritance and overrides applied'),
+    'report': Command('analysis.report', 'print the metrics that "pvvae test --out" saved as a table'),
+    'get-flops': Command('analysis.get_flops', 'count the parameters and FLOPs of a config'),
+    'latents': Command('analysis.latents', "plot a VAE's latents and their Latent Temporal Distance"),
+    'probe-latents': Command('analysis.probe_latents', 'measure how well linear probes read motion from latents'),
+    'class-accuracy': Command('analysis.class_accuracy', 'measure the class accuracy of a conditional generator'),
+    'train-classifier': Command('analysis.train_classifier', 'train the classifier of ClassAccuracy and ProxyFVD'),
+    'metric-sensitivity': Command('analysis.metric_sensitivity', 'measure FVD on clips with increasing damage'),
+    'plot-logs': Command('analysis.plot_logs', 'plot the logged curves of a run'),
+    'convert-ucf101': Command('converters.ucf101', 'check UCF101 and write its lists'),
+    'convert-realestate10k': Command('converters.realestate10k', 'write the lists of RealEstate10K'),
+    'benchmark': Command('benchmarks', 'measure speed and memory; "pvvae benchmark" lists the benchmarks'),
+}
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """Run a command of ``pvvae``.
+
+    Args:
+        argv: The command and its arguments (default: those of this process).
+
+    Returns:
+        The exit code; ``None`` is 0.
+
+    Example:
+        >>> from pvvae_plugin.cli.console import main
+        >>> main(['trian'])
+        2
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ['--version']:
+        from pvvae_plugin.version import __version__
+
+        print(__version__)
+        return 0
+    groups = {'commands': COMMON, 'more commands': OTHERS}
+    return run_command('pvvae', 'pvvae_plugin.cli', groups, argv)
+
+
+def run_command(prog: str, package: str, groups: dict[str, dict[str, Command]], argv: list[str]) -> int | None:
+    """Run one of several commands, or print what they are.
+
+    Args:
+        prog: The command line up to the name of the command.
+        package: Where the modules of the commands are.
+        groups: Commands by name, by the heading of their group.
+        argv: Name of the command and its arguments.
+    """
+    if not argv or argv[0] in ('-h', '--help'):
+        print(help_text(prog, groups), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    name, *arguments = argv
+    commands = {name: command for group in groups.values() for name, command in group.items()}
+    if name not in commands:
+        close = difflib.get_close_matches(name.replace('_', '-'), commands, n=1)
+        meant = f'did you mean {close[0]!r}? ' if close else ''
+        print(f'error: {prog} has no command {name!r}; {meant}"{prog} --help" lists all commands', file=sys.stderr)
+        return 2
+    module = importlib.import_module(f'{package}.{commands[name].module}')
+    # argparse takes the name for "usage: ..." from there.
+    saved, sys.argv = sys.argv, [f'{prog} {name}', *arguments]
+    try:
+        return module.main(arguments)
+    finally:
+        sys.argv = saved
+
+
+def help_text(prog: str, groups: dict[str, dict[str, Command]]) -> str:
+    """The text of ``--help``, one line per command."""
+    width = max(len(name) for group in groups.values() for name in group) + 2
+    lines = [f'usage: {prog} COMMAND [ARGUMENTS ...]']
+    for heading, group in groups.items():
+        lines += ['', f'{heading}:', *(f'  {name:<{width}}{command.help}' for name, command in group.items())]
+    return '\n'.join([*lines, '', f'"{prog} COMMAND --help" describes a command and its arguments.'])
+
+
+if __name__ == '__main__':  # for launchers that start a module
+    sys.exit(main())
