@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ def own_process_state() -> Iterator[None]:
         AssertionError: If a process group is left.
     """
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    children = set(multiprocessing.active_children())
     variables, argv = {name: os.environ.get(name) for name in VARIABLES}, sys.argv
     try:
         yield
@@ -41,6 +43,11 @@ def own_process_state() -> Iterator[None]:
         for kind in (MMLogger, Visualizer):
             kind._instance_dict.clear()
         torch.use_deterministic_algorithms(False)
+        # Data workers end with their process; where that goes on, PyTorch waits 5 s for each of them.
+        for child in set(multiprocessing.active_children()) - children:
+            if child.daemon:
+                child.kill()
+                child.join()
     assert not torch.distributed.is_initialized()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -159,10 +160,9 @@ def test_an_entry_that_only_its_owner_reads_is_taken():
 
 
 @pytest.mark.parametrize('name', ['falling_bars', 'falling_bars_pure_python'])
-def test_a_project_of_others(name, monkeypatch):
+def test_a_project_of_others(name):
     project = ROOT / 'docs' / 'example_project'
-    monkeypatch.syspath_prepend(project)
-    __import__('example_project')
+    import_module('example_project')
     config = project / 'configs' / f'{name}.py'
     cfg = read_config(config, {'model.loss.abs_weight': 2.0, 'train_dataloader.dataset.length': 3})
     assert cfg.model.loss.abs_weight == 2.0

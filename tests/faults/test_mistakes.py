@@ -120,7 +120,7 @@ MADE_ELSEWHERE = (
     'train_dataloader and val_dataloader differ in their classes',
     "no folder 'Wan-AI",
     'holds no config.json of a VAE',
-    'made none of the last 10 steps, not finite',  # test_train_and_test.py; those below in test_stops.py
+    'made none of the last 10 steps, not finite',  # test_train.py; those below in test_stops.py
     'cannot go on with 5, which stands for other data',
     'is in use by process',
     'timed out after 600 seconds',

@@ -38,8 +38,6 @@ def script(name: str, *arguments: object) -> None:
     """Run a script of tools/ in this process, as from the command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
-        if name.startswith('study/'):
-            patch.syspath_prepend((ROOT / 'tools' / name).parent)  # where a script finds those beside it
         try:
             runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
         except SystemExit as ended:
