@@ -13,7 +13,7 @@ val_evaluator = [dict(type='FlowLoss')]
 val_cfg = dict()
 
 # A test makes videos (_base_/generator_runtime.py) and compares them with real ones. The weights must be there:
-# docs/metrics.md says which. Of the protocol, frames and number are the paper's.
+# docs/evaluate.md says which. Of the protocol, frames and number are the paper's.
 test_dataloader = _base_.val_dataloader
 reference = dict(dataset=_base_.real_clips)
 test_evaluator = [

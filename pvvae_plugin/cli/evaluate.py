@@ -8,7 +8,7 @@
 
 REAL and FAKE are folders of videos (or of a folder for each class), lists of paths, .csv lists of segments, or .npy
 arrays, uint8 (N, T, H, W, 3). No config is needed. Of real videos the protocol says which clip is taken, of the others
-the first frames are. Features of real videos are kept in --cache-dir for the next call. docs/metrics.md explains every
+the first frames are. Features of real videos are kept in --cache-dir for the next call. docs/evaluate.md explains every
 number and names the files of weights. Several processes: torchrun --nproc-per-node N ... --launcher pytorch.
 """
 

@@ -4,7 +4,7 @@ pvvae extract-latents pvvae_demo work_dirs/pvvae_demo data/demo_latents
 python tools/extract_latents.py configs/pvvae_demo.py work_dirs/pvvae_demo data/demo_latents --flip
 torchrun --nproc-per-node 8 tools/extract_latents.py CONFIG CHECKPOINT OUT_DIR --launcher pytorch
 
-The same command after an interruption goes on where it stopped. docs/latents.md describes what is written.
+The same command after an interruption goes on where it stopped. docs/train_generator.md describes what is written.
 """
 
 from __future__ import annotations

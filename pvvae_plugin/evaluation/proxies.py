@@ -101,7 +101,7 @@ class ProxyFVD(_ProxyMetric):
     Not FVD, and comparable with no published number: the networks are others. ``proxy_appearance`` is of
     EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of how TransNetV2's
     activations change from frame to frame; ``proxy_motion``, where a ``classifier`` is given, of what tells the data's
-    own classes apart. ``docs/metrics.md`` shows what the first two react to.
+    own classes apart. ``docs/evaluate.md`` shows what the first two react to.
 
     Results as those of :class:`FVD`, such as ``proxy_appearance17_256`` and ``proxy_time17_256``.
 

@@ -30,7 +30,7 @@ class VideoInceptionScore(FeatureSetMetric):
         ValueError: If the extractor gives no class probabilities.
 
     Example:
-        >>> # Needs the published weights of C3D, see docs/metrics.md.
+        >>> # Needs the published weights of C3D, see docs/evaluate.md.
         >>> from pvvae_plugin.registry import METRICS
         >>> c3d = dict(type='C3D', weights='weights/conv3d_deepnetA_ucf.npz', mean='weights/mean2.npz')
         >>> metric = METRICS.build(dict(type='VideoInceptionScore', extractor=c3d))  # doctest: +SKIP

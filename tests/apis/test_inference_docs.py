@@ -1,4 +1,4 @@
-"""docs/inference.md does what it says, pasted."""
+"""The snippets of docs/sample.md run as pasted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_page_runs_as_pasted(tmp_path, monkeypatch):
     (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     monkeypatch.chdir(tmp_path)
 
-    text = (ROOT / 'docs' / 'inference.md').read_text()
+    text = (ROOT / 'docs' / 'sample.md').read_text()
     blocks = re.findall(r'```python\n(.*?)```', text, flags=re.DOTALL)
     variables: dict = {}
     for block in blocks[:2]:

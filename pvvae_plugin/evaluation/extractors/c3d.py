@@ -89,7 +89,7 @@ class C3D(FeatureExtractor):
         ValueError: If one is of another network, or not the file asked for.
 
     Example:
-        >>> # Needs the published weights, see docs/metrics.md.
+        >>> # Needs the published weights, see docs/evaluate.md.
         >>> from pvvae_plugin.registry import EXTRACTORS
         >>> c3d = EXTRACTORS.build(dict(type='C3D', weights='weights/conv3d_deepnetA_ucf.npz'))  # doctest: +SKIP
         >>> c3d(torch.zeros(1, 3, 16, 64, 64)).sum(dim=1)  # class probabilities  # doctest: +SKIP

@@ -206,7 +206,7 @@ class I3D(FeatureExtractor):
         ValueError: If they are of another network, not the file asked for, or an argument is not valid.
 
     Example:
-        >>> # Needs the published weights, see docs/metrics.md.
+        >>> # Needs the published weights, see docs/evaluate.md.
         >>> from pvvae_plugin.registry import EXTRACTORS
         >>> i3d = EXTRACTORS.build(dict(type='I3D', weights='weights/i3d_pretrained_400.pt'))  # doctest: +SKIP
         >>> i3d(torch.zeros(1, 3, 16, 64, 64)).shape  # doctest: +SKIP

@@ -37,7 +37,7 @@ class I3DTorchScript(FeatureExtractor):
         ValueError: If it is another file, no TorchScript, or an argument is not valid.
 
     Example:
-        >>> # Needs the published file, see docs/metrics.md.
+        >>> # Needs the published file, see docs/evaluate.md.
         >>> from pvvae_plugin.registry import EXTRACTORS
         >>> i3d = EXTRACTORS.build(dict(type='I3DTorchScript', weights='weights/i3d_torchscript.pt'))  # doctest: +SKIP
         >>> i3d(torch.zeros(1, 3, 16, 64, 64)).shape  # doctest: +SKIP

@@ -41,7 +41,7 @@ class VideoMAE(FeatureExtractor):
         ValueError: If the weights are of another network, or not the ones asked for.
 
     Example:
-        >>> # Needs pip install "pvvae_plugin[videomae]" and the published weights, see docs/metrics.md.
+        >>> # Needs pip install "pvvae_plugin[videomae]" and the published weights, see docs/evaluate.md.
         >>> from pvvae_plugin.registry import EXTRACTORS
         >>> network = EXTRACTORS.build(dict(type='VideoMAE', path='weights/videomae-base'))  # doctest: +SKIP
         >>> network(torch.zeros(1, 3, 16, 224, 224)).shape  # doctest: +SKIP

