@@ -1,4 +1,4 @@
-"""What is told of a config's clips is what its data set gives."""
+"""The clip facts of a config agree with the clips that its dataset returns."""
 
 import json
 
@@ -28,7 +28,7 @@ def drawn(pipeline):
 
 @pytest.fixture
 def latents(tmp_path):
-    """As much of a folder of latents as its manifest."""
+    """Write a folder of latents that holds only a manifest."""
     clips = {'type': 'SyntheticVideoDataset', 'length': 7, 'clip_len': 9, 'size': 64, 'pipeline': []}
     facts = {'latent_shape': [4, 3, 8, 16], 'temporal_ratio': 4, 'spatial_ratio': 8, 'dataset': {'config': clips}}
     (tmp_path / 'manifest.json').write_text(json.dumps({'format_version': 1, **facts}))

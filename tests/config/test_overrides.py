@@ -1,4 +1,4 @@
-"""What --cfg-options takes and refuses, beyond the mistakes in tests/faults."""
+"""Overrides that --cfg-options accepts and rejects, in addition to the mistakes in tests/faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pvvae_plugin.config.schema import RUNNER_KEYS
 from pvvae_plugin.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
-# Stand for paths and numbers in commands of the docs.
+# Placeholders for paths and numbers in the commands of the docs.
 PLACEHOLDER = re.compile(r'\bN\b')
 # Configs that the study writes are not there before it has run; what they inherit is.
 OF_THE_STUDY = re.compile(r'work_dirs/study\w*/configs/\w+_generator\.py')
@@ -132,7 +132,7 @@ class Closed(Hook):
 
 @HOOKS.register_module(force=True)
 class Open(Hook):
-    """Its keyword arguments go nowhere that we could see."""
+    """A hook whose keyword arguments cannot be listed."""
 
     def __init__(self, **kwargs) -> None:
         self.options = kwargs
