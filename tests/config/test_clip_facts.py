@@ -65,7 +65,7 @@ def test_geometry_behind_wrappers_and_of_the_validation_set(latents):
 
 def test_what_is_given_is_kept_and_what_is_unknown_asked_for():
     resized = config(videos([RESIZE]))  # the long side depends on the video
-    with pytest.raises(ValueError, match=r'give --size H W$'):
+    with pytest.raises(ValueError, match=r'pass --size H W$'):
         clip_geometry(resized)
     assert clip_geometry(resized, size=[40, 64]) == (17, (40, 64))
     assert clip_geometry(resized, num_frames=5, size=[40, 64]) == (5, (40, 64))

@@ -84,8 +84,8 @@ def test_a_full_disk_keeps_what_is_there_and_is_tried_again(tmp_path):
     run.train(make(max_keep_ckpts=1), 5)
     assert names(tmp_path) == ['iter_2.pth', 'last_checkpoint']
     assert 'iteration 4 could not be written: No space left on device' in run.log[0]
-    assert f'the last whole one is {tmp_path / "iter_2.pth"}' in run.log[0]
-    assert 'next try is at iteration 14' in run.log[0]
+    assert f'the last complete checkpoint is {tmp_path / "iter_2.pth"}' in run.log[0]
+    assert 'next attempt is at iteration 14' in run.log[0]
     assert len(run.log) == 1
     assert run.message_hub.get_info('keep_ckpt_ids') == [2]
     run.fail = {}
@@ -118,7 +118,7 @@ def test_the_last_write_of_a_run_waits_for_room(tmp_path, clock):
 
 def test_it_does_not_wait_for_ever(tmp_path, clock):
     run = Run(tmp_path, max_iters=3, fail={3: full()})
-    with pytest.raises(OSError, match='last checkpoint, of iteration 3, could not be written.*No space left'):
+    with pytest.raises(OSError, match=r'last checkpoint \(iteration 3\) could not be written.*No space left'):
         run.train(make(save_last=True), 3)
     assert 3000 < sum(clock) < 4000
 
@@ -127,7 +127,7 @@ def test_told_to_stop_it_tries_once_more_and_leaves(tmp_path, clock):
     run = Run(tmp_path, max_iters=3, fail={3: full()})
     hook = make(save_last=True)
     hook.is_stop_asked = lambda: sum(clock) >= 45
-    with pytest.raises(OSError, match='could not be written.*the last whole one is .*iter_2.pth'):
+    with pytest.raises(OSError, match='could not be written.*the last complete checkpoint is .*iter_2.pth'):
         run.train(hook, 3)
     assert sum(clock) == 45
 

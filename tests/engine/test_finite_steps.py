@@ -1,4 +1,4 @@
-"""Gradients that are not finite move nothing, are counted and named, and too many of them end the run."""
+"""Steps with non-finite gradients are skipped, counted and reported; too many in a row end the run."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_too_many_in_a_row_end_the_run():
     hook.before_train(run)
     for factor in (math.nan, math.nan, 1.0, math.nan, math.nan):  # never three together
         hook.after_train_iter(run, 0, outputs=step(run, 'first', factor))
-    with pytest.raises(FloatingPointError, match='first made none of the last 3 steps, not finite: loss=nan'):
+    with pytest.raises(FloatingPointError, match='first skipped the last 3 steps, not finite: loss=nan'):
         hook.after_train_iter(run, 0, outputs=step(run, 'first', math.nan))
 
 

@@ -75,10 +75,10 @@ def test_what_fits_passes(model):
         (clips(num_classes=4), None, 'have 4 classes, the head 3'),
         (clips(labels=(0, 3)), None, 'have 4 classes, the head 3'),  # label 3 would pass for "no class"
         (clips(labels=(None, None)), None, r'no labels, but the head is class-conditional'),
-        (clips(classes=CLASSES), clips(classes=CLASSES[::-1]), 'differ in their classes or in the order'),
+        (clips(classes=CLASSES), clips(classes=CLASSES[::-1]), 'differ in their classes or in the class order'),
         (clips(frames=6, classes=CLASSES), None, r'train_dataloader do not fit the backbone: a clip of 6 frames'),
         (clips(classes=CLASSES), clips(size=40, classes=CLASSES), 'val_dataloader do not fit the backbone: height 40'),
-        (moments(channels=8), None, 'have 8 channels, the backbone makes 4: extract'),
+        (moments(channels=8), None, 'have 8 channels, but the backbone has 4; extract'),
         (moments(), moments(sha256='b' * 64), r'val_dataloader were made by the VAE their\.pth .*our\.pth'),
     ],
 )

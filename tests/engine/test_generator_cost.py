@@ -117,8 +117,8 @@ def test_the_estimate_of_a_generator_that_encodes_as_it_goes(tiny_vae_config, mo
     runner = Runner(tiny_vae_config, torch.zeros(3, 5, 32, 32, dtype=torch.uint8), 1000, monkeypatch)
     vae, head = backbone_cost(tiny_vae_config, 5, 32, 32), head_cost(head_config(), (4, 2, 2, 2))
     report = runner.report()
-    assert f'{3000 * head.flops / 1e12:.2f} TFLOP a step in the head; 1.00 TFLOP/s in a matrix product' in report
-    assert f'{1000 * vae.encode_flops / 1e12:.2f} TFLOP a step in the encoder; 0.50 TFLOP/s' in report
+    assert f'{3000 * head.flops / 1e12:.2f} TFLOP per step in the head; 1.00 TFLOP/s in a matrix product' in report
+    assert f'{1000 * vae.encode_flops / 1e12:.2f} TFLOP per step in the encoder; 0.50 TFLOP/s' in report
     memory = weights(runner) + 1000 * vae.encode_peak_bytes
     assert f'about {memory / 2**30:.1f} GiB, {1000 * vae.encode_peak_bytes / 2**30:.1f} GiB of it' in report
     assert 'activations of the encoder' in report
@@ -133,7 +133,10 @@ def test_the_estimate_of_a_generator_on_cached_latents(tiny_vae_config, monkeypa
     assert 'latents of 4 x 3 x 4 x 6 from a cache' in report
     assert 'encoder' not in report
     kept = 1000 * head.activation_bytes
-    assert f'{(weights(runner) + kept) / 2**30:.1f} GiB, {kept / 2**30:.1f} GiB of it activations of the head' in report
+    assert (
+        f'{(weights(runner) + kept) / 2**30:.1f} GiB, including {kept / 2**30:.1f} GiB for activations of the head'
+        in report
+    )
     assert f'about {1e9 * 3000 * head.flops / 1e12 / 86400:.1f} days' in report
 
 

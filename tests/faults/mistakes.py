@@ -252,7 +252,7 @@ DATA = [
         'groups of another VAE',
         options('train_dataloader.dataset.pipeline.0.temporal_ratio=8'),
         ValueError,
-        ('temporal_ratio=8', 'set the former to 4'),
+        ('temporal_ratio=8', 'set it to 4 in the pipeline'),
     ),
     Mistake(
         'more dropped than there is',
@@ -370,8 +370,8 @@ GENERATORS = [
         'another number of classes',
         lambda t: train(t, 'model.head.num_classes=5', config=t.generator),
         ValueError,
-        ('have 7 classes, the head 5', r'set model\.head\.num_classes=7'),
-        faq='the clips of train_dataloader have 7 classes, the head 5: set model.head.num_classes=7',
+        ('have 7 classes, but the head has 5', r'set model\.head\.num_classes=7'),
+        faq='the clips of train_dataloader have 7 classes, but the head has 5; set model.head.num_classes=7',
     ),
     Mistake(
         'videos without labels for a class-conditional generator',
@@ -386,7 +386,7 @@ GENERATORS = [
         ),
         ValueError,
         ('have no labels', r'model\.head\.num_classes=None'),
-        faq='clips of train_dataloader have no labels, but the head is class-conditional: use labelled data, or',
+        faq='clips of train_dataloader have no labels, but the head is class-conditional; use labelled data, or',
     ),
     Mistake(
         'a class that there is not',

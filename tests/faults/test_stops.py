@@ -144,7 +144,7 @@ def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
     run(train_command(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_iters=8'))
     both = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), '--resume']
     log = run([*both, '--cfg-options', 'train_dataloader.batch_size=1'])
-    assert 'resumed otherwise than before (there -> here): processes=1 -> 2' in log
+    assert 'resumed with other settings (checkpoint -> config): processes=1 -> 2' in log
     assert 'train_dataloader.batch_size=2 -> 1' in log
     assert last(tmp_path / 'run')['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
 
@@ -187,8 +187,8 @@ def test_a_full_disk_costs_nothing_but_the_checkpoints(vae, tmp_path):
     config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=5, end=7)")
     log = run(train_command(config, tmp_path / 'run'))
     assert 'the checkpoint of iteration 6 could not be written: File too large' in log
-    assert 'the last whole one is' in log
-    assert 'iter_4.pth. Training goes on' in log
+    assert 'the last complete checkpoint is' in log
+    assert 'iter_4.pth. Training continues' in log
     assert 'no logs of CurvesVisBackend written (File too large): the run goes on without' in log
     assert_same_state(last(tmp_path / 'run'), last(vae[1]))
     curves = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text()
