@@ -69,7 +69,7 @@ class RunRecordHook(Hook):
         for text in (text for _, text in _differences(recorded['kept'], here['kept'])):
             runner.logger.warning(
                 f'{text} (checkpoint -> config) has no effect on a resumed run, which keeps its optimisers and '
-                'schedules; to change them, start a new run from the weights with load_from=WORK_DIR and another --work-dir'
+                'schedules; to change them, start a new run with load_from=WORK_DIR and another --work-dir'
             )
 
 
