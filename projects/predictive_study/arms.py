@@ -168,7 +168,7 @@ SCALES = {
 
 
 class Settings(NamedTuple):
-    """Settings of a study. A folder holds the results of one combination of settings.
+    """Settings of a study. All results in a folder share the same settings.
 
     Attributes:
         scale: Key of :data:`SCALES`.

@@ -137,7 +137,7 @@ def draw_floor(axis: Any, floor: float) -> None:
 
 
 def label_plainly(axis: Any) -> None:
-    """Label a logarithmic axis with plain numbers, and with enough of them if it spans less than a decade."""
+    """Label a logarithmic axis with plain numbers, and with more of them if it spans less than a decade."""
     low, high = axis.get_view_interval()
     subs = (1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     if high < 2 * low:

@@ -160,7 +160,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
     def _validate(self, request: StopRequest) -> None:
         """Validate until done or asked to stop. On a stop, the state after the last step is saved."""
         val_loop = self.runner.val_loop
-        # Processes agree before each batch, which requires the same number of batches in all of them.
+        # Processes agree before each batch, which requires the same number of batches everywhere.
         steps = len(val_loop.dataloader)
         run_iter = val_loop.run_iter
 
@@ -209,7 +209,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
             runner.logger.warning(f'{why}{saved} Rerun with --resume to continue. Exit code {request.exit_code}')
             raise SystemExit(request.exit_code)
         if failure is None:
-            raise DataWorkerError(f'the data loader of another process failed; see the error of that process. {saved}')
+            raise DataWorkerError(f'the data loader of another process failed; see its error message. {saved}')
         if not is_of_workers(failure):
             runner.logger.error(f'after iteration {self._iter}: {type(failure).__name__}. {saved}')
             raise failure
@@ -277,7 +277,7 @@ def to_numbers(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed all global random generators for one step of one rank."""
+    """Seed all global random generators for a given step and rank."""
     key = derive_key(seed, 'step', iteration, rank)
     random.seed(key)
     np.random.seed(key % 2**32)

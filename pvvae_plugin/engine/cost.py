@@ -47,7 +47,7 @@ class BackboneCost:
 
 @dataclass(frozen=True)
 class HeadCost:
-    """Cost of one forward pass of a generator's head for one clip.
+    """Cost of a forward pass of a generator's head, per clip.
 
     Attributes:
         parameters: Number of parameters.
@@ -62,7 +62,7 @@ class HeadCost:
 
 
 def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> BackboneCost:
-    """Trace encoding and decoding of one clip ``(1, 3, T, H, W)``.
+    """Trace encoding and decoding of a clip ``(1, 3, T, H, W)``.
 
     Args:
         backbone: Config of a VAE.
@@ -105,7 +105,7 @@ def peak_bytes(module: nn.Module, call: Callable[[], Any]) -> int:
 
 
 def head_cost(head: dict, latent_shape: tuple[int, int, int, int]) -> HeadCost:
-    """Trace one forward pass of a head for the latents of one clip.
+    """Trace a forward pass of a head for the latents of a clip.
 
     Args:
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.

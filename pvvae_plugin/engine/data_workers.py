@@ -67,7 +67,7 @@ def describe_stuck(error: Exception, kept: str = '') -> str:
 
     Args:
         error: The error raised by PyTorch.
-        kept: Sentence on the results so far, e.g. where they are saved.
+        kept: Sentence on the results so far, e.g. the path of a checkpoint.
     """
     reading = describe_reading() or 'No worker has recorded the file that it was reading'
     return (
@@ -81,7 +81,7 @@ def naming_files(kept: str = '') -> Iterator[None]:
     """Replace PyTorch's error for a stuck or dead worker by one that names the files, and kill the workers.
 
     Args:
-        kept: Sentence on the results so far, e.g. where they are saved.
+        kept: Sentence on the results so far, e.g. the path of a checkpoint.
 
     Raises:
         DataWorkerError: If a worker is stuck or dead.

@@ -68,7 +68,7 @@ class SubmoduleDistributedDataParallel(nn.Module):
 
 
 def init_cpu_process_group() -> None:
-    """Initialize a gloo process group from torchrun's variables if there is no GPU.
+    """Initialize a gloo process group from torchrun's variables on machines without a GPU.
 
     MMEngine's own initialization assumes CUDA.
 

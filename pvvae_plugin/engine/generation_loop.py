@@ -33,7 +33,7 @@ class GenerationLoop(TestLoop):
         dataloader: Clips or cached latents of the length and size to generate.
         evaluator: Metrics of generated videos, such as :class:`FVD`.
         num_samples: Number of videos to generate.
-        batch_size: Batch size of each process.
+        batch_size: Batch size per process.
         seed: Seed of the noise.
         sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``num_inference_steps`` (default 100),
             ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``.

@@ -90,7 +90,7 @@ class AutocastOptimWrapper(OptimWrapper):
     def follow(self, other: OptimWrapper) -> None:
         """Synchronize the iteration count with another wrapper, which has already counted the current iteration.
 
-        A part that starts training later would otherwise accumulate gradients in a different phase after a resume.
+        Without this, a part that starts later would accumulate gradients in a different phase after a resume.
         """
         self._inner_count = other.inner_count - 1
 

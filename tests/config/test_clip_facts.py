@@ -89,7 +89,7 @@ def test_names_of_classes(tmp_path, latents):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'a.mp4').touch()
     assert class_names(config(videos([], data_root=str(tmp_path))), 2) == ('sit', 'walk')
-    (tmp_path / 'stray.mp4').touch()  # a folder that training would refuse
+    (tmp_path / 'stray.mp4').touch()  # training would reject this folder
     assert class_names(config(videos([], data_root=str(tmp_path))), 2) is None
 
 

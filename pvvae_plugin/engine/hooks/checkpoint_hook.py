@@ -280,7 +280,7 @@ def check_finite_weights(runner: Runner) -> None:
     """Check that the trained weights are finite in all processes.
 
     Raises:
-        FloatingPointError: If they are not. The message names one of them.
+        FloatingPointError: If they are not. The message names the first bad one.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     trained = {name: local(p.detach()) for name, p in model.named_parameters() if p.requires_grad}

@@ -24,13 +24,13 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Work:
-    """Work of one training step in one kind of operation.
+    """Work of a training step in one kind of operation.
 
     Attributes:
         flops: Floating-point operations per step.
         what: Part of the model that computes them, e.g. ``'in the head'``.
         rate: FLOP/s that this device reaches in one plain operation of this kind.
-        kind: Name of that operation.
+        kind: Name of this operation.
     """
 
     flops: float
@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of one training step, excluding weights and optimiser states.
+    """Cost of a training step, excluding weights and optimiser states.
 
     Attributes:
         clips: Description of the batch.
@@ -65,7 +65,7 @@ class CostEstimateHook(Hook):
 
     The memory estimate includes weights, gradients, AdamW's two moments, the EMA and activations:
 
-    - For a VAE, it includes the work and activations of one step without dropping. The discriminator and LPIPS are not
+    - For a VAE, it includes the work and activations of a step without dropping. The discriminator and LPIPS are not
       included.
     - For a generator, it includes the head and, if clips are encoded on the fly, the encoder. Their activations do not
       coexist, so the larger of the two counts.

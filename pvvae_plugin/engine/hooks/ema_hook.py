@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the trained weights of one part of an algorithm."""
+"""Exponential moving average (EMA) of trained weights."""
 
 from __future__ import annotations
 

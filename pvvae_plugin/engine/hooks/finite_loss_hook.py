@@ -1,4 +1,4 @@
-"""Reports skipped steps, and stops a run after too many of them in a row."""
+"""Reports skipped steps, and stops a run after too many in a row."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class SkippedClipsHook(Hook):
         if total['skipped']:
             runner.logger.warning(
                 f'{_share(total)} could not be read and were replaced by others:\n{_listing(total)}\n'
-                f'All of them are listed in {Path(runner.work_dir) / REPORT}'
+                f'The full list is in {Path(runner.work_dir) / REPORT}'
             )
 
     def gather(self, runner: Runner) -> None:
