@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pvvae_plugin.temporal import most_dropped_groups
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+ROOT = Path(__file__).resolve().parents[2]  # root of the checkout
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 
 

@@ -71,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--vae-init', metavar='CKPT', help='checkpoint to initialize every VAE from, e.g. trained on images'
     )
-    parser.add_argument('--vaes-alone', action='store_true', help='skip the generators (takes a third of the time)')
+    parser.add_argument('--vaes-alone', action='store_true', help='skip the generators; runs take a third of the time')
     parser.add_argument('--longer', type=int, default=1, metavar='N', help='generators train 2, 4, 8 ... times as long')
     parser.add_argument('--jobs', type=int, metavar='N', help='concurrent processes (default: 2 for tiny, else 1)')
     parser.add_argument('--gpus', type=int, default=1, metavar='N', help='GPUs per run (default: 1)')

@@ -37,7 +37,7 @@ class _OverrideAction(DictAction):
 
 
 def add_override_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``.
+    """Add the ``--cfg-options`` argument to a parser.
 
     Example:
         >>> import argparse
@@ -98,7 +98,7 @@ def check_numbers(cfg: Config) -> None:
         for part in path.split('.'):
             node = node.get(part) if isinstance(node, Mapping) or node is cfg else None
         if node is not None and (isinstance(node, bool) or not isinstance(node, int) or node < number):
-            raise ValueError(f'{path} must be a whole number of at least {number}, got {node!r}')
+            raise ValueError(f'{path} must be an integer of at least {number}, got {node!r}')
 
 
 def settle_workers(cfg: Config) -> None:

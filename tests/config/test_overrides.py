@@ -190,7 +190,7 @@ def test_numbers_of_a_file_are_checked_as_well(value):
     if value is None:  # as with a batch sampler
         check_numbers(cfg)
     else:
-        with pytest.raises(ValueError, match=r'train_dataloader\.batch_size must be a whole number of at least 1'):
+        with pytest.raises(ValueError, match=r'train_dataloader\.batch_size must be an integer of at least 1'):
             check_numbers(cfg)
 
 

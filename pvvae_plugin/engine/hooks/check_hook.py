@@ -1,4 +1,4 @@
-"""Checks at the start of a run for errors that would only show hours later."""
+"""Start-up checks for errors that would only show hours later."""
 
 from __future__ import annotations
 

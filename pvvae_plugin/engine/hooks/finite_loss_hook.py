@@ -1,4 +1,4 @@
-"""Reports skipped steps, and stops a run after too many in a row."""
+"""Hook that reports skipped steps and stops a run after too many in a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Excludes the frozen VAE from a generator's checkpoints and records its source instead."""
+"""Hook that replaces the frozen VAE in a generator's checkpoints by its source."""
 
 from __future__ import annotations
 

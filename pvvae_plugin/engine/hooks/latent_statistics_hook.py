@@ -1,4 +1,4 @@
-"""Sets the statistics that normalise the latents of a generator's backbone."""
+"""Hook that sets the latent statistics of a generator's backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares the settings of a resumed run with those of its checkpoint."""
+"""Hook that compares the settings of a run with those of its checkpoint."""
 
 from __future__ import annotations
 

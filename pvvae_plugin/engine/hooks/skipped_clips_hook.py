@@ -1,4 +1,4 @@
-"""Counts unreadable clips, and ends a run if there are too many."""
+"""Hook that counts unreadable clips and ends a run if there are too many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Warns of VAE training failures in which all losses stay finite."""
+"""Hook that warns of VAE training failures with finite losses."""
 
 from __future__ import annotations
 
