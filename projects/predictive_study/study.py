@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
         claim_folder(plan, to_run=not args.report_only)
         if args.report_only:
             if not args.add and not (args.out / 'study.json').is_file():
-                raise ValueError(f'{args.out} does not contain a study: pass the --out of a study, or use --add')
+                raise ValueError(f'{args.out} is not the folder of a study: pass the --out of a study, or use --add')
             say(f'written: {write_report(plan, args.add)}')
             return 0
         plan.write_configs()

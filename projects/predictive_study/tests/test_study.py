@@ -72,7 +72,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
         ('--scale', 'tiny', '--out', str(tmp_path / 'docs')): 'docs has results.md that no study wrote',
         ('--scale', 'tiny', '--out', str(tmp_path / 'damaged')): 'study.json is damaged',
         (*tiny, '--longer', '3'): '--longer must be 1, 2, 4, 8 ..., got 3',
-        (*new, '--report-only'): 'new does not contain a study',
+        (*new, '--report-only'): 'new is not the folder of a study',
         (*new, '--report-only', '--add', str(out / 'study.json')): 'has no settings',
         (*tiny, '--first-seed', '-1'): '--first-seed must be at least 0',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
@@ -121,7 +121,7 @@ def test_the_old_command_runs_the_study_from_any_working_directory(tmp_path):
     subprocess.run(['env', *shlex.split(usage)], cwd=tmp_path, check=True, capture_output=True)
     assert run('--out', 'study', '--seeds', '0').returncode == 2
     refused = run('--out', 'study', '--report-only')
-    assert refused.returncode == 1 and 'study holds no study to report on' in refused.stderr
+    assert refused.returncode == 1 and 'study is not the folder of a study' in refused.stderr
 
 
 @pytest.mark.long
