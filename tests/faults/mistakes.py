@@ -83,8 +83,8 @@ OVERRIDES = [
         'a helper of the file: data_root',
         lambda t: train(t, 'data_root=VIDEOS', config='pvvae_ucf101'),
         ValueError,
-        ('data_root changes nothing', 'a helper', r'places.*train_dataloader\.dataset\.data_root'),
-        faq="data_root changes nothing: 'data_root' is a helper of the config file, used when that was read.",
+        ('data_root has no effect', 'a helper', r'entries.*train_dataloader\.dataset\.data_root'),
+        faq="data_root has no effect: 'data_root' is a helper variable that was used when the config was read.",
     ),
     Mistake(
         'a helper of the file: a pipeline',
@@ -127,20 +127,20 @@ OVERRIDES = [
         'a misspelt type',
         options('model.loss.type=PredictveReconLoss'),
         ValueError,
-        ('there is no PredictveReconLoss', 'did you mean PredictiveReconLoss'),
+        ('no component is named PredictveReconLoss', 'did you mean PredictiveReconLoss'),
     ),
     Mistake(
         'a place past the end of a list',
         options('param_scheduler.7.end=2'),
         ValueError,
-        (r'param_scheduler\.7', 'list of 2', 'from 0 to 1'),
+        (r'param_scheduler\.7', 'list of 2', 'indices are 0 to 1'),
     ),
     Mistake(
         'a word for a number',
         options('train_cfg.max_iters=ten'),
         ValueError,
-        ('max_iters=ten is no number',),
-        faq='train_cfg.max_iters=ten is no number: there it is',
+        ('max_iters=ten is not a number',),
+        faq='train_cfg.max_iters=ten is not a number; the value in the config is',
     ),
     Mistake(
         'no iterations', options('train_cfg.max_iters=0'), ValueError, (r'train_cfg\.max_iters.*at least 1, got 0',)
@@ -165,8 +165,8 @@ OVERRIDES = [
         'a loader that the config has not',
         lambda t: test(t, 'test_dataloader.batch_size=2'),
         ValueError,
-        ('has no test_dataloader', 'override that'),
-        faq='has no test_dataloader; a test then takes val_dataloader, so override that, or',
+        ('has no test_dataloader', 'Override that'),
+        faq='has no test_dataloader; tests use val_dataloader instead. Override that, or',
     ),
     Mistake(
         "a validation set's entry, where a test has its own",
@@ -252,7 +252,7 @@ DATA = [
         'groups of another VAE',
         options('train_dataloader.dataset.pipeline.0.temporal_ratio=8'),
         ValueError,
-        ('temporal_ratio=8', 'set the former to 4'),
+        ('temporal_ratio=8', 'set it to 4 in the pipeline'),
     ),
     Mistake(
         'more dropped than there is',
@@ -370,8 +370,8 @@ GENERATORS = [
         'another number of classes',
         lambda t: train(t, 'model.head.num_classes=5', config=t.generator),
         ValueError,
-        ('have 7 classes, the head 5', r'set model\.head\.num_classes=7'),
-        faq='the clips of train_dataloader have 7 classes, the head 5: set model.head.num_classes=7',
+        ('have 7 classes, but the head has 5', r'set model\.head\.num_classes=7'),
+        faq='the clips of train_dataloader have 7 classes, but the head has 5; set model.head.num_classes=7',
     ),
     Mistake(
         'videos without labels for a class-conditional generator',
@@ -386,7 +386,7 @@ GENERATORS = [
         ),
         ValueError,
         ('have no labels', r'model\.head\.num_classes=None'),
-        faq='clips of train_dataloader have no labels, but the head is class-conditional: use labelled data, or',
+        faq='clips of train_dataloader have no labels, but the head is class-conditional; use labelled data, or',
     ),
     Mistake(
         'a class that there is not',

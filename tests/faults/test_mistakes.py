@@ -120,8 +120,8 @@ MADE_ELSEWHERE = (
     'train_dataloader and val_dataloader differ in their classes',
     "no folder 'Wan-AI",
     'holds no config.json of a VAE',
-    'made none of the last 10 steps, not finite',  # test_train.py; those below in test_stops.py
-    'cannot go on with 5, which stands for other data',
+    'skipped the last 10 steps, not finite',  # test_train.py; those below in test_stops.py
+    'cannot be resumed with seed 5',
     'is in use by process',
     'timed out after 600 seconds',
     'it asks for posix.system',  # test_security.py
