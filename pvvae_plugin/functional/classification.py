@@ -1,4 +1,4 @@
-"""How often guesses are right, and how sure one may be of it."""
+"""Classification accuracy and its confidence interval."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 
 def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes: int) -> np.ndarray:
-    """Count how often each true class was taken for each class.
+    """Count how often each true class was predicted as each class.
 
     Args:
-        labels: True classes, ``N`` of them.
-        guesses: Classes they were taken for, ``N`` of them.
+        labels: ``N`` true classes.
+        guesses: ``N`` predicted classes.
         num_classes: ``K``.
 
     Returns:
-        int64 ``(K, K)``: row the true class, column the guess.
+        int64 ``(K, K)``: true class in rows, predicted class in columns.
 
     Raises:
         ValueError: If the lengths differ, or a class is not in ``0..K - 1``.
@@ -37,15 +37,15 @@ def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes:
 
 
 def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), which holds near 0 and 1 too and stays within them.
+    """Return Wilson's score interval of a proportion (Wilson 1927). It is valid near 0 and 1 and stays within [0, 1].
 
     Args:
-        hits: How many of ``num`` were right.
-        num: How many there were, at least 1.
+        hits: Number of correct predictions.
+        num: Number of predictions, at least 1.
         z: Quantile of the normal distribution, 1.96 for 95 %.
 
     Returns:
-        Lower and upper end.
+        Lower and upper bound.
 
     Raises:
         ValueError: If ``num`` is not positive or ``hits`` not in ``0..num``.

@@ -1,4 +1,4 @@
-"""Folders in which diffusers keeps a VAE: found, read without executing anything, and checked."""
+"""Loading and checking of diffusers VAE folders, without executing code from them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SUPPORTED = ('AutoencoderKLWan', 'AutoencoderKLCogVideoX', 'AutoencoderKLHunyuan
 
 
 def find_folder(pretrained: str, subfolder: str | None, download: bool) -> Path:
-    """The folder that holds a VAE: a local one, or that of the Hugging Face hub's cache.
+    """Find the folder of a VAE, locally or in the cache of the Hugging Face Hub.
 
     Args:
-        pretrained: Folder, or a name on the hub.
-        subfolder: Folder in it.
-        download: Whether the hub may be asked for what its cache lacks.
+        pretrained: Folder, or repository name on the Hub.
+        subfolder: Subfolder that holds the VAE.
+        download: Download files that the Hub cache lacks.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder does not exist or has no ``config.json``.
     """
     inside = subfolder or ''
     if os.path.isdir(pretrained):
@@ -63,11 +63,11 @@ def _hub_folder(name: str, inside: str, download: bool) -> Path:
 
 
 def read_config(folder: Path) -> tuple[Any, dict]:
-    """Class and config of a VAE that diffusers saved.
+    """Return the class and the config of a saved diffusers VAE.
 
     Raises:
         ImportError: If diffusers is not installed.
-        ValueError: If it is none that we know, or the file is damaged.
+        ValueError: If the class is not supported, or the file is damaged.
     """
     try:
         import diffusers
@@ -84,10 +84,10 @@ def read_config(folder: Path) -> tuple[Any, dict]:
 
 
 def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network without weights, on the meta device, and what its config says of latents.
+    """Return the network on the meta device, and the :func:`latent_facts` of its config.
 
     Raises:
-        ValueError: If the config cannot be of such a network.
+        ValueError: If the config is invalid for this network.
     """
     try:
         with torch.device('meta'):
@@ -98,7 +98,7 @@ def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, 
 
 
 def latent_facts(config: Mapping) -> dict[str, Any]:
-    """Channels and ratios, and where a config of diffusers has them mean and deviation ``(C,)`` of raw latents."""
+    """Return channels and ratios, plus mean and standard deviation ``(C,)`` of raw latents if the config has them."""
     channels = config.get('z_dim') or config['latent_channels']
     space = config.get('scale_factor_spatial') or config.get('spatial_compression_ratio')
     facts = {
@@ -111,17 +111,17 @@ def latent_facts(config: Mapping) -> dict[str, Any]:
         mean, std = [[value] * channels for value in (config.get('shift_factor') or 0.0, 1 / config['scaling_factor'])]
     if min(std) <= 0:
         raise ValueError(f'latents_std must be positive, got {min(std)}')
-    if len(mean) == len(std) == channels:  # else they are Wan's defaults, which stand in the config of any other size
+    if len(mean) == len(std) == channels:  # configs with another number of channels still contain Wan's defaults
         facts |= {'mean': torch.tensor(mean, device='cpu'), 'std': torch.tensor(std, device='cpu')}
     return facts
 
 
 def load_weights(network: Any, folder: Path) -> nn.Module:
-    """The network with the weights in a folder, in float32, all of them and no others.
+    """Load the network with the weights of a folder in float32. Missing and unexpected weights are errors.
 
     Raises:
-        FileNotFoundError: If there are none in safetensors.
-        ValueError: If they are damaged or do not fit the config.
+        FileNotFoundError: If there are no safetensors files.
+        ValueError: If the weights are damaged or do not match the config.
     """
     weight_files(folder)
     try:
@@ -140,11 +140,11 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that diffusers loads from a folder: one file, or the shards that an index names.
+    """List the safetensors files that diffusers loads from a folder: one file, or the shards in its index.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If there are both, or the index names other files.
+        FileNotFoundError: If there are no weights, or a shard is missing.
+        ValueError: If both forms exist, or the index lists other kinds of files.
     """
     single, index = folder / f'{WEIGHTS}.safetensors', folder / f'{WEIGHTS}.safetensors.index.json'
     if single.is_file() and index.is_file():
@@ -168,5 +168,5 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest of the weights that are loaded from a folder, of the bytes of their files in the order of names."""
+    """Return the SHA-256 of the weight files of a folder, concatenated in order of their names."""
     return file_sha256(*weight_files(folder))
