@@ -1,7 +1,7 @@
 """Predictive video VAEs (PV-VAE, arXiv 2605.02134) for MMEngine.
 
-Importing the package checks the versions of what it stands on, lets ``torch.load`` read MMEngine's checkpoints safely,
-and lets configs inherit ours by name. Components are imported when a registry is first asked for one.
+Importing the package checks the versions of its dependencies, allows ``torch.load`` to read MMEngine checkpoints
+safely, and lets configs inherit ours by name. Components are imported on the first lookup in a registry.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if digit_version(torch.__version__) < digit_version('2.10'):
         stacklevel=2,
     )
 
-# After the versions are known to fit.
+# Imported after the version checks.
 from .inheritance import register_configs  # noqa: E402
 from .paths import config_path  # noqa: E402
 from .safe_globals import allow_checkpoint_globals  # noqa: E402

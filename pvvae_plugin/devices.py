@@ -1,4 +1,4 @@
-"""The machine at hand: which device to compute on, its processor's name, and known faults of its software."""
+"""Device selection, processor name, and known bugs of the installed software."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmengine.device import get_device
 
 
 def usable_device(device: str | torch.device | None) -> str | torch.device:
-    """The device itself; where none is given, the GPU if there is one, or else the CPU.
+    """Return the device if it is usable. None selects the GPU if available, else the CPU.
 
     Raises:
-        ValueError: If it is not there.
+        ValueError: If the device is not available.
     """
     if device is None:
         return get_device()
@@ -31,21 +31,21 @@ def usable_device(device: str | torch.device | None) -> str | torch.device:
 
 
 def processor() -> str:
-    """Name of the CPU; of its architecture alone where the system does not tell."""
+    """Return the name of the CPU, or its architecture if the name is unknown."""
     info = Path('/proc/cpuinfo')
     names = re.findall(r'model name\s*: (.*)', info.read_text(encoding='utf-8')) if info.exists() else []
     return names[0] if names else platform.machine()
 
 
 def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
-    """What is wrong with 3D convolutions in bfloat16 or float16 on a GPU, and what to do.
+    """Describe a known bug of half-precision 3D convolutions on a GPU, and its remedy.
 
     Args:
         torch_version: ``torch.__version__``.
-        cudnn_version: ``torch.backends.cudnn.version()``, such as 91002 for 9.10.2; None without cuDNN.
+        cudnn_version: ``torch.backends.cudnn.version()``, e.g. 91002 for 9.10.2; None without cuDNN.
 
     Returns:
-        A sentence or two, None if nothing is known. Sources: pytorch/pytorch issues 163539, 166122 and 166643.
+        One or two sentences; None if no bug is known. Sources: pytorch/pytorch issues 163539, 166122 and 166643.
     """
     release = tuple(int(part) for part in torch_version.split('+')[0].split('.')[:3] if part.isdigit())
     if cudnn_version is None:
@@ -70,7 +70,7 @@ def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
 
 
 def fault_here() -> str | None:
-    """:func:`known_fault` of this installation; None without a GPU."""
+    """Return :func:`known_fault` for this installation; None without a GPU."""
     if not torch.cuda.is_available() or torch.version.cuda is None:
         return None
     return known_fault(torch.__version__, torch.backends.cudnn.version())

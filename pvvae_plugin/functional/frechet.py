@@ -18,8 +18,8 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
     covariances, including rank-deficient ones, and more accurate than a root of their product.
 
     Args:
-        a: Moments of one set.
-        b: Moments of the other set, with the same feature size.
+        a: Moments of the first set.
+        b: Moments of the second set, with the same feature size.
         ddof: Covariances divide by ``N - ddof``.
 
     Returns:
@@ -53,8 +53,8 @@ def frechet_without_groups(
     are fewer samples than features, everything is computed in the span of the samples.
 
     Args:
-        groups_a: Moments of at least 2 disjoint groups of one set.
-        groups_b: Moments of the groups of the other set.
+        groups_a: Moments of at least 2 disjoint groups of the first set.
+        groups_b: Moments of the groups of the second set.
         ddof: Covariances divide by ``N - ddof``.
         paired: Omit group ``i`` of both sets at once. If False, omit groups of ``a`` with the whole ``b``, then groups
             of ``b`` with the whole ``a``.

@@ -14,7 +14,7 @@ WINDOW_SIGMA = 1.5
 
 
 def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
-    """Return the mean squared error of each frame, over channels and pixels.
+    """Return the mean squared error per frame, over channels and pixels.
 
     Args:
         a: Video ``(N, C, T, H, W)``.
@@ -37,7 +37,7 @@ def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Return the peak signal-to-noise ratio of each frame, in dB.
+    """Return the peak signal-to-noise ratio per frame, in dB.
 
     The mean squared error is floored at ``1e-10 * data_range**2``, so identical frames give 100 dB (ours).
 
@@ -66,7 +66,7 @@ def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Return the structural similarity of each frame, averaged over the channels.
+    """Return the structural similarity per frame, averaged over the channels.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
     2004: 11 x 11 Gaussian window of sigma 1.5 without padding, K1 = 0.01, K2 = 0.03, biased covariances. Computed in

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
-    """Return the Inception Score ``exp(E[KL(p(y | x) || p(y))])`` of each split (Salimans et al. 2016).
+    """Return the Inception Score ``exp(E[KL(p(y | x) || p(y))])`` per split (Salimans et al. 2016).
 
     Split ``i`` of ``S`` holds samples ``i N // S`` to ``(i + 1) N // S``, in the given order, as in the original.
 
     Args:
-        probabilities: Class probabilities of each sample, ``(N, K)``.
+        probabilities: Class probabilities per sample, ``(N, K)``.
         num_splits: Number of splits ``S``.
 
     Returns:

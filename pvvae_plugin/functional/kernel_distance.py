@@ -16,7 +16,7 @@ class KernelSums(NamedTuple):
     Attributes:
         xx: Sums over pairs of different samples of x.
         yy: Sums over pairs of different samples of y.
-        xy: Sums over pairs of one sample of x and one of y.
+        xy: Sums over pairs of a sample of x and a sample of y.
         count_x: Samples of x in each group, float64.
         count_y: Samples of y in each group, float64.
 
@@ -71,8 +71,8 @@ def kernel_sums(
     Args:
         x: Features ``(N, D)``.
         y: Features ``(M, D)``.
-        groups_x: Group of each sample of x, int64 ``(N,)`` in ``0..num_groups - 1``.
-        groups_y: Group of each sample of y, int64 ``(M,)``.
+        groups_x: Group indices of the samples of x, int64 ``(N,)`` in ``0..num_groups - 1``.
+        groups_y: Group indices of the samples of y, int64 ``(M,)``.
         num_groups: ``G``.
         degree: See :func:`polynomial_mmd`.
         coef: See :func:`polynomial_mmd`.

@@ -88,7 +88,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Merge the moments of one or more sets.
+    """Merge the moments of a non-empty sequence of sets.
 
     Example:
         >>> from pvvae_plugin.functional.moments import merge_all, moments

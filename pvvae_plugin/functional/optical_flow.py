@@ -21,7 +21,7 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
         frames: uint8 RGB ``(n, H, W, 3)`` with ``n`` at least 2.
 
     Returns:
-        float32 ``(H, W, 2)``: displacement (right, down) in pixels of each point of the first frame.
+        float32 ``(H, W, 2)``: displacement (right, down) of every pixel in the first frame, in pixels.
 
     Raises:
         ValueError: If the dtype or shape is wrong.
@@ -47,7 +47,7 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
     flow = np.zeros_like(start)
     for first, second in zip(grey, grey[1:], strict=False):
         step = dis.calc(first, second, None)
-        # sample the step at the current position of each tracked point
+        # sample the step at the current positions of the tracked points
         flow += cv2.remap(step, start + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if factor > 1:
         flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor)
@@ -55,7 +55,7 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
 
 
 def cell_means(values: Tensor, spatial_ratio: int) -> Tensor:
-    """Return the mean over the pixels of each latent cell.
+    """Average pixel values per latent cell.
 
     Args:
         values: ``(N, H, W)``. If a side is not divisible by the ratio, the last cells have fewer pixels.

@@ -22,7 +22,7 @@ class SquaredErrors(NamedTuple):
         >>> from pvvae_plugin.functional.prediction_error import prediction_errors
         >>> video = torch.zeros(1, 3, 5, 8, 8)
         >>> errors = prediction_errors(video, video + 0.5, num_observed_frames=1)
-        >>> errors.model / errors.count  # mean squared error of each clip
+        >>> errors.model / errors.count  # mean squared error per clip
         tensor([0.2500], dtype=torch.float64)
     """
 
@@ -74,7 +74,7 @@ def prediction_errors(
         Sums and counts, see :class:`SquaredErrors`.
 
     Raises:
-        ValueError: If the shapes differ, or there is no observed or no predicted frame.
+        ValueError: If the shapes differ, or the clip has no observed or no predicted frame.
 
     Example:
         >>> from pvvae_plugin.functional.prediction_error import prediction_errors

@@ -290,10 +290,10 @@ def condition_frames(x: Tensor, clean: Tensor, num_conditioned: int | Tensor) ->
 
 
 def frame_times(times: Tensor, num_conditioned: int | Tensor, num_frames: int) -> Tensor:
-    """Return the time of each frame, ``(N, F)``: 1 (data) for conditioned frames, the time of the clip for the rest.
+    """Return one time per frame, ``(N, F)``: 1 (data) for conditioned frames, the time of the clip for the rest.
 
     Args:
-        times: Time of each clip, ``(N,)``.
+        times: One time per clip, ``(N,)``.
         num_conditioned: See :func:`condition_frames`.
         num_frames: ``F``.
 

@@ -70,7 +70,7 @@ def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
 
 
 def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
-    """Permute a random fraction of the frames along one random cycle, so all of them move.
+    """Permute a random fraction of the frames along one random cycle. Every selected frame moves.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
@@ -118,7 +118,7 @@ def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Ten
 
 
 def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
-    """Multiply the brightness of each frame by a random factor, and clip to white.
+    """Multiply the brightness by a random factor per frame, and clip to white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].

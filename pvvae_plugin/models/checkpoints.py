@@ -52,11 +52,11 @@ def resolve_checkpoint(path: str, setting: str | None = None) -> str:
 
     Args:
         path: A file or a directory. A directory resolves to its last checkpoint: the one named in ``last_checkpoint``
-            if it exists, otherwise ``iter_N.pth`` with the largest ``N``.
+            if it exists, else ``iter_N.pth`` with the largest ``N``.
         setting: Config entry that holds the path; None for a command-line argument.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint. The message says what to do.
+        FileNotFoundError: If the checkpoint does not exist. The message gives a remedy.
         ValueError: If the path is a URL, because MMEngine would unpickle its content.
     """
     if '://' in path:
@@ -167,7 +167,7 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
 
 
 def rename_optimizers(states: Mapping[str, Any], optimizers: Collection[str]) -> Mapping[str, Any]:
-    """Rename the VAE's optimizer in configs and checkpoints of earlier versions, where it was called ``generator``.
+    """Rename the VAE's optimizer from ``generator``, its name in configs and checkpoints of earlier versions.
 
     Args:
         states: One value per optimizer. If both names exist (a child config overrides by the old name), the old entry

@@ -40,7 +40,7 @@ class LatentVideoGenerator(BaseModel):
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
         time_sampling: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
         class_dropout: Probability of hiding the class of a training clip; classifier-free guidance needs it.
-        condition_prob: Probability that a training clip gets its first latent frames clean (1 to all but one of them).
+        condition_prob: Probability that a training clip gets its first latent frames clean (1 to ``t - 1`` frames).
             Needed for video continuation and image-to-video; 0 disables it.
         data_preprocessor: Config of the preprocessor; :class:`VideoDataPreprocessor` if None.
         init_cfg: MMEngine initialization config.
@@ -120,7 +120,7 @@ class LatentVideoGenerator(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[VideoDataSample], mode: str = 'loss'
     ) -> dict[str, Tensor] | list[VideoDataSample]:
-        """Return losses (``'loss'``), or fill in ``flow_losses`` of each sample (``'predict'``).
+        """Return losses (``'loss'``), or fill in ``flow_losses`` of the samples (``'predict'``).
 
         [0, 1] is split into :data:`NUM_TIMES` equal parts, and ``flow_losses`` has one loss at a uniformly drawn time
         per part, independent of ``time_sampling``. Times and noise depend on the clip's ``draw_key`` only, so they are
@@ -164,7 +164,7 @@ class LatentVideoGenerator(BaseModel):
         return self._losses_at(times, latents, noise, labels, rngs)
 
     def _losses_over_time(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
-        """Return the losses of each clip at one time per part of [0, 1], ``(N, NUM_TIMES)``."""
+        """Return losses per clip at one time per part of [0, 1], ``(N, NUM_TIMES)``."""
         rngs = torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'flow', inputs.device)
         latents = self._latents(inputs, rngs)
         labels = self._labels(data_samples, inputs.device, rngs)
@@ -175,7 +175,7 @@ class LatentVideoGenerator(BaseModel):
         return torch.stack(losses, dim=1)
 
     def _losses_at(self, times: Tensor, latents: Tensor, noise: Tensor, labels: Tensor | None, rngs: Any) -> Tensor:
-        """Return the mean squared error of each clip's velocity over all latents that are not conditioned, ``(N,)``."""
+        """Return the mean squared error of the velocity per clip, over latents that are not conditioned, ``(N,)``."""
         given = self._given_frames(latents, rngs)
         wanted = torch.arange(latents.shape[2], device=latents.device)[None] >= given[:, None]  # (N, t)
         # flow.frame_times() checks the values, which would synchronize with the device in every step.
@@ -215,7 +215,7 @@ class LatentVideoGenerator(BaseModel):
         return torch.where(hidden, self.head.null_label, labels) if self.training else labels
 
     def _given_frames(self, latents: Tensor, rngs: Any) -> Tensor:
-        """Draw the number of clean first latent frames of each clip, ``(N,)``."""
+        """Draw the number of clean first latent frames per clip, ``(N,)``."""
         n, _, t = latents.shape[:3]
         if not self.condition_prob or t == 1:
             return torch.zeros(n, dtype=torch.long, device=latents.device)
@@ -252,13 +252,13 @@ class LatentVideoGenerator(BaseModel):
         """Generate videos. Each one depends on ``seed`` and its index only, not on the batch or the process.
 
         The noise is drawn on the CPU and is identical everywhere. The videos are bit-identical for the same batches,
-        device and number of threads; otherwise they differ by rounding.
+        device and number of threads. In other cases they differ by rounding.
 
         Args:
             num: Number of videos.
             num_frames: Frames ``T`` per video, ``1 + k * p_t``.
             size: Height and width in pixels, divisible by ``p_s``.
-            labels: Class of each video; None for an unconditional head.
+            labels: One class per video; None for an unconditional head.
             num_inference_steps: Solver steps. Euler calls the network once per step, Heun twice.
             guidance_scale: Classifier-free guidance scale; 1 disables guidance.
             guidance_interval: Times ``(low, high)`` between which guidance is applied.

@@ -114,7 +114,7 @@ class VideoAutoencoder(BaseModel):
             # 1. Move the clips to the device, scaled to [-1, 1].
             data = self.data_preprocessor(data, training=True)
             video = data['inputs']  # (N, 3, T, H, W)
-            # 2. Encode the observed groups of each clip, pad, decode the whole clip.
+            # 2. Encode the observed groups, pad, and decode the whole clip.
             output = self._run_backbone(video, data['data_samples'])
             # 3. Compute the loss over the whole clip, plus the adversarial term after its start.
             losses = self.loss(output, video)
@@ -160,7 +160,7 @@ class VideoAutoencoder(BaseModel):
         return backbone(video, self._observed(video, data_samples), self._rngs(video, data_samples))
 
     def _observed(self, video: Tensor, data_samples: list[VideoDataSample]) -> ObservedGroups:
-        """Collect the observed groups of each clip; all groups if a sample does not specify them."""
+        """Collect the observed groups per clip; all groups if a sample does not specify them."""
         num_groups = frames_to_groups(video.shape[2], self.backbone.temporal_ratio)
         # Third-party transforms may still write the number of leading groups.
         patterns = [

@@ -39,7 +39,7 @@ class Attention(nn.Module):
     Args:
         width: ``D``.
         num_heads: Number of heads.
-        qk_norm: RMS norm of each head's queries and keys, which bounds the attention logits (SD3, section 5.3.2).
+        qk_norm: Apply RMS norm to queries and keys per head, which bounds the attention logits (SD3, section 5.3.2).
     """
 
     def __init__(self, width: int, num_heads: int, qk_norm: bool) -> None:
@@ -105,7 +105,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """Return ``x + gate * y``, fused if the dtypes match; otherwise autocast would copy ``y`` first."""
+    """Return ``x + gate * y``. It is fused only if the dtypes match, because autocast would copy ``y`` first."""
     return torch.addcmul(x, gate, y) if x.dtype == y.dtype else x + gate * y
 
 
@@ -190,7 +190,7 @@ def _frequencies(count: int, like: Tensor) -> Tensor:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def position_embedding(grid: tuple[int, int, int], width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the fixed embedding of each token's frame and position, ``(t, h * w, D)``.
+    """Return fixed embeddings of frame and position per token, ``(t, h * w, D)``.
 
     As in Latte, it is the sum of a frame embedding and a position embedding (half for the row, half for the column).
     Latte adds the frame embedding before its first temporal block; here both are added at the input.

@@ -22,7 +22,7 @@ class LatentDiT(BaseModule):
     """Video diffusion transformer with one token per latent position.
 
     The layout is Latte's (Ma et al., 2024) without the patchify step. Blocks come in pairs: the first attends within
-    each frame, the second across the frames of each position. DiT's adaLN-Zero conditions all blocks (Peebles & Xie,
+    frames, the second across frames at the same position. DiT's adaLN-Zero conditions all blocks (Peebles & Xie,
     2023). A new model returns zeros. Any latent size is accepted at run time.
 
     The model does not drop classes itself. During training, the caller passes :attr:`null_label` for hidden classes.

@@ -22,7 +22,7 @@ CHUNK_PIXELS = 16 * 256 * 256
 
 @MODELS.register_module()
 class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity of each frame.
+    """Learned perceptual image patch similarity per frame.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018; version 0.1 with its
     calibrated linear weights.
@@ -66,7 +66,7 @@ class LPIPS(nn.Module):
         self._network = [network.eval().requires_grad_(False).float()]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return the distance of each frame. Gradients flow to both arguments.
+        """Return the distance per frame. Gradients flow to both arguments.
 
         Args:
             a: Video ``(N, 3, T, H, W)`` in [-1, 1].

@@ -33,7 +33,7 @@ class _Coder(nn.Module):
 
     def compile_blocks(self) -> None:
         """Compile every block, once per input shape."""
-        # Blocks of one class share a cache with one entry per width; torch's default limit is too small.
+        # Blocks of the same class share a cache with one entry per width; torch's default limit is too small.
         torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 256)
         for block in [self.stem, *self.levels, *self.middle, self.out]:
             block.compile(dynamic=False)
@@ -59,7 +59,7 @@ class Encoder(_Coder):
     Args:
         widths: Channels at each level, from full resolution to latents; one more than the number of strides.
         num_blocks: Residual blocks at each level.
-        strides: (time, space) stride of each stage.
+        strides: (time, space) stride per stage.
         patch_size: Side of the pixel patches that the stem folds into channels; 1 for none.
         latent_channels: Channels of the latents; the output has twice as many (mean, log-variance).
         attention: Use attention within each frame at the latent resolution.

@@ -120,7 +120,7 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
     """Load the network with the weights of a folder in float32. Missing and unexpected weights are errors.
 
     Raises:
-        FileNotFoundError: If there are no safetensors files.
+        FileNotFoundError: If the folder has no safetensors files.
         ValueError: If the weights are damaged or do not match the config.
     """
     weight_files(folder)
@@ -143,7 +143,7 @@ def weight_files(folder: Path) -> list[Path]:
     """List the safetensors files that diffusers loads from a folder: one file, or the shards in its index.
 
     Raises:
-        FileNotFoundError: If there are no weights, or a shard is missing.
+        FileNotFoundError: If the weights or a shard are missing.
         ValueError: If both forms exist, or the index lists other kinds of files.
     """
     single, index = folder / f'{WEIGHTS}.safetensors', folder / f'{WEIGHTS}.safetensors.index.json'

@@ -27,8 +27,8 @@ class DiffusersVAE(VideoVAE):
     """VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo from diffusers.
 
     Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Two limits are
-    measured when the network is built, and logged. If the network is not causal (norms over time), the observed frames
-    of each clip are encoded on their own. Clip lengths that decode to a different length are rejected.
+    measured when the network is built, and logged. If the network is not causal (norms over time), clips that observe
+    different numbers of frames are encoded separately. Clip lengths that decode to a different length are rejected.
 
     Args:
         pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub.
@@ -40,8 +40,8 @@ class DiffusersVAE(VideoVAE):
 
     Attributes:
         vae (nn.Module): The diffusers network.
-        source (dict[str, str] | None): ``path`` and ``sha256`` of the weights; None on the meta device, where no
-            weights are loaded.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of the weights; None on the meta device, which loads no
+            weights.
 
     Raises:
         FileNotFoundError: If the weights are missing. The message says how to get them.

@@ -48,7 +48,7 @@ class CausalConv3d(nn.Conv3d):
 
 
 class ChannelRMSNorm(nn.Module):
-    """RMS norm over the channels of each position. Frames and positions stay independent."""
+    """RMS norm over channels. Frames and positions stay independent."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def prepend(past: Tensor | int, x: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """Apply RMS norm over the channels of each position of ``x (N, C, T, H, W)``, with ``weight (C,)``."""
+    """Apply RMS norm over the channels of ``x (N, C, T, H, W)``, with ``weight (C,)``."""
     # In channels-last memory format both permutations are free, and the normalised axis is contiguous.
     x = x.permute(0, 2, 3, 4, 1)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps=EPS).permute(0, 4, 1, 2, 3)

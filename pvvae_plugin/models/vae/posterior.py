@@ -66,8 +66,8 @@ class DiagonalGaussian:
     def kl(self, observed: Observed = None) -> Tensor:
         """Return the KL divergence from the standard normal, a scalar.
 
-        The divergence is averaged over the elements of each clip's observed latent frames, then over clips. All clips
-        have equal weight, so the mean over processes equals the mean over all clips.
+        The divergence is averaged over the observed latent frames within a clip, then over clips. All clips have equal
+        weight, so the mean over processes equals the mean over all clips.
 
         Args:
             observed: Latent frames to include, see :meth:`ObservedGroups.of`; all if None. It may have more groups

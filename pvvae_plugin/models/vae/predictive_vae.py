@@ -36,7 +36,7 @@ class PredictiveVAE(VideoVAE):
         decoder_widths: Channels of the decoder, in the same order.
         encoder_blocks: Residual blocks at each level of the encoder.
         decoder_blocks: Residual blocks at each level of the decoder.
-        strides: (time, space) stride of each stage of the encoder.
+        strides: (time, space) stride per stage of the encoder.
         patch_size: Side of the pixel patches folded into channels before the first convolution. The paper uses 1; 2
             or 4 skips the full-resolution levels to run on a small machine.
         attention: Use attention within each frame at the latent resolution.
@@ -117,14 +117,14 @@ class PredictiveVAE(VideoVAE):
         self.temporal_reach = self.decoder.temporal_reach
         self.add_padding(padding)
         self.to(memory_format=torch.channels_last_3d)
-        self.encodes_longest = compile  # otherwise each batch size would trigger a new compilation
+        self.encodes_longest = compile  # without it, each new batch size would be compiled
         if compile:
             self.encoder.compile_blocks()
             self.decoder.compile_blocks()
 
     @property
     def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, where the adaptive GAN weight compares gradients."""
+        """Weight of the decoder's last convolution. The adaptive GAN weight compares gradients at it."""
         return self.decoder.out.weight
 
     @property
@@ -268,7 +268,7 @@ class PredictiveVAE(VideoVAE):
             Posteriors over ``groups_per_chunk`` latent frames; the last may have fewer.
 
         Raises:
-            ValueError: If there are no frames, or the last ones do not fill a group.
+            ValueError: If the iterator is empty, or the last frames do not fill a group.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -302,7 +302,7 @@ class PredictiveVAE(VideoVAE):
             latents: Iterator over raw latents ``(N, C, t, h, w)`` of any length ``t``.
 
         Yields:
-            Frames ``(N, 3, T, H, W)`` of each chunk.
+            One video chunk ``(N, 3, T, H, W)`` per item.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE

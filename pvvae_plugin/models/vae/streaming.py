@@ -12,7 +12,7 @@ State = tuple[Tensor, ...]
 
 
 class FeatureCache:
-    """Cache of one pass: holds the state of the previous chunk and collects the state for the next.
+    """Cache for a single pass. It holds the state of the previous chunk and collects the state for the next one.
 
     Modules hold no state; it is passed in and returned. A network can therefore interleave several videos, and an
     error leaves no stale state.

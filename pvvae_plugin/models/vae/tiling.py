@@ -130,7 +130,7 @@ class _Tiles:
         state: State after the previous frames.
 
     Attributes:
-        states (list[State]): New state of each tile processed so far.
+        states (list[State]): New states of the tiles processed so far.
     """
 
     def __init__(self, part: Part, first: int, others: int, state: TiledState | None) -> None:

@@ -30,7 +30,7 @@ class PredictiveOutput:
         reconstruction: The whole clip, with observed and dropped frames, ``(N, 3, T, H, W)``.
         posterior: Posterior over the latents up to the last observed group in the batch. Entries for dropped groups
             are meaningless; mask them with ``observed``.
-        observed: Groups of each clip that the encoder saw.
+        observed: Groups that the encoder saw, per clip.
 
     Example:
         >>> from pvvae_plugin.models import PredictiveVAE
@@ -271,7 +271,7 @@ class VideoVAE(PretrainedMixin, BaseModule):
     @property
     @abstractmethod
     def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, where the adaptive GAN weight compares gradients."""
+        """Weight of the decoder's last convolution. The adaptive GAN weight compares gradients at it."""
 
     def freeze_encoder(self) -> None:
         """Train the decoder only (stage 3): freeze the encoder and the padding token.
