@@ -18,8 +18,8 @@ try:
     import mmcv
 except ImportError as error:
     raise ImportError(
-        'pvvae_plugin needs mmcv: pip install "pvvae_plugin[mmcv]" brings mmcv-lite, which is enough; '
-        'an installed full mmcv (2.x) serves as well'
+        'pvvae_plugin needs mmcv: pip install "pvvae_plugin[mmcv]" installs mmcv-lite, which is sufficient; '
+        'full mmcv (2.x) also works'
     ) from error
 
 _BOUNDS = {'torch': (torch, '2.6', None), 'mmengine': (mmengine, '0.10.4', '1.0'), 'mmcv': (mmcv, '2.0.1', '3.0')}
@@ -33,8 +33,8 @@ for _name, (_module, _low, _high) in _BOUNDS.items():
         )
 if digit_version(torch.__version__) < digit_version('2.10'):
     warnings.warn(
-        f'torch {torch.__version__} can be made to run code by a crafted checkpoint (CVE-2026-24747): '
-        'with files from strangers use torch>=2.10',
+        f'torch {torch.__version__} can execute code from a crafted checkpoint (CVE-2026-24747); '
+        'use torch>=2.10 to load untrusted files',
         stacklevel=2,
     )
 

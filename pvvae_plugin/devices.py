@@ -22,10 +22,10 @@ def usable_device(device: str | torch.device | None) -> str | torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         gpus = torch.cuda.device_count()
-        seen = f'torch sees {gpus} of CUDA' if gpus else 'torch sees no GPU'
+        seen = f'torch sees {gpus} CUDA device(s)' if gpus else 'torch sees no GPU'
         raise ValueError(
-            f'device={str(device)!r} cannot be used, {seen} ({str(error).splitlines()[0]}): leave it out to take what '
-            "there is, or give 'cpu'"
+            f'device={str(device)!r} cannot be used, {seen} ({str(error).splitlines()[0]}): omit it to select one '
+            "automatically, or use 'cpu'"
         ) from error
     return device
 
@@ -53,18 +53,18 @@ def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
     cudnn = f'cuDNN {cudnn_version // 10000}.{cudnn_version // 100 % 100}'
     if release == (2, 9, 0):
         return (
-            'torch 2.9.0 never uses cuDNN for 3D convolutions in half precision: several times slower, in several '
-            'times the memory. Use another version of torch, or 2.9.1 with nvidia-cudnn 9.15 or later.'
+            'torch 2.9.0 never uses cuDNN for half-precision 3D convolutions, so they need several times the time and '
+            'memory. Use another version of torch, or 2.9.1 with nvidia-cudnn 9.15 or later.'
         )
     if release > (2, 9, 0) and 90800 <= cudnn_version < 91500:
         return (
-            f'torch {torch_version} does not use {cudnn} for 3D convolutions in half precision: several times slower, '
-            'in several times the memory. Install nvidia-cudnn 9.15 or later.'
+            f'torch {torch_version} does not use {cudnn} for half-precision 3D convolutions, so they need several '
+            'times the time and memory. Install nvidia-cudnn 9.15 or later.'
         )
     if 90800 <= cudnn_version < 91300:
         return (
-            f'{cudnn} computed some 3D convolutions in bfloat16 wrongly under torch {torch_version}. Install '
-            'nvidia-cudnn 9.13 or later, or stay in float32.'
+            f'{cudnn} returns wrong results for some bfloat16 3D convolutions with torch {torch_version}. Install '
+            'nvidia-cudnn 9.13 or later, or use float32.'
         )
     return None
 

@@ -73,7 +73,7 @@ def without_space(what: str) -> Iterator[None]:
         if now - _warned.get(what, -SECONDS_BETWEEN_WARNINGS) >= SECONDS_BETWEEN_WARNINGS:
             _warned[what] = now
             print_log(
-                f'no {what} written ({error.strerror}): the run goes on without, make room',
+                f'no {what} written ({error.strerror}): the run continues; free disk space',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -131,9 +131,9 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): it should be {what}') from error
+        raise ValueError(f'{path} is not valid JSON ({error}): it should be {what}') from error
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__} and no JSON object: it should be {what}')
+        raise ValueError(f'{path} contains a {type(content).__name__} instead of a JSON object: it should be {what}')
     return content
 
 

@@ -16,7 +16,7 @@ def config_root() -> Path:
     for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f'the configs of pvvae_plugin are not with {package}: install it again')
+    raise FileNotFoundError(f'the configs of pvvae_plugin are missing from {package}; reinstall the package')
 
 
 def config_path(name: str) -> str:

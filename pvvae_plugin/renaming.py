@@ -41,7 +41,7 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
             for old in new_names.keys() & kwargs.keys():
                 new = new_names[old]
                 if new in kwargs:
-                    raise TypeError(f'{function.__qualname__} got {new!r} and its old name {old!r}: give one of them')
+                    raise TypeError(f'{function.__qualname__} got {new!r} and its old name {old!r}; pass only {new!r}')
                 warn_renamed(old, new, function.__qualname__)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
@@ -55,7 +55,9 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
 def warn_renamed(old: str, new: str, owner: str, stacklevel: int = 3) -> None:
     """Warn that ``old`` is now called ``new``."""
     warnings.warn(
-        f'{owner}: {old!r} is now {new!r}; the old name goes away in the next release', FutureWarning, stacklevel
+        f'{owner}: {old!r} was renamed to {new!r}; the old name will be removed in the next release',
+        FutureWarning,
+        stacklevel,
     )
 
 

@@ -41,7 +41,7 @@ def load_safely(path: str | Path) -> Any:
             with zipfile.ZipFile(path) as archive:
                 # torch.load does not verify checksums and would load corrupted weights.
                 if (entry := archive.testzip()) is not None:
-                    raise ValueError(f'the checksum of {entry} is another')
+                    raise ValueError(f'checksum mismatch in {entry}')
         return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except Exception as error:  # parsing untrusted bytes can raise anything
         raise ValueError(f'{path} cannot be loaded safely: {_why(error)}') from error
@@ -60,9 +60,9 @@ def load_array_safely(path: str | Path, mmap_mode: str | None = None) -> np.ndar
     try:
         array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} is no array that can be loaded safely: {why_no_array(error)}') from error
+        raise ValueError(f'{path} cannot be loaded safely as an array: {why_no_array(error)}') from error
     if not isinstance(array, np.ndarray):  # a renamed .npz file
-        raise ValueError(f'{path} is not one array but an archive of several: save the frames alone, by numpy.save')
+        raise ValueError(f'{path} is an archive of several arrays; save a single array with numpy.save')
     return array
 
 
@@ -70,8 +70,8 @@ def why_no_array(error: Exception) -> str:
     """Explain a loading error without NumPy's own message, which recommends unsafe loading."""
     text = str(error)
     if 'pickle' in text:
-        return 'it is damaged, no file of numpy.save, or holds objects, which could run code'
-    return f'it is damaged, or no file of numpy.save ({text[:200] or type(error).__name__})'
+        return 'it is damaged, was not written by numpy.save, or contains objects, which could run code'
+    return f'it is damaged, or was not written by numpy.save ({text[:200] or type(error).__name__})'
 
 
 def _why(error: Exception) -> str:
@@ -80,15 +80,15 @@ def _why(error: Exception) -> str:
     if asked := re.search(r'GLOBAL ([\w.]+)', text):
         return f'it asks for {asked[1]}, which no checkpoint needs and which could run code'
     if 'TorchScript' in text:
-        return 'it is a TorchScript program, and loading one runs it'
+        return 'it is a TorchScript program, which would run when loaded'
     if isinstance(error, pickle.UnpicklingError):
-        return 'it is damaged, or no file of torch.save'
+        return 'it is damaged, or was not written by torch.save'
     reason = (text.strip().splitlines() or [type(error).__name__])[0][:200]
-    return f'it is damaged, or no file of torch.save ({reason})'
+    return f'it is damaged, or was not written by torch.save ({reason})'
 
 
 def _statistics_method(owner: type, name: str) -> Callable:
     """Replace ``getattr`` for log histories. The real one would expose every attribute to a crafted file."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'a checkpoint asks for attribute {name!r} of {owner!r}: refused')
+        raise pickle.UnpicklingError(f'a checkpoint requests attribute {name!r} of {owner!r}, which is not allowed')
     return getattr(owner, name)

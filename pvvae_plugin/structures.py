@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mmengine.structures import BaseDataElement
 
-# Result that a metric appends for a skipped sample. Every sample needs an entry, because MMEngine removes the duplicates
-# of distributed sampling by position. It must not be None: MMEngine removes None first, which shifts the duplicates.
+# Result that a metric appends for a skipped sample. Every sample needs an entry, because MMEngine removes duplicates of
+# distributed sampling by position. It must not be None: MMEngine removes None first, which shifts the duplicates.
 SUBSTITUTED = 'substituted'
 
 

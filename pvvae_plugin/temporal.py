@@ -193,19 +193,19 @@ def _patterns(observed: Observed, batch_size: int, num_groups: int) -> tuple[tup
     elif isinstance(observed, Tensor) and observed.numel() == 1:
         values = values * batch_size
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != batch_size:
-        raise ValueError(f'observed is {observed!r}, must be {allowed}')
+        raise ValueError(f'observed must be {allowed}, got {observed!r}')
     patterns = []
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool):
             if not 1 <= value <= num_groups:
-                raise ValueError(f'{value} observed groups, must be in 1..{num_groups} (group 0 is never dropped)')
+                raise ValueError(f'observed must be in 1..{num_groups} groups, got {value}; group 0 is never dropped')
             value = [group < value for group in range(num_groups)]
         elif not isinstance(value, Sequence) or not all(isinstance(seen, bool) for seen in value):
-            raise ValueError(f'observed is {observed!r}, must be {allowed}')
+            raise ValueError(f'observed must be {allowed}, got {observed!r}')
         if len(value) != num_groups or not any(value):
             raise ValueError(
-                f'the pattern {list(value)} of observed groups has {len(value)} entries, {sum(value)} of them True; a '
-                f'clip has {num_groups} groups, of which at least one is observed'
+                f'the pattern {list(value)} of observed groups has {len(value)} entries, {sum(value)} True; it needs '
+                f'{num_groups} entries with at least one True'
             )
         patterns.append(tuple(value))
     return tuple(patterns)

@@ -29,10 +29,10 @@ def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes:
                [0, 1]])
     """
     if len(labels) != len(guesses):
-        raise ValueError(f'as many labels as guesses are needed, got {len(labels)} and {len(guesses)}')
+        raise ValueError(f'labels and guesses differ in length: {len(labels)} and {len(guesses)}')
     pairs = np.array([labels, guesses], dtype=np.int64)  # (2, N)
     if pairs.size and (pairs.min() < 0 or pairs.max() >= num_classes):
-        raise ValueError(f'classes must lie in 0..{num_classes - 1}, got {pairs.min()} to {pairs.max()}')
+        raise ValueError(f'classes must be in 0..{num_classes - 1}, got {pairs.min()} to {pairs.max()}')
     return np.bincount(pairs[0] * num_classes + pairs[1], minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
@@ -57,7 +57,7 @@ def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, fl
         0.404 to 0.596
     """
     if num < 1 or not 0 <= hits <= num:
-        raise ValueError(f'hits must lie in 0..num and num be positive, got {hits} of {num}')
+        raise ValueError(f'num must be positive and hits in 0..num, got num={num} and hits={hits}')
     share = hits / num
     middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)

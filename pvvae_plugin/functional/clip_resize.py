@@ -31,7 +31,7 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
         torch.Size([1, 3, 9, 224, 224])
     """
     if video.dim() != 5:
-        raise ValueError(f'a clip to resize has the shape (N, C, T, H, W), got {tuple(video.shape)}')
+        raise ValueError(f'video must have shape (N, C, T, H, W), got {tuple(video.shape)}')
     if mode not in RESIZE_MODES:
         raise ValueError(f'resize must be one of {RESIZE_MODES}, got {mode!r}')
     height, width = video.shape[-2:]

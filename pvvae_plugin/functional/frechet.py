@@ -75,12 +75,12 @@ def frechet_without_groups(
         tensor([9., 9.], dtype=torch.float64)
     """
     if min(len(groups_a), len(groups_b)) < 2:
-        raise ValueError(f'at least 2 groups a side are needed, got {len(groups_a)} and {len(groups_b)}')
+        raise ValueError(f'each set needs at least 2 groups, got {len(groups_a)} and {len(groups_b)}')
     groups_a, groups_b = _within_span(groups_a, groups_b)
     rest_a, rest_b = _rests(groups_a), _rests(groups_b)
     if paired:
         if len(rest_a) != len(rest_b):
-            raise ValueError(f'paired sets need as many groups, got {len(rest_a)} and {len(rest_b)}')
+            raise ValueError(f'paired sets need equal numbers of groups, got {len(rest_a)} and {len(rest_b)}')
         pairs = zip(rest_a, rest_b, strict=True)
         return torch.stack([_quick_distance(a, b, _root(covariance(b, ddof)), ddof) for a, b in pairs]), None
     whole_a, whole_b = merge_all(groups_a), merge_all(groups_b)
@@ -134,4 +134,4 @@ def _root(matrix: Tensor) -> Tensor:
 
 def _check_lengths(a: Moments, b: Moments) -> None:
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers cannot be compared')
+        raise ValueError(f'feature sizes differ: {len(a.mean)} and {len(b.mean)}')

@@ -98,8 +98,8 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
     n, c, t, h, w = a.shape
     if min(h, w) < WINDOW_SIZE:
         raise ValueError(
-            f'SSIM needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} pixels, its window; got {h} x {w}. '
-            'Evaluate larger frames'
+            f'SSIM needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} pixels (the size of its window), got '
+            f'{h} x {w}; evaluate larger frames'
         )
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
@@ -135,7 +135,7 @@ def _band(size: int, like: Tensor) -> Tensor:
 def _check_pair(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() != 5:
         raise ValueError(
-            f'two videos of one shape (N, C, T, H, W) are needed, got {tuple(a.shape)} and {tuple(b.shape)}'
+            f'both videos must have the same shape (N, C, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
         )
 
 

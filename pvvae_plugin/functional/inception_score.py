@@ -35,7 +35,7 @@ def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
         )
     probabilities = probabilities.double()
     if not (probabilities.isfinite().all() and (probabilities >= 0).all()):
-        raise ValueError('class probabilities must be finite and not negative: are these logits?')
+        raise ValueError('class probabilities must be finite and not negative; apply softmax to logits first')
     sums = probabilities.sum(dim=1)
     if (sums - 1).abs().max() > 1e-3:
         raise ValueError(f'class probabilities must add up to 1, got sums from {sums.min():g} to {sums.max():g}')

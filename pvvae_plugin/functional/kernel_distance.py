@@ -93,7 +93,7 @@ def kernel_sums(
         )
     x, y = x.double(), y.double()
     if not (x.isfinite().all() and y.isfinite().all()):
-        raise ValueError('a feature is not finite')
+        raise ValueError('features must be finite, got NaN or infinity')
 
     def sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> Tensor:
         out = a.new_zeros(num_groups, num_groups)

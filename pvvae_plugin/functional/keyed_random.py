@@ -84,5 +84,5 @@ def randn_like(x: Tensor, rng: torch.Generator | Sequence[torch.Generator] | Non
     if rng is None or isinstance(rng, torch.Generator):
         return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
     if len(rng) != x.shape[0]:
-        raise ValueError(f'{len(rng)} generators for a batch of {x.shape[0]}')
+        raise ValueError(f'rng has {len(rng)} generators for a batch of {x.shape[0]}; pass one, or one per entry')
     return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=x.device) for g in rng])

@@ -78,7 +78,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         True
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers do not go together')
+        raise ValueError(f'feature sizes differ: {len(a.mean)} and {len(b.mean)}')
     count = a.count + b.count
     if not (a.count and b.count):
         return a if a.count else b
@@ -116,5 +116,5 @@ def covariance(of: Moments, ddof: int) -> Tensor:
         (1.0, 2.0)
     """
     if of.count <= ddof:
-        raise ValueError(f'a covariance that divides by N - {ddof} needs more than {ddof} samples, got {of.count}')
+        raise ValueError(f'a covariance with ddof={ddof} needs more than {ddof} samples, got {of.count}')
     return of.scatter / (of.count - ddof)

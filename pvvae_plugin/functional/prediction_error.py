@@ -85,14 +85,14 @@ def prediction_errors(
     """
     if truth.shape != prediction.shape or truth.dim() != 5:
         raise ValueError(
-            f'truth and prediction must share one shape (N, C, T, H, W), got {tuple(truth.shape)} and '
+            f'truth and prediction must have the same shape (N, C, T, H, W), got {tuple(truth.shape)} and '
             f'{tuple(prediction.shape)}'
         )
     num_frames = truth.shape[2]
     if not 1 <= num_observed_frames < num_frames:
         raise ValueError(
-            f'num_observed_frames must lie in 1..{num_frames - 1} so that at least one of the {num_frames} frames is '
-            f'observed and one predicted, got {num_observed_frames}'
+            f'num_observed_frames must be in 1..{num_frames - 1} for a clip of {num_frames} frames, got '
+            f'{num_observed_frames}'
         )
     truth = truth.double()
     observed, target = truth[:, :, :num_observed_frames], truth[:, :, num_observed_frames:]

@@ -50,9 +50,9 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
         tensor([0.9000, 0.1000], dtype=torch.float64)
     """
     if vectors.dim() != 2 or not vectors.numel() or num < 1:
-        raise ValueError(f'components need a matrix (N, C) and num >= 1, got {tuple(vectors.shape)} and {num}')
+        raise ValueError(f'vectors must be a matrix (N, C) and num at least 1, got {tuple(vectors.shape)} and {num}')
     if not vectors.isfinite().all():
-        raise ValueError('components need finite values')
+        raise ValueError('vectors must be finite, got NaN or infinity')
     centred = vectors.double() - vectors.double().mean(dim=0)
     variances, columns = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
     variances, rows = variances.flip(0)[:num].clamp(min=0), columns.T.flip(0)[:num]

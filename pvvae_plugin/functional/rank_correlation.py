@@ -38,7 +38,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
         (1.0, -1.0)
     """
     if first.dim() != 1 or first.shape != second.shape:
-        raise ValueError(f'two vectors of one length are needed, got {tuple(first.shape)} and {tuple(second.shape)}')
+        raise ValueError(f'inputs must be vectors of equal length, got {tuple(first.shape)} and {tuple(second.shape)}')
     if first.isnan().any() or second.isnan().any():
         raise ValueError('NaN has no rank')
     if len(first) < 2:

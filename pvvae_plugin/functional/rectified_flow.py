@@ -59,7 +59,7 @@ def _broadcast_times(times: Tensor, x: Tensor) -> Tensor:
     if x.ndim == 5 and times.shape == (x.shape[0], x.shape[2]):
         return times[:, None, :, None, None]  # (N, 1, F, 1, 1)
     raise ValueError(
-        f'times of shape {tuple(times.shape)} do not fit data of shape {tuple(x.shape)}: give (N,), or (N, F) for '
+        f'times of shape {tuple(times.shape)} do not match data of shape {tuple(x.shape)}; use (N,), or (N, F) for '
         'data (N, C, F, H, W)'
     )
 
@@ -99,7 +99,7 @@ def sample_times(
     elif len(rng) == n:
         values = torch.cat([draw(1, generator=g, dtype=torch.float32, device=g.device) for g in rng])
     else:
-        raise ValueError(f'{len(rng)} generators for {n} times: give one, or one for each')
+        raise ValueError(f'rng has {len(rng)} generators for {n} times; pass one, or one per time')
     return (values if distribution == 'uniform' else values.sigmoid()).to(device)
 
 
@@ -331,7 +331,7 @@ def _known_frames(num_conditioned: int | Tensor, n: int, num_frames: int, device
     counts = torch.as_tensor(num_conditioned).reshape(-1)
     if counts.is_floating_point() or counts.numel() not in (1, n) or counts.min() < 0 or counts.max() > num_frames:
         raise ValueError(
-            f'num_conditioned must be an integer or LongTensor ({n},) in 0..{num_frames}, the clean frames there are, '
+            f'num_conditioned must be an integer or LongTensor ({n},) in 0..{num_frames} (number of clean frames), '
             f'got {num_conditioned}'
         )
     return (torch.arange(num_frames, device=device) < counts.to(device)[:, None]).expand(n, num_frames)

@@ -145,8 +145,8 @@ def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
 def _check(video: Tensor, name: str, strength: float, highest: float = math.inf) -> int:
     """Check the arguments and return the number of frames."""
     if video.dim() != 4 or video.shape[0] != 3 or not video.is_floating_point():
-        raise ValueError(f'a clip to damage is a float tensor (3, T, H, W), got {video.dtype} {tuple(video.shape)}')
+        raise ValueError(f'video must be a float tensor (3, T, H, W), got {video.dtype} {tuple(video.shape)}')
     if not 0 <= strength <= highest:
-        within = f'within 0 and {highest:g}' if math.isfinite(highest) else 'at least 0'
+        within = f'in [0, {highest:g}]' if math.isfinite(highest) else 'at least 0'
         raise ValueError(f'{name} must be {within}, got {strength!r}')
     return video.shape[1]

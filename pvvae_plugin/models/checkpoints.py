@@ -42,8 +42,8 @@ def check_brings_weights(backbone: Mapping) -> None:
     """
     if 'pretrained' not in backbone:
         raise ValueError(
-            f'{OWN_WEIGHTS!r} stands for the weights that model.backbone reads by itself, as a DiffusersVAE does; '
-            f'{backbone["type"]} has none: give a checkpoint, or the work directory of a run'
+            f'{OWN_WEIGHTS!r} needs a backbone that loads its own weights, such as DiffusersVAE, but model.backbone is '
+            f'a {backbone["type"]}: give a checkpoint, or the work directory of a run'
         )
 
 
@@ -60,23 +60,21 @@ def resolve_checkpoint(path: str, setting: str | None = None) -> str:
         ValueError: If the path is a URL, because MMEngine would unpickle its content.
     """
     if '://' in path:
-        raise ValueError(
-            f'{path} is a URL: download the file first, so that it can be loaded safely, and give its path'
-        )
+        raise ValueError(f'{path} is a URL: download the file first for safe loading, and give its path')
     if os.path.isfile(path):
         return path
     found = last_checkpoint(path)
     if found is None and os.path.isfile(os.path.join(path, 'config.json')):
         raise FileNotFoundError(
-            f'{path} is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict('
+            f'{path} is the folder of a VAE, not a checkpoint: set it in the config as model.backbone=dict('
             f"_delete_=True, type='PretrainedVAE', pretrained={path!r}), with model.backbone_checkpoint=None for a "
-            f'generator; on a command line give {OWN_WEIGHTS!r}'
+            f'generator; on a command line use {OWN_WEIGHTS!r}'
         )
     if found is None:
         another = f' with --cfg-options {setting}=PATH' if setting else ''
         raise FileNotFoundError(
             f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; train it '
-            f'first{_command_that_makes(path)}, or name another{another}'
+            f'first{_command_that_makes(path)}, or set another path{another}'
         )
     return found
 
@@ -117,7 +115,7 @@ def last_checkpoint(work_dir: str) -> str | None:
             open_checkpoint(str(path))
         except ValueError as error:
             damaged.append(str(error))
-            print_log(f'{error}. The checkpoint before it is tried', logger='current', level=logging.WARNING)
+            print_log(f'{error}. Trying the previous checkpoint', logger='current', level=logging.WARNING)
             continue
         return str(path)
     if damaged:
@@ -133,7 +131,7 @@ def open_checkpoint(path: str) -> dict:
     """
     checkpoint = load_safely(path)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+        raise ValueError(f"{path} has no 'state_dict': it is not a checkpoint of a run")
     check_runs_nothing(checkpoint, path)
     return checkpoint
 
@@ -155,14 +153,14 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
     missing = [key for key in ('meta', 'message_hub', 'optimizer', 'param_schedulers') if key not in checkpoint]
     if missing:
         raise ValueError(
-            f'{path} cannot be resumed, it lacks {", ".join(missing)}: to start from its weights use load_from'
+            f'{path} cannot be resumed: it lacks {", ".join(missing)}. Use load_from to load only its weights'
         )
     trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
     trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))  # old names
     if optimizers and trained != set(optimizers):
         raise ValueError(
-            f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '
-            'to start from its weights use load_from'
+            f'{path} was written while training {sorted(trained)}, but this config trains {sorted(optimizers)}. '
+            'Use load_from to load only its weights'
         )
 
 
@@ -220,8 +218,8 @@ def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> Non
     meta = checkpoint.get('meta')
     if isinstance(meta, Mapping) and 'config' in meta:
         raise ValueError(
-            f"{path} is refused: it holds meta['config'], a text that MMEngine would run as Python when it resumes. No "
-            'checkpoint of ours has it. If you trust the file, remove that entry and save it again'
+            f"{path} is refused: it contains meta['config'], which MMEngine would execute as Python when it resumes. "
+            'Checkpoints of this package do not have it. If you trust the file, remove that entry and save it again'
         )
 
 
@@ -243,8 +241,8 @@ def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         raise ValueError(
             'the checkpoint does not fit the model of this config: '
             f'{len(missing)} weights missing ({", ".join(missing[:3])}), {len(differing)} of another shape '
-            f'({"; ".join(differing[:3])}), {len(unknown)} unknown ({", ".join(unknown[:3])}). Was it written by a '
-            'config with another backbone?'
+            f'({"; ".join(differing[:3])}), {len(unknown)} unknown ({", ".join(unknown[:3])}). Use the config that '
+            'wrote it'
         )
 
 
@@ -287,7 +285,7 @@ def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str
         raise ValueError(
             f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
             f'model.backbone_checkpoint (or model.backbone.pretrained) is {here["path"]} (sha256 '
-            f'{here["sha256"][:12]}): name the former'
+            f'{here["sha256"][:12]}): use the VAE it was trained on'
         )
 
 
@@ -325,7 +323,7 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
         if here[part].get(key) != trained[part].get(key)
     ]
     if differing:
-        raise ValueError(f'the checkpoint is of another network: {", ".join(differing)}')
+        raise ValueError(f'the checkpoint belongs to another network: {", ".join(differing)}')
 
 
 def _plain(config: Mapping) -> dict:

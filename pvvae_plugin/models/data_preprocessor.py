@@ -37,8 +37,8 @@ class VideoDataPreprocessor(BaseDataPreprocessor):
         if len(shapes) > 1:
             paths = [sample.metainfo.get('path') for sample in data['data_samples']]
             raise ValueError(
-                f'clips of one batch differ in shape: {sorted(shapes)} (from {paths}). Crop to one size in the '
-                'pipeline, or use MultiResolutionBatchSampler, which keeps sizes apart'
+                f'clips in a batch differ in shape: {sorted(shapes)} (from {paths}). Crop to a common size in the '
+                'pipeline, or use MultiResolutionBatchSampler, which batches equal sizes together'
             )
         inputs = torch.stack(list(data['inputs']))
         if inputs.dtype == torch.uint8:

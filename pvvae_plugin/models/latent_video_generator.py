@@ -78,7 +78,7 @@ class LatentVideoGenerator(BaseModel):
         super().__init__(data_preprocessor or {'type': 'pvvae_plugin.VideoDataPreprocessor'}, init_cfg)
         for name, value in (('class_dropout', class_dropout), ('condition_prob', condition_prob)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f'{name} must lie in [0, 1], got {value}')
+                raise ValueError(f'{name} must be in [0, 1], got {value}')
         if backbone_checkpoint is not None:
             resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
@@ -89,7 +89,7 @@ class LatentVideoGenerator(BaseModel):
         self.head = MODELS.build(head)
         if self.head.latent_channels != self.backbone.latent_channels:
             raise ValueError(
-                f'the head works on {self.head.latent_channels} latent channels, the backbone makes '
+                f'the head expects {self.head.latent_channels} latent channels, but the backbone has '
                 f'{self.backbone.latent_channels}: set model.head.latent_channels={self.backbone.latent_channels}'
             )
         self.time_sampling = time_sampling
@@ -208,7 +208,7 @@ class LatentVideoGenerator(BaseModel):
             if label is None or not 0 <= label < self.head.null_label:
                 raise ValueError(
                     f'{sample.metainfo.get("path")} has {"no label" if label is None else f"label {label}"}, but the '
-                    f'head asks for one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
+                    f'head needs one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
                 )
         labels = torch.tensor(labels).to(device, non_blocking=True)  # a blocking copy would synchronize
         hidden = flow.sample_times(len(samples), 'uniform', rngs, device) < self.class_dropout
@@ -363,8 +363,8 @@ def steps_of_calls(calls: int, solver: str) -> int:
     per_step = flow.SOLVERS[solver].calls_per_step if solver in flow.SOLVERS else 1
     if calls % per_step:
         raise ValueError(
-            f'steps={calls} network calls, but {solver} makes {per_step} per step: give num_inference_steps='
-            f'{calls // per_step} or {calls // per_step + 1}'
+            f'steps={calls} network calls is not a multiple of {per_step}, the calls per {solver} step: use '
+            f'num_inference_steps={calls // per_step} or {calls // per_step + 1}'
         )
     warn_renamed('steps', f'num_inference_steps={calls // per_step}', 'generate')
     return calls // per_step
@@ -385,7 +385,7 @@ def check_sampler(
     if solver not in flow.SOLVERS:
         raise ValueError(f'solver must be one of {", ".join(flow.SOLVERS)}, got {solver!r}')
     if not abs(guidance_scale) < MAX_GUIDANCE:
-        raise ValueError(f'guidance_scale must lie within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
+        raise ValueError(f'guidance_scale must be within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
     low, high = guidance_interval
     if not 0.0 <= low <= high <= 1.0:
         raise ValueError(f'guidance_interval must be (low, high) with 0 <= low <= high <= 1, got {guidance_interval}')
@@ -400,7 +400,7 @@ def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None
     """
     if num_classes is None:
         if labels is not None:
-            raise ValueError('the head is unconditional: give no labels')
+            raise ValueError('labels must be None, because the head is unconditional')
         return None
     labels = None if labels is None else [int(label) for label in labels]
     if labels is None or len(labels) != num or not all(0 <= label < num_classes for label in labels):
@@ -426,8 +426,8 @@ def check_first_frames(
     """
     if not condition_prob:
         raise ValueError(
-            'this model cannot continue frames: it was trained with condition_prob=0. Train one with '
-            'model.condition_prob=0.5, say'
+            'this model cannot continue frames: it was trained with condition_prob=0. Train a model with e.g. '
+            'model.condition_prob=0.5'
         )
     if not 1 <= len(first_frames) <= num:
         raise ValueError(f'first_frames must hold 1..{num} clips for {num} videos, got {len(first_frames)}')
@@ -435,11 +435,11 @@ def check_first_frames(
     given, height, width = first_frames.shape[2:]
     if given >= num_frames:
         raise ValueError(
-            f'{given} frames are given of videos of {num_frames}: nothing is left to make; give fewer, or ask for '
-            'longer videos'
+            f'first_frames has {given} frames, but a video has only {num_frames}: pass fewer frames, or increase '
+            'num_frames'
         )
     if (height, width) != tuple(size):
-        raise ValueError(f'first_frames are {height} x {width}, the videos {size[0]} x {size[1]}: resize them')
+        raise ValueError(f'first_frames are {height} x {width}, but the videos are {size[0]} x {size[1]}: resize them')
 
 
 def check_finite(videos: Tensor, indices: Sequence[int]) -> None:
@@ -451,6 +451,6 @@ def check_finite(videos: Tensor, indices: Sequence[int]) -> None:
     finite = videos.flatten(1).isfinite().all(dim=1).tolist()
     if not all(finite):
         raise FloatingPointError(
-            f'video {indices[finite.index(False)]} is not finite: the weights of the checkpoint have diverged, or the '
-            'guidance is too high'
+            f'video {indices[finite.index(False)]} is not finite: the checkpoint has diverged, or guidance_scale is '
+            'too high'
         )

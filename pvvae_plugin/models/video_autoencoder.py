@@ -60,7 +60,7 @@ class VideoAutoencoder(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'pvvae_plugin.VideoDataPreprocessor'}, init_cfg)
         if (discriminator is None) != (adversarial is None):
-            raise ValueError('discriminator and adversarial go together: give both, or neither')
+            raise ValueError('discriminator and adversarial must be set together: give both, or neither')
         self.backbone = MODELS.build(backbone)
         self.loss = MODELS.build(loss)
         self.discriminator = MODELS.build(discriminator) if discriminator else None

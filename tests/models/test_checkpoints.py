@@ -95,11 +95,11 @@ def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match='some.pth cannot be loaded'):
             check_checkpoint(str(path))
     torch.save(torch.zeros(3), path)
-    with pytest.raises(ValueError, match="some.pth holds no 'state_dict'"):
+    with pytest.raises(ValueError, match="some.pth has no 'state_dict'"):
         check_checkpoint(str(path))
     torch.save({'state_dict': {}}, path)
     check_checkpoint(str(path))
-    with pytest.raises(ValueError, match='cannot be resumed, it lacks meta.*use load_from'):
+    with pytest.raises(ValueError, match='cannot be resumed: it lacks meta.*Use load_from'):
         check_checkpoint(str(path), ['vae'])
 
 

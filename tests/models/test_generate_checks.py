@@ -103,13 +103,13 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
     ('options', 'message'),
     [
         ({'first_frames': torch.zeros(2, 3, 4, 32, 32)}, '4 frames does not split into groups'),
-        ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, '9 frames are given of videos of 9'),
+        ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, 'first_frames has 9 frames, but a video has only 9'),
         ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, the videos 32 x 32'),
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
         ({'num_inference_steps': 0}, 'num_inference_steps'),
         ({'shift': 0.0}, 'shift'),
         ({'shift': 1e308}, 'shift'),
-        ({'guidance_scale': float('nan')}, 'guidance_scale must lie'),
+        ({'guidance_scale': float('nan')}, 'guidance_scale must be within'),
         ({'guidance_interval': (0.5, 0.2)}, 'interval'),
         ({'batch_size': 0}, 'batch_size'),
         ({'size': (30, 32)}, 'height 30'),
@@ -161,7 +161,7 @@ def test_the_loss_reads_no_value_back_from_the_device(model, condition_prob):
 
 def test_a_label_that_the_head_does_not_know_is_named(model):
     samples = [VideoDataSample(metainfo={'draw_key': i, 'label': 3 * i, 'path': f'{i}.mp4'}) for i in range(2)]
-    with pytest.raises(ValueError, match=r'1.mp4 has label 3, but the head asks for one in 0..2'):
+    with pytest.raises(ValueError, match=r'1.mp4 has label 3, but the head needs one in 0..2'):
         model(torch.rand(2, 3, 5, 32, 32), samples, mode='loss')
 
 

@@ -155,7 +155,7 @@ class LatentDiT(BaseModule):
             torch.Size([2, 16, 3, 2, 2])
         """
         if not 1 <= layer <= self.depth:
-            raise ValueError(f'layer must lie in 1..{self.depth}, got {layer}')
+            raise ValueError(f'layer must be in 1..{self.depth}, got {layer}')
         x = self._run_blocks(latents, self._condition(latents, times, labels), layer)  # (N, t, h * w, D)
         return x.permute(0, 3, 1, 2).unflatten(3, latents.shape[-2:])
 
@@ -175,7 +175,7 @@ class LatentDiT(BaseModule):
     def _check_labels(self, labels: Tensor | None, n: int) -> None:
         if self.num_classes is None:
             if labels is not None:
-                raise ValueError('an unconditional model takes no labels: pass none, or build it with num_classes')
+                raise ValueError('labels must be None for an unconditional model; set num_classes to use labels')
             return
         valid = (
             f'labels must be integers of shape ({n},) in 0..{self.num_classes}, where {self.num_classes} is "no class"'
@@ -229,9 +229,9 @@ def _check_shape(depth: int, hidden_size: int, num_heads: int, attention: str, r
             f'depth must be positive, and even for factorized attention (blocks come in pairs), got {depth}'
         )
     if num_heads < 1 or hidden_size % num_heads:
-        raise ValueError(f'hidden_size must divide by num_heads, got {hidden_size} and {num_heads}')
+        raise ValueError(f'hidden_size must be divisible by num_heads, got {hidden_size} and {num_heads}')
     if not rope and hidden_size % 4:
-        raise ValueError(f'hidden_size must divide by 4 for sine-cosine position embeddings, got {hidden_size}')
+        raise ValueError(f'hidden_size must be divisible by 4 for sine-cosine position embeddings, got {hidden_size}')
     if rope and (hidden_size // num_heads % 2 or hidden_size // num_heads < 6):
         head_size = hidden_size // num_heads
         raise ValueError(f'rope needs hidden_size / num_heads to be even and at least 6, got {head_size}')

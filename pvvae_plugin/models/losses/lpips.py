@@ -80,7 +80,7 @@ class LPIPS(nn.Module):
         """
         if a.shape != b.shape or a.dim() != 5 or a.shape[1] != 3:
             raise ValueError(
-                f'LPIPS compares two videos of one shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
+                f'LPIPS needs two videos with the same shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
             )
         n, _, t, h, w = a.shape
         smallest = BACKBONES[self.net][2]
@@ -103,14 +103,14 @@ def _find_weights(net: str, weights: str | Path | None) -> Path:
     if path.is_file():
         return path
     given = "'weights' is not set" if weights is None else f"no file at weights='{weights}'"
-    in_cache = 'there is one' if cached.is_file() else 'there is none'
+    in_cache = 'exists' if cached.is_file() else 'does not exist'
     raise FileNotFoundError(
-        f"LPIPS with net='{net}' needs torchvision's weights of {builder}, {file_name}: {given}; in torch's cache, "
-        f'{cached}, {in_cache}. Nothing is downloaded during a run. Where there is a network, fetch the file into the '
-        'cache with\n'
+        f"LPIPS with net='{net}' needs torchvision's weights of {builder}, {file_name}: {given}, and the cached file "
+        f'{cached} {in_cache}. Nothing is downloaded during a run. On a machine with internet access, download the '
+        'file into the cache with\n'
         f"""  python -c "import torchvision; torchvision.models.{builder}(weights='IMAGENET1K_V1')"\n"""
-        f"and leave 'weights' unset, or pass weights='/path/to/{file_name}'. To do without LPIPS, take it out of the "
-        'config: the setting `lpips` of the loss (with lpips_weight=0) or of the metric VideoReconstruction.'
+        f"and leave 'weights' unset, or pass weights='/path/to/{file_name}'. To do without LPIPS, remove the setting "
+        '`lpips` of the loss (and set lpips_weight=0) or of the metric VideoReconstruction from the config.'
     )
 
 
@@ -132,7 +132,7 @@ def _load_backbone(backbone: nn.Module, path: Path) -> None:
     """Load torchvision's state dict into lpips' slices: ``features.5.weight`` goes to ``slice2.5.weight``."""
     source = load_safely(path)
     if not isinstance(source, dict):
-        raise ValueError(f"{path} is not torchvision's state dict of this backbone: it holds a {type(source).__name__}")
+        raise ValueError(f"{path} is not torchvision's state dict of this backbone: it is a {type(source).__name__}")
     renamed = {key: 'features.' + key.split('.', 1)[1] for key in backbone.state_dict()}
     absent = sorted(set(renamed.values()) - set(source))
     if absent:

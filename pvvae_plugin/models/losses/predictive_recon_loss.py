@@ -79,8 +79,8 @@ class PredictiveReconLoss(nn.Module):
                 raise ValueError(f'{name}_weight must be a number of at least 0, got {weight}')
         if lpips_weight and lpips is None:
             raise ValueError(
-                "lpips_weight is not 0, but no network is named: set lpips=dict(type='LPIPS', net='vgg'), "
-                'or lpips_weight=0 to do without'
+                f"lpips_weight is {lpips_weight}, but lpips is not set: set lpips=dict(type='LPIPS', net='vgg'), "
+                'or lpips_weight=0 to disable LPIPS'
             )
         self.rec_weight = rec_weight
         self.diff_weight = diff_weight

@@ -35,13 +35,13 @@ def find_folder(pretrained: str, subfolder: str | None, download: bool) -> Path:
         folder = Path(pretrained, inside)
     elif re.fullmatch(r'[\w.-]+/[\w.-]+', pretrained) is None:
         raise FileNotFoundError(
-            f'no folder {pretrained!r}, which is no name on the Hugging Face hub (owner/name) either'
+            f'no folder {pretrained!r}, and it is not a valid name on the Hugging Face Hub (owner/name)'
         )
     else:
         folder = _hub_folder(pretrained, inside, download)
     if not (folder / 'config.json').is_file():
         vae = sorted(path.parent.name for path in folder.glob('*/config.json'))
-        hint = f'; it is in one of its folders? Set subfolder to one of {vae}' if vae else ''
+        hint = f'; if it is in a subfolder, set subfolder to one of {vae}' if vae else ''
         raise FileNotFoundError(f'{folder} holds no config.json of a VAE{hint}')
     return folder
 
@@ -55,10 +55,10 @@ def _hub_folder(name: str, inside: str, download: bool) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not download), inside)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        how = 'the hub did not give it' if download else "the hub's cache lacks it; nothing is downloaded unasked"
+        how = 'downloading it from the Hub failed' if download else 'it is not in the Hub cache (download=False)'
         raise FileNotFoundError(
-            f'no folder {name!r}, and {how}. A name on the hub: hf download {name}{include}, or download=True. A '
-            f'folder: hf download NAME{include} --local-dir {name}'
+            f'no folder {name!r}, and {how}. For a name on the Hub, run hf download {name}{include}, or set '
+            f'download=True. For a folder, run hf download NAME{include} --local-dir {name}'
         ) from error
 
 
@@ -77,9 +77,9 @@ def read_config(folder: Path) -> tuple[Any, dict]:
         config = json.loads((folder / 'config.json').read_text())
         name = config['_class_name']
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{folder}/config.json is no config that diffusers wrote') from error
+        raise ValueError(f'{folder}/config.json was not written by diffusers, or is damaged') from error
     if name not in SUPPORTED:
-        raise ValueError(f'{folder} holds {name!r}; this works with {", ".join(SUPPORTED)}')
+        raise ValueError(f'{folder} holds {name!r}; supported classes: {", ".join(SUPPORTED)}')
     return getattr(diffusers, name), config
 
 
@@ -129,11 +129,11 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
             str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        raise ValueError(f'{folder}: its weights do not fit its config, or are damaged: {error}') from error
+        raise ValueError(f'{folder}: the weights do not match the config, or are damaged: {error}') from error
     wrong = {what: report[f'{what}_keys'] for what in ('missing', 'unexpected', 'mismatched') if report[f'{what}_keys']}
     if wrong:
         raise ValueError(
-            f'{folder}: its weights do not fit its config: '
+            f'{folder}: the weights do not match the config: '
             + '; '.join(f'{len(keys)} {what} ({", ".join(map(str, sorted(keys)[:3]))})' for what, keys in wrong.items())
         )
     return vae
@@ -148,12 +148,12 @@ def weight_files(folder: Path) -> list[Path]:
     """
     single, index = folder / f'{WEIGHTS}.safetensors', folder / f'{WEIGHTS}.safetensors.index.json'
     if single.is_file() and index.is_file():
-        raise ValueError(f'{folder} holds both {single.name} and {index.name}: remove the one that is not meant')
+        raise ValueError(f'{folder} holds both {single.name} and {index.name}: remove one of the two')
     if single.is_file():
         return [single]
     if not index.is_file():
         raise FileNotFoundError(
-            f'{folder} holds no {single.name}; other formats are not read, since they can execute code'
+            f'{folder} holds no {single.name}; other formats are not supported, because they can execute code'
         )
     try:
         names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
@@ -161,9 +161,9 @@ def weight_files(folder: Path) -> list[Path]:
         raise ValueError(f'{index} is damaged') from error
     for name in names:
         if not re.fullmatch(r'[\w-]+(\.[\w-]+)*\.safetensors', name):
-            raise ValueError(f'{index} names {name!r}: shards are .safetensors in the same folder')
+            raise ValueError(f'{index} lists {name!r}: shards must be .safetensors files in the same folder')
         if not (folder / name).is_file():
-            raise FileNotFoundError(f'{folder} holds no {name}, which its index names: copy the whole folder')
+            raise FileNotFoundError(f'{folder} holds no {name}, which is listed in its index: copy the whole folder')
     return [folder / name for name in names]
 
 

@@ -80,7 +80,10 @@ class DiffusersVAE(VideoVAE):
         self.vae = network.from_config(config) if on_meta else load_weights(network, folder)
         if gradient_checkpointing:
             if not self.vae._supports_gradient_checkpointing:
-                raise ValueError(f'{network.__name__} of diffusers cannot recompute: set gradient_checkpointing=False')
+                raise ValueError(
+                    f'{network.__name__} of diffusers does not support gradient checkpointing: set '
+                    'gradient_checkpointing=False'
+                )
             self.vae.enable_gradient_checkpointing()
         self.knows_statistics = 'mean' in facts
         if self.knows_statistics:
@@ -152,8 +155,8 @@ class DiffusersVAE(VideoVAE):
         near = [n for n in range(max(1, num_groups - 4), num_groups + 5) if self._comes_back(n)]
         lengths = ' or '.join(str(groups_to_frames(n, self.temporal_ratio)) for n in near) or 'another number of'
         raise ValueError(
-            f'{type(self.vae).__name__} of diffusers does not make {groups_to_frames(num_groups, self.temporal_ratio)} '
-            f'frames of {num_groups} latent frames: use clips of {lengths} frames'
+            f'{type(self.vae).__name__} of diffusers does not decode {num_groups} latent frames to '
+            f'{groups_to_frames(num_groups, self.temporal_ratio)} frames: use clips of {lengths} frames'
         )
 
     def _comes_back(self, num_groups: int) -> bool:
@@ -173,8 +176,8 @@ class DiffusersVAE(VideoVAE):
         wanted, found = (self.latent_channels, 3, 4, 4), tuple(mean.shape[1:])
         if found != wanted:
             raise ValueError(
-                f'by its config this {type(self._twin[0]).__name__} makes latents {wanted} of a clip (3, {frames}, '
-                f'{side}, {side}), but it makes {found}: correct the scale factors or compression ratios in config.json'
+                f'the config of this {type(self._twin[0]).__name__} implies latents {wanted} for a clip (3, {frames}, '
+                f'{side}, {side}), but they are {found}: correct the scale factors or compression ratios in config.json'
             )
 
     def _check_causality(self) -> None:
@@ -188,10 +191,10 @@ class DiffusersVAE(VideoVAE):
         name = type(self.vae).__name__
         if not self.is_causal:
             print_log(
-                f'{name}: the latents of {prefix} frames change by {100 * error:.2g} % where more frames follow, so '
-                "each clip's observed frames are encoded alone",
+                f'{name} is not causal: the latents of {prefix} frames change by {100 * error:.2g} % if more frames '
+                'follow. Clips with different numbers of observed frames are encoded separately',
                 'current',
             )
         refused = [groups_to_frames(n, self.temporal_ratio) for n in range(1, 7) if not self._comes_back(n)]
         if refused:
-            print_log(f'{name}: clips of {refused} frames would come back in another length and are refused', 'current')
+            print_log(f'{name}: clips of {refused} frames decode to another length and are rejected', 'current')

@@ -43,7 +43,7 @@ def inflate_(vae: PredictiveVAE, image_state: Mapping[str, Tensor]) -> None:
     unknown = sorted(set(image_state) - set(vae.state_dict()))
     if missing or differing or unknown:
         raise ValueError(
-            f'this is no image VAE of the same layout: {len(missing)} weights missing ({", ".join(missing[:3])}), '
+            f'the image VAE has another layout: {len(missing)} weights missing ({", ".join(missing[:3])}), '
             f'{len(differing)} of another shape ({"; ".join(differing[:3])}), {len(unknown)} unknown '
             f'({", ".join(unknown[:3])})'
         )

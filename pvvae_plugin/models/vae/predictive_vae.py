@@ -82,7 +82,7 @@ class PredictiveVAE(VideoVAE):
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ('self', 'init_cfg', '__class__')}
         if not strides:
-            raise ValueError('strides needs at least one pair (time, space)')
+            raise ValueError('strides is empty; it needs at least one pair (time, space)')
         for name, value in (
             ('patch_size', patch_size),
             ('latent_channels', latent_channels),
@@ -99,7 +99,7 @@ class PredictiveVAE(VideoVAE):
             if len(widths) != len(strides) + 1:
                 raise ValueError(f'{name} needs {len(strides) + 1} numbers for {len(strides)} strides, got {widths}')
         if any(s not in (1, 2) for stride in strides for s in stride):
-            raise ValueError(f'strides are pairs (time, space) of 1 or 2, got {strides}')
+            raise ValueError(f'strides must be pairs (time, space) of 1 or 2, got {strides}')
         if min(encoder_blocks, decoder_blocks) < 1:
             raise ValueError(
                 f'encoder_blocks and decoder_blocks must be positive, got {encoder_blocks}, {decoder_blocks}'
@@ -252,8 +252,8 @@ class PredictiveVAE(VideoVAE):
         tiled = not torch.is_grad_enabled() and self._layout.needs_tiles(size)
         if state is not None and isinstance(state, TiledState) != tiled:
             raise ValueError(
-                'a chunk passes in tiles or whole as the one before: keep pixels_at_once, the size of the frames, and '
-                'whether gradients are wanted'
+                'tiling must not change between chunks: keep pixels_at_once, the frame size, and the gradient mode '
+                'fixed'
             )
         return tiled
 
@@ -283,7 +283,7 @@ class PredictiveVAE(VideoVAE):
         for frame in frames:
             if waiting and frame.shape != waiting[0].shape:
                 raise ValueError(
-                    f'the frames of a video have one shape, got {tuple(waiting[0].shape)} and then {tuple(frame.shape)}'
+                    f'all frames need the same shape, got {tuple(waiting[0].shape)} and then {tuple(frame.shape)}'
                 )
             waiting.append(frame)
             wanted = groups_per_chunk * self.temporal_ratio - (0 if state else self.temporal_ratio - 1)
@@ -322,8 +322,8 @@ class PredictiveVAE(VideoVAE):
             return
         if video.ndim != 5 or not video.shape[2] or video.shape[2] % self.temporal_ratio:
             raise ValueError(
-                f'a chunk after the first has k * {self.temporal_ratio} frames, (N, 3, T, H, W), got shape '
-                f'{tuple(video.shape)}'
+                f'a chunk after the first must be (N, 3, T, H, W) with T a multiple of {self.temporal_ratio}, got '
+                f'shape {tuple(video.shape)}'
             )
         self.check_video(video[:, :, :1])
 

@@ -93,8 +93,8 @@ class PretrainedMixin:
         kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
         if not (isinstance(kind, type) and issubclass(kind, cls)):
             raise ValueError(
-                f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}: if it is of your own, '
-                'import its module first'
+                f'{folder} holds {config["type"]!r}, which is not a registered {cls.__name__}: import the module of a '
+                'custom class first'
             )
         try:
             vae = kind._from_folder(folder, config['arguments'])
@@ -107,7 +107,7 @@ class PretrainedMixin:
             )
             vae.load_state_dict(found, strict=False)
             if not (vae.latent_std > 0).all():
-                raise ValueError(f'{folder}: latent_std must be positive, it holds {vae.latent_std.min():.3g}')
+                raise ValueError(f'{folder}: latent_std must be positive, got {vae.latent_std.min():.3g}')
             vae.source = vae.source or weights_source(folder)
         vae.knows_statistics = config['knows_statistics']
         vae.trained_frames = config.get('trained_frames')
@@ -166,19 +166,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(
-            f'{folder} holds no {CONFIG}, it is not the folder of a VAE: tools/export_vae.py makes one of a checkpoint'
+            f'{folder} holds no {CONFIG}, so it is not a VAE folder: export a checkpoint with tools/export_vae.py'
         )
     try:
         config = json.loads(path.read_text())
         wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f'{path} is not the config of a VAE that tools/export_vae.py or save_pretrained wrote'
+            f'{path} is not the config of a VAE written by tools/export_vae.py or save_pretrained()'
         ) from error
     if wrong:
         raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
     if refused := [key for key in config['arguments'] if key in IRRELEVANT]:
-        raise ValueError(f'{path}: {refused[0]} is no argument that a folder may give')
+        raise ValueError(f'{path}: argument {refused[0]} is not allowed in a VAE folder')
     return config
 
 
@@ -199,7 +199,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         raise ValueError(f'{path} is damaged: {error}') from error
     if wrong := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
-        raise ValueError(f'{path}: {wrong[0]} holds {weights[wrong[0]].dtype}, weights are floating-point numbers')
+        raise ValueError(f'{path}: {wrong[0]} has dtype {weights[wrong[0]].dtype}, but weights must be floating point')
     return weights
 
 

@@ -41,11 +41,11 @@ class FeatureCache:
         """
         place = len(self._next)
         if place >= len(self._past) or self._past[place].shape[1:3] != (x.shape[1], num_frames):
-            raise ValueError('the state is of another network than this one')
+            raise ValueError('the state belongs to another network')
         past = self._past[place]
         if past.shape[:1] + past.shape[3:] != x.shape[:1] + x.shape[3:]:
             raise ValueError(
-                'the state is of videos of another number or size: chunks have the batch, height and width of the first'
+                'the state belongs to videos of another number or size: all chunks need the same N, H and W'
             )
         return past
 
@@ -68,5 +68,5 @@ class FeatureCache:
             ValueError: If the given state belongs to another network.
         """
         if not self.first and len(self._past) != len(self._next):
-            raise ValueError('the state is of another network than this one')
+            raise ValueError('the state belongs to another network')
         return tuple(self._next)

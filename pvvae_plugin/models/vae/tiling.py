@@ -140,7 +140,7 @@ class _Tiles:
     def __call__(self, tile: Tensor) -> Tensor:
         place = len(self.states)
         if self.before is not None and place >= len(self.before.tiles):
-            raise ValueError('the state is of other tiles: keep pixels_at_once and the size of the frames')
+            raise ValueError('the state has other tiles: keep pixels_at_once and the frame size fixed between chunks')
         state = self.before and self.before.tiles[place]
         out, state = in_chunks(self.part, tile, self.first, self.others, state)
         self.states.append(state)

@@ -206,12 +206,12 @@ class VideoVAE(PretrainedMixin, BaseModule):
         n, c, g, h, w = latents.shape
         observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
         if max(observed.extents) > g:
-            raise ValueError(f'{max(observed.extents)} observed groups, but the latents have only {g}')
+            raise ValueError(f'{max(observed.extents)} groups are observed, but there are only {g} latent frames')
         longest = num_groups - min(observed.extents)
         if longest > self.temporal_reach:
             warnings.warn(
                 f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
-                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
+                'back, so the last ones do not depend on the observed frames. Use more decoder_blocks or drop less.',
                 stacklevel=2,
             )
         if self.padding_token is None:
@@ -240,7 +240,10 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """
         num_groups = frames_to_groups(num_frames, self.temporal_ratio)
         if num_frames < observed_video.shape[2]:
-            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
+            raise ValueError(
+                f'num_frames is {num_frames}, but must be at least {observed_video.shape[2]}, the number of observed '
+                'frames'
+            )
         return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
 
     def normalize_latents(self, latents: Tensor) -> Tensor:
@@ -317,14 +320,14 @@ class VideoVAE(PretrainedMixin, BaseModule):
             ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides divisible by ``p_s``.
         """
         if video.ndim != 5 or video.shape[1] != 3 or not len(video):
-            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
+            raise ValueError(f'a video tensor must be (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
         if not video.is_floating_point():
-            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
+            raise ValueError(f'a video must be float in [-1, 1], got {video.dtype}: use video / 127.5 - 1 for uint8')
         for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
             if length < 1 or length % self.spatial_ratio:
                 below = max(1, length // self.spatial_ratio) * self.spatial_ratio
                 raise ValueError(
-                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
+                    f'{side} {length} is not divisible by the spatial ratio {self.spatial_ratio}: '
                     f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
                 )
         return frames_to_groups(video.shape[2], self.temporal_ratio)
@@ -338,8 +341,8 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """
         if not isinstance(latents, Tensor):
             kind = type(latents).__name__
-            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
-        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
+            raise TypeError(f'latents must be a tensor, got {kind}: call mode() or sample() of a posterior')
+        wanted = f'latents must be float (N, {self.latent_channels}, t, h, w)'
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
             raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
         if not latents.is_floating_point():

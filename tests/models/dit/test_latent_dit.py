@@ -162,7 +162,7 @@ def test_any_grid_and_features_of_the_last_layer(variant):
         assert torch.equal(final.permute(0, 3, 1, 2).reshape(out.shape), out)
         assert not torch.allclose(model.features(latents, times, 1, labels), hidden)
     for layer in (0, 3):
-        with pytest.raises(ValueError, match=rf'layer must lie in 1\.\.2, got {layer}'):
+        with pytest.raises(ValueError, match=rf'layer must be in 1\.\.2, got {layer}'):
             model.features(latents, times, layer, labels)
 
 
