@@ -1,4 +1,4 @@
-"""Principal components against numpy's SVD, and the stretch against numpy's percentiles."""
+"""Principal components compared with numpy's SVD, and stretching with numpy's percentiles."""
 
 from __future__ import annotations
 

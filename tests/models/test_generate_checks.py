@@ -1,4 +1,4 @@
-"""Continuing frames with guidance, by either solver, against the steps written out; what is asked for is checked."""
+"""Frame continuation with guidance and both solvers, compared with explicit steps; argument checks."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from pvvae_plugin.structures import VideoDataSample
 
 @pytest.fixture
 def model(tiny_vae_config, monkeypatch):
-    """A generator that shows its latents, a hundredth of them: an untrained decoder makes almost nothing of them."""
+    """Generator that returns scaled latents, because an untrained decoder hides them."""
     head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     config = {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None, 'head': head}
     model = MODELS.build({**config, 'condition_prob': 0.5}).eval()
@@ -96,7 +96,7 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
     encoder.remove()
     assert dtypes == {torch.float32} and half.dtype == torch.float32
     assert torch.equal(half[:, :2], full[:, :2])  # given
-    assert 0 < (half - full)[:, 2].abs().max() < 1e-3  # a tenth of the deviation of the latents
+    assert 0 < (half - full)[:, 2].abs().max() < 1e-3  # a tenth of the standard deviation of the latents
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
 def test_what_cannot_be_made_is_refused_before_anything_is(model, options, message):
     options = {'num_frames': 9, 'size': (32, 32), 'labels': [0, 1], **options}
     with pytest.raises(ValueError, match=message):
-        model.generate(2, **options)  # not a video is asked for
+        model.generate(2, **options)  # no video is requested
 
 
 class Reads(TorchDispatchMode):
-    """Counts values that are read back from the device."""
+    """Counter of values read back from the device."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ class Reads(TorchDispatchMode):
 
 
 class Scale(torch.nn.Module):
-    """A head that checks nothing."""
+    """Head without argument checks."""
 
     latent_channels, null_label = 4, 3
 

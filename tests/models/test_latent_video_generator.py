@@ -54,7 +54,7 @@ def test_loss_is_the_error_of_the_straight_paths_velocity(config):
     data = model.data_preprocessor(batch())
     loss = model(**data, mode='loss')['loss_flow'].item()
     expected = []
-    for i in range(3):  # each clip alone, from its own key
+    for i in range(3):  # each clip separately, with its key
         generator = [torch_rng(i, 'flow')]
         latents = model.backbone.encode(data['inputs'][i : i + 1]).sample(generator)
         noise = randn_like(latents, generator)

@@ -1,4 +1,4 @@
-"""VAEs of diffusers behind our interface: the same numbers, and trained predictively."""
+"""diffusers VAEs behind our interface: equal results and predictive training."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_shards_are_what_the_digest_is_of(diffusers_folders, tmp_path):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_parameter_has_a_gradient_whatever_was_observed(name, diffusers_folders):
-    """Or data-parallel processes wait for it."""
+    """Data-parallel processes would deadlock without it."""
     vae = build(diffusers_folders[name]).train()
     for count in (1, 3):
         vae.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""A VAE goes into a folder and comes back as it was."""
+"""Saving a VAE to a folder and loading it gives the same VAE."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
 
 
 def test_a_type_imports_nothing(vae, tmp_path):
-    """A registry would import the module of a dotted name."""
-    sys.modules.pop('this', None)  # of the standard library; it prints as it is imported
+    """A registry lookup would import the module of a dotted name."""
+    sys.modules.pop('this', None)  # a module of the standard library that prints on import
     vae.save_pretrained(tmp_path)
     path = tmp_path / 'config.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'type': 'this.s'}))

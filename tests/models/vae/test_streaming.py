@@ -1,4 +1,4 @@
-"""A chunk at a time gives what one pass gives, whatever the chunks, in memory that does not grow."""
+"""Streaming in chunks of any size equals a single pass, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vae(request, tiny_vae_config):
         'time last': {'strides': ((1, 2), (1, 2), (2, 1), (2, 2)), 'attention': False},
     }
     vae = MODELS.build({**tiny_vae_config, **layouts[request.param]}).double().eval()
-    for parameter in vae.parameters():  # blocks start as their skip connections, which remember nothing
+    for parameter in vae.parameters():  # blocks start as the identity, which has no temporal memory
         torch.nn.init.normal_(parameter, std=0.2)
     return vae
 
@@ -85,7 +85,7 @@ def test_the_state_does_not_grow_and_holds_no_chunk(vae):
 
 @torch.no_grad()
 def test_videos_may_take_turns(vae):
-    """Nothing is kept on the network: another video in between changes nothing."""
+    """The network holds no state, so interleaved videos do not interfere."""
     video, other = clip(vae, 4), clip(vae, 5)
     first, state = vae.encode_chunk(video[:, :, :5])
     vae.encode_chunk(other)
