@@ -124,7 +124,7 @@ def test_ddof_scales_covariances():
 
 
 def test_lengths_must_agree():
-    with pytest.raises(ValueError, match='of 3 and of 4 numbers'):
+    with pytest.raises(ValueError, match='feature sizes differ: 3 and 4'):
         frechet_distance(moments(torch.zeros(5, 3)), moments(torch.zeros(5, 4)))
 
 

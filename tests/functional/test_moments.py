@@ -52,7 +52,7 @@ def test_what_cannot_be_is_refused():
         moments(torch.tensor([[1.0, 2.0], [float('nan'), 0.0], [0.0, float('inf')]]))
     with pytest.raises(ValueError, match=r'\(N, D\)'):
         moments(torch.zeros(0, 4))
-    with pytest.raises(ValueError, match='of 3 and of 4 numbers'):
+    with pytest.raises(ValueError, match='feature sizes differ: 3 and 4'):
         merge_moments(no_moments(3), no_moments(4))
     with pytest.raises(ValueError, match='more than 1 samples, got 1'):
         covariance(moments(torch.zeros(1, 3)), 1)

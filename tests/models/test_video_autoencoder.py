@@ -152,7 +152,7 @@ def test_preprocessor_scales_bytes_to_the_unit_range_and_refuses_mixed_shapes(al
 
 
 def test_settings_that_contradict_each_other_are_refused(algorithm_config):
-    with pytest.raises(ValueError, match='go together'):
+    with pytest.raises(ValueError, match='must be set together'):
         MODELS.build(dict(algorithm_config, adversarial=None))
     model = MODELS.build(algorithm_config)
     with pytest.raises(ValueError, match="trains \\['discriminator', 'vae'\\]"):

@@ -247,7 +247,7 @@ def test_unconditional_model():
     latents, times, labels = inputs()
     assert model.null_label is None
     assert model(latents, times).shape == latents.shape
-    with pytest.raises(ValueError, match='takes no labels'):
+    with pytest.raises(ValueError, match='labels must be None'):
         model(latents, times, labels)
 
 

@@ -138,7 +138,7 @@ def test_building_it_draws_no_random_numbers(package, alexnet_file):
 def test_weights_by_path(package, alexnet_file, tmp_path):
     elsewhere = alexnet_file.rename(tmp_path / 'mine.pth')
     LPIPS(net='alex', weights=elsewhere)
-    with pytest.raises(FileNotFoundError, match='there is none'):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
         LPIPS(net='alex')
 
 
