@@ -114,7 +114,7 @@ def test_runs_with_and_without_resume_from_one_another(finished, tmp_path):
 def test_a_checkpoint_with_a_program_in_it_is_refused(finished):
     """MMEngine would execute ``meta.config`` as Python on resume."""
     _, ranks, work_dir, _ = finished
-    assert all("refused: it holds meta['config']" in rank['refusal'] for rank in ranks)
+    assert all("refused: it contains meta['config']" in rank['refusal'] for rank in ranks)
     assert not (work_dir / 'broken_in').exists()
 
 

@@ -108,5 +108,5 @@ def test_a_missing_vae_names_the_command_that_makes_it(tiny_vae_config):
         FileNotFoundError, match=r'configs/pvvae_ucf101_decoder\.py\), or .* model\.backbone_checkpoint='
     ):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/pvvae_ucf101_decoder'})
-    with pytest.raises(FileNotFoundError, match='train it first, or name'):
+    with pytest.raises(FileNotFoundError, match='train it first, or set another path'):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/mine'})

@@ -245,7 +245,7 @@ DATA = [
         'sides that do not divide',
         options('train_dataloader.dataset.size=30'),
         ValueError,
-        ('clips of train_dataloader', '30 does not divide by the spatial ratio', '28 or 32|24 or 32'),
+        ('clips of train_dataloader', '30 is not divisible by the spatial ratio', '28 or 32|24 or 32'),
         faq='clips of train_dataloader do not fit the backbone: height',
     ),
     Mistake(
@@ -288,7 +288,7 @@ CHECKPOINTS = [
         lambda t: train(t, flags=('--resume', t.half)),
         ValueError,
         ('half.pth cannot be loaded safely', 'damaged'),
-        faq='cannot be loaded safely: it is damaged, or no file of torch.save (',
+        faq='cannot be loaded safely: it is damaged, or was not written by torch.save (',
     ),
     Mistake(
         'a checkpoint of another network',
@@ -313,20 +313,20 @@ CHECKPOINTS = [
         'the folder of a VAE for a checkpoint',
         lambda t: test(t, checkpoint=t.exported),
         FileNotFoundError,
-        ('folder of a VAE and no checkpoint', 'PretrainedVAE', "'pretrained'"),
-        faq='is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict(_delete_=True,',
+        ('folder of a VAE, not a checkpoint', 'PretrainedVAE', "'pretrained'"),
+        faq='is the folder of a VAE, not a checkpoint: set it in the config as model.backbone=dict(_delete_=True,',
     ),
     Mistake(
         'weights alone, to go on from',
         lambda t: train(t, flags=('--resume', t.checkpoint)),
         ValueError,
-        ('cannot be resumed', 'lacks .*optimizer', 'use load_from'),
+        ('cannot be resumed', 'lacks .*optimizer', 'Use load_from'),
     ),
     Mistake(
         'going on from another kind of run',
         lambda t: train(t, flags=('--resume', t.run_of('head'))),
         ValueError,
-        (r"training \['head'\], this config trains \['vae'\]", 'use load_from'),
+        (r"training \['head'\], but this config trains \['vae'\]", 'Use load_from'),
         faq='was written while training [',
     ),
     Mistake(
@@ -340,7 +340,7 @@ CHECKPOINTS = [
         'a generator on another VAE',
         lambda t: sample(t, '--cfg-options', f'model.backbone_checkpoint={t.other_vae}'),
         ValueError,
-        ('trained on the VAE .*vae.pth', 'other.pth', 'name the former'),
+        ('trained on the VAE .*vae.pth', 'other.pth', 'use the VAE it was trained on'),
         faq='this generator was trained on the VAE',
     ),
     Mistake(
@@ -348,7 +348,7 @@ CHECKPOINTS = [
         options('load_from=https://server/vae.pth'),
         ValueError,
         ('is a URL', 'download the file first'),
-        faq='https://server/vae.pth is a URL: download the file first, so that it can be loaded safely, and give',
+        faq='https://server/vae.pth is a URL: download the file first for safe loading, and give its path',
     ),
     Mistake(
         'a file for the folder to export to',
@@ -361,7 +361,7 @@ CHECKPOINTS = [
         lambda t: test(t, checkpoint='pretrained'),
         ValueError,
         ('PredictiveVAE has none', 'give a checkpoint'),
-        faq="'pretrained' stands for the weights that model.backbone reads by itself, as a DiffusersVAE does;",
+        faq="'pretrained' needs a backbone that loads its own weights, such as DiffusersVAE,",
     ),
 ]
 
