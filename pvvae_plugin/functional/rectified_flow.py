@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MAX_GUIDANCE = 1e3  # far above any useful scale
 Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -201,6 +202,34 @@ class Solver(NamedTuple):
 
 
 SOLVERS = {'euler': Solver(euler, 1), 'heun': Solver(heun, 2)}
+
+
+def check_sampler(
+    num_inference_steps: int,
+    guidance_scale: float,
+    guidance_interval: tuple[float, float],
+    shift: float,
+    solver: str,
+) -> None:
+    """Check the settings of the sampler.
+
+    Raises:
+        ValueError: If a setting is unknown or out of range.
+
+    Example:
+        >>> from pvvae_plugin.functional.rectified_flow import check_sampler
+        >>> check_sampler(100, guidance_scale=2.0, guidance_interval=(0.0, 1.0), shift=1.0, solver='midpoint')
+        Traceback (most recent call last):
+        ValueError: solver must be one of euler, heun, got 'midpoint'
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f'solver must be one of {", ".join(SOLVERS)}, got {solver!r}')
+    if not abs(guidance_scale) < MAX_GUIDANCE:
+        raise ValueError(f'guidance_scale must be within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
+    low, high = guidance_interval
+    if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(f'guidance_interval must be (low, high) with 0 <= low <= high <= 1, got {guidance_interval}')
+    time_grid(num_inference_steps, shift)
 
 
 def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

@@ -23,7 +23,6 @@ from .checkpoints import load_backbone, resolve_checkpoint
 from .vae import DiagonalGaussian
 
 NUM_TIMES = 4  # times per clip in the validation loss
-MAX_GUIDANCE = 1e3  # far above any useful scale
 
 
 @MODELS.register_module()
@@ -294,7 +293,7 @@ class LatentVideoGenerator(BaseModel):
         shape = latent_shape(self.backbone, num_frames, size)
         if steps is not None:
             num_inference_steps = steps_of_calls(steps, solver)
-        check_sampler(num_inference_steps, guidance_scale, guidance_interval, shift, solver)
+        flow.check_sampler(num_inference_steps, guidance_scale, guidance_interval, shift, solver)
         labels = check_labels(labels, num, self.head.null_label)
         if first_frames is not None:
             check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
@@ -368,28 +367,6 @@ def steps_of_calls(calls: int, solver: str) -> int:
         )
     warn_renamed('steps', f'num_inference_steps={calls // per_step}', 'generate')
     return calls // per_step
-
-
-def check_sampler(
-    num_inference_steps: int,
-    guidance_scale: float,
-    guidance_interval: tuple[float, float],
-    shift: float,
-    solver: str,
-) -> None:
-    """Check the settings of the sampler.
-
-    Raises:
-        ValueError: If a setting is unknown or out of range.
-    """
-    if solver not in flow.SOLVERS:
-        raise ValueError(f'solver must be one of {", ".join(flow.SOLVERS)}, got {solver!r}')
-    if not abs(guidance_scale) < MAX_GUIDANCE:
-        raise ValueError(f'guidance_scale must be within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
-    low, high = guidance_interval
-    if not 0.0 <= low <= high <= 1.0:
-        raise ValueError(f'guidance_interval must be (low, high) with 0 <= low <= high <= 1, got {guidance_interval}')
-    flow.time_grid(num_inference_steps, shift)
 
 
 def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None) -> list[int] | None:
