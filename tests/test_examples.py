@@ -151,4 +151,4 @@ def test_everything_that_users_call_has_an_example(listing):
     }
     assert listed
     without = [name for name, thing in listed.items() if '>>>' not in (thing.__doc__ or '')]
-    assert not without, f'without an example in the docstring (docs/extending.md): {", ".join(without)}'
+    assert not without, f'without an example in the docstring (docs/extend.md): {", ".join(without)}'

@@ -115,7 +115,7 @@ OVERRIDES = [
         'an optimiser that there is not',
         options('optim_wrapper.vaes.optimizer.lr=1e-3'),
         ValueError,
-        ("'generatr' in optim_wrapper", 'did you mean vae'),
+        ("'vaes' in optim_wrapper", 'did you mean vae'),
     ),
     Mistake(
         'a misspelt hook',

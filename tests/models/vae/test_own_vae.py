@@ -1,4 +1,4 @@
-"""The VAE of docs/extending.md, as pasted, is one of ours in every respect."""
+"""The VAE of docs/extend.md, as pasted, is one of ours in every respect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
 
-PAGE = Path(__file__).resolve().parents[3] / 'docs' / 'extending.md'
+PAGE = Path(__file__).resolve().parents[3] / 'docs' / 'extend.md'
 
 
 @pytest.fixture(scope='module')
