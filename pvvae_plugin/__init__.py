@@ -1,7 +1,7 @@
 """Predictive video VAEs (PV-VAE, arXiv 2605.02134) for MMEngine.
 
-Importing the package checks the versions of what it stands on, lets ``torch.load`` read MMEngine's checkpoints safely,
-and lets configs inherit ours by name. Components are imported when a registry is first asked for one.
+Importing the package checks the versions of its dependencies, allows ``torch.load`` to read MMEngine checkpoints
+safely, and lets configs inherit ours by name. Components are imported on the first lookup in a registry.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ try:
     import mmcv
 except ImportError as error:
     raise ImportError(
-        'pvvae_plugin needs mmcv: pip install "pvvae_plugin[mmcv]" brings mmcv-lite, which is enough; '
-        'an installed full mmcv (2.x) serves as well'
+        'pvvae_plugin needs mmcv: pip install "pvvae_plugin[mmcv]" installs mmcv-lite, which is sufficient; '
+        'full mmcv (2.x) also works'
     ) from error
 
 _BOUNDS = {'torch': (torch, '2.6', None), 'mmengine': (mmengine, '0.10.4', '1.0'), 'mmcv': (mmcv, '2.0.1', '3.0')}
@@ -33,12 +33,12 @@ for _name, (_module, _low, _high) in _BOUNDS.items():
         )
 if digit_version(torch.__version__) < digit_version('2.10'):
     warnings.warn(
-        f'torch {torch.__version__} can be made to run code by a crafted checkpoint (CVE-2026-24747): '
-        'with files from strangers use torch>=2.10',
+        f'torch {torch.__version__} can execute code from a crafted checkpoint (CVE-2026-24747); '
+        'use torch>=2.10 to load untrusted files',
         stacklevel=2,
     )
 
-# After the versions are known to fit.
+# Imported after the version checks.
 from .inheritance import register_configs  # noqa: E402
 from .paths import config_path  # noqa: E402
 from .safe_globals import allow_checkpoint_globals  # noqa: E402

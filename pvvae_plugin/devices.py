@@ -1,4 +1,4 @@
-"""The machine at hand: which device to compute on, its processor's name, and known faults of its software."""
+"""Device selection, processor name, and known bugs of the installed software."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmengine.device import get_device
 
 
 def usable_device(device: str | torch.device | None) -> str | torch.device:
-    """The device itself; where none is given, the GPU if there is one, or else the CPU.
+    """Return the device if it is usable. None selects the GPU if available, else the CPU.
 
     Raises:
-        ValueError: If it is not there.
+        ValueError: If the device is not available.
     """
     if device is None:
         return get_device()
@@ -22,30 +22,30 @@ def usable_device(device: str | torch.device | None) -> str | torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         gpus = torch.cuda.device_count()
-        seen = f'torch sees {gpus} of CUDA' if gpus else 'torch sees no GPU'
+        seen = f'torch sees {gpus} CUDA device(s)' if gpus else 'torch sees no GPU'
         raise ValueError(
-            f'device={str(device)!r} cannot be used, {seen} ({str(error).splitlines()[0]}): leave it out to take what '
-            "there is, or give 'cpu'"
+            f'device={str(device)!r} cannot be used, {seen} ({str(error).splitlines()[0]}): omit it to select one '
+            "automatically, or use 'cpu'"
         ) from error
     return device
 
 
 def processor() -> str:
-    """Name of the CPU; of its architecture alone where the system does not tell."""
+    """Return the name of the CPU, or its architecture if the name is unknown."""
     info = Path('/proc/cpuinfo')
     names = re.findall(r'model name\s*: (.*)', info.read_text(encoding='utf-8')) if info.exists() else []
     return names[0] if names else platform.machine()
 
 
 def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
-    """What is wrong with 3D convolutions in bfloat16 or float16 on a GPU, and what to do.
+    """Describe a known bug of half-precision 3D convolutions on a GPU, and its remedy.
 
     Args:
         torch_version: ``torch.__version__``.
-        cudnn_version: ``torch.backends.cudnn.version()``, such as 91002 for 9.10.2; None without cuDNN.
+        cudnn_version: ``torch.backends.cudnn.version()``, e.g. 91002 for 9.10.2; None without cuDNN.
 
     Returns:
-        A sentence or two, None if nothing is known. Sources: pytorch/pytorch issues 163539, 166122 and 166643.
+        One or two sentences; None if no bug is known. Sources: pytorch/pytorch issues 163539, 166122 and 166643.
     """
     release = tuple(int(part) for part in torch_version.split('+')[0].split('.')[:3] if part.isdigit())
     if cudnn_version is None:
@@ -53,24 +53,24 @@ def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
     cudnn = f'cuDNN {cudnn_version // 10000}.{cudnn_version // 100 % 100}'
     if release == (2, 9, 0):
         return (
-            'torch 2.9.0 never uses cuDNN for 3D convolutions in half precision: several times slower, in several '
-            'times the memory. Use another version of torch, or 2.9.1 with nvidia-cudnn 9.15 or later.'
+            'torch 2.9.0 never uses cuDNN for half-precision 3D convolutions, so they need several times the time and '
+            'memory. Use another version of torch, or 2.9.1 with nvidia-cudnn 9.15 or later.'
         )
     if release > (2, 9, 0) and 90800 <= cudnn_version < 91500:
         return (
-            f'torch {torch_version} does not use {cudnn} for 3D convolutions in half precision: several times slower, '
-            'in several times the memory. Install nvidia-cudnn 9.15 or later.'
+            f'torch {torch_version} does not use {cudnn} for half-precision 3D convolutions, so they need several '
+            'times the time and memory. Install nvidia-cudnn 9.15 or later.'
         )
     if 90800 <= cudnn_version < 91300:
         return (
-            f'{cudnn} computed some 3D convolutions in bfloat16 wrongly under torch {torch_version}. Install '
-            'nvidia-cudnn 9.13 or later, or stay in float32.'
+            f'{cudnn} returns wrong results for some bfloat16 3D convolutions with torch {torch_version}. Install '
+            'nvidia-cudnn 9.13 or later, or use float32.'
         )
     return None
 
 
 def fault_here() -> str | None:
-    """:func:`known_fault` of this installation; None without a GPU."""
+    """Return :func:`known_fault` for this installation; None without a GPU."""
     if not torch.cuda.is_available() or torch.version.cuda is None:
         return None
     return known_fault(torch.__version__, torch.backends.cudnn.version())

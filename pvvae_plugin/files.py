@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, what identifies them, and folders that one process has to itself."""
+"""Atomic file writes, checksums, and folder locks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _locks: dict[Path, IO[str]] = {}
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
-    """Write a file by way of a temporary one beside it, so that a reader never meets half of it."""
+    """Write a file atomically through a temporary file, so readers never see a partial one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -41,7 +41,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, once its bytes are on the disk: after a power cut no name holds half a file."""
+    """Flush a finished file to disk, then rename it. A power failure cannot leave a partial file under the name."""
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
@@ -49,7 +49,7 @@ def publish(temporary: Path, path: Path) -> None:
 
 def _sync(path: Path) -> None:
     if os.name == 'nt' and path.is_dir():
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     descriptor = os.open(path, os.O_RDONLY if os.name != 'nt' else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -59,10 +59,10 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def without_space(what: str) -> Iterator[None]:
-    """Around the writing of what can be done without: a full disk is reported, now and then, and raises nothing.
+    """Ignore a full disk while writing optional files. It logs a warning, at most once per minute.
 
     Args:
-        what: What is written, for the message.
+        what: Name of the files, for the message.
     """
     try:
         yield
@@ -73,29 +73,29 @@ def without_space(what: str) -> Iterator[None]:
         if now - _warned.get(what, -SECONDS_BETWEEN_WARNINGS) >= SECONDS_BETWEEN_WARNINGS:
             _warned[what] = now
             print_log(
-                f'no {what} written ({error.strerror}): the run goes on without, make room',
+                f'no {what} written ({error.strerror}): the run continues; free disk space',
                 logger='current',
                 level=logging.WARNING,
             )
 
 
 def lock_folder(folder: str | Path) -> IO[str] | None:
-    """Keep other processes from writing to a folder for as long as the returned file is open, or this process lives.
+    """Lock a folder against other processes until the returned file is closed or this process ends.
 
-    The kernel drops the lock with the process, however it ends, and children that are forked do not inherit it. Asked
-    again, a process gets the file that it holds.
+    The kernel releases the lock when the process ends for any reason. Forked children do not inherit it. A second call
+    in the same process returns the same file.
 
     Returns:
-        The open lock file; None where the system, or the file system, has no such locks.
+        The open lock file; None if the operating system or file system does not support locks.
 
     Raises:
-        BlockingIOError: If another process has the folder, naming it.
+        BlockingIOError: If another process holds the lock. The message names the process.
     """
     if fcntl is None:
         return None
     path = Path(folder).resolve() / LOCK
     if (held := _locks.get(path)) is not None and not held.closed:
-        return held  # to open the file again, and close it, would end the lock
+        return held  # opening and closing the file again would release the lock
     file = path.open('a+', encoding='utf-8')
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,15 +115,15 @@ def lock_folder(folder: str | Path) -> IO[str] | None:
 
 
 def read_json(path: str | Path, what: str) -> dict[str, Any]:
-    """A JSON object of a file.
+    """Read a JSON object from a file.
 
     Args:
         path: The file.
-        what: What it should be, for the message.
+        what: Description of the expected content, for the message.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no JSON object.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file does not contain a JSON object.
     """
     path = Path(path)
     if not path.is_file():
@@ -131,14 +131,14 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is no JSON ({error}): it should be {what}') from error
+        raise ValueError(f'{path} is not valid JSON ({error}): it should be {what}') from error
     if not isinstance(content, dict):
-        raise ValueError(f'{path} holds a {type(content).__name__} and no JSON object: it should be {what}')
+        raise ValueError(f'{path} contains a {type(content).__name__} instead of a JSON object: it should be {what}')
     return content
 
 
 def file_sha256(*paths: str | Path) -> str:
-    """Hex digest of a file, or of several one after another."""
+    """Return the SHA-256 hex digest of one file, or of several concatenated files."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, 'rb') as file:

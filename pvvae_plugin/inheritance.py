@@ -1,8 +1,7 @@
-"""Lets configs of other projects inherit ours by name.
+"""Hooks that let configs of other projects inherit ours by name.
 
-MMEngine resolves ``_base_ = 'package::config.py'`` for a fixed list of packages, and pure-Python configs inherit only
-such as are themselves written so. Both are taught here to find ours: the hooks below answer for ``pvvae_plugin`` and
-pass everything else on.
+MMEngine resolves ``_base_ = 'package::config.py'`` for a fixed list of packages only, and pure-Python configs inherit
+only from other pure-Python configs. The hooks below handle ``pvvae_plugin`` and pass everything else to MMEngine.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ PACKAGE = 'pvvae_plugin'
 
 
 def register_configs() -> None:
-    """Make our configs known to MMEngine, for the rest of this process.
+    """Register our configs with MMEngine for the rest of this process.
 
     - ``_base_ = 'pvvae_plugin::pvvae_ucf101.py'``
     - ``with read_base(): from pvvae_plugin.configs.pvvae_ucf101 import *``
 
-    Each component in them then carries our scope, so that its name resolves under any default scope.
+    Inherited components are prefixed with our scope, so their names resolve under any default scope.
     """
     if hasattr(parser, '_finds_pvvae_plugin'):
         return
@@ -36,7 +35,7 @@ def register_configs() -> None:
 
 
 def _named(others: Callable[..., Any]) -> Callable[..., Any]:
-    """Path and scope of ``'pvvae_plugin::NAME'``."""
+    """Wrap ``Config._get_cfg_path`` to resolve ``'pvvae_plugin::NAME'`` to path and scope."""
 
     def get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
         package, separator, name = cfg_path.partition('::')
@@ -48,7 +47,7 @@ def _named(others: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _installed(others: Callable[..., Any]) -> Callable[..., Any]:
-    """Folder in which ``configs/`` lies, as which ``pvvae_plugin.configs`` is looked up."""
+    """Wrap ``get_installed_path`` to return the parent folder of ``configs/`` for ``pvvae_plugin``."""
 
     def get_installed_path(package: str) -> str:
         return str(config_root().parent) if package == PACKAGE else others(package)
@@ -57,7 +56,7 @@ def _installed(others: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _imported(others: Callable[..., Any]) -> Callable[..., Any]:
-    """Variables of a config of ours, as a pure-Python config imports them."""
+    """Wrap ``Config._parse_lazy_import`` to return the variables of our configs to pure-Python configs."""
 
     def parse_lazy_import(filename: str) -> tuple[ConfigDict, set]:
         if config_root() not in Path(filename).resolve().parents:

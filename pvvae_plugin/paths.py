@@ -1,4 +1,4 @@
-"""Where our configs lie."""
+"""Paths of the configs of this package."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from pathlib import Path
 
 
 def config_root() -> Path:
-    """The folder of our configs.
+    """Return the folder of our configs.
 
     Raises:
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If the folder is missing.
     """
     package = Path(__file__).resolve().parent
-    # A wheel carries the configs inside the package; a checkout has them beside it.
+    # A wheel contains the configs inside the package; a checkout has them next to it.
     for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
         if folder.is_dir():
             return folder
-    raise FileNotFoundError(f'the configs of pvvae_plugin are not with {package}: install it again')
+    raise FileNotFoundError(f'the configs of pvvae_plugin are missing from {package}; reinstall the package')
 
 
 def config_path(name: str) -> str:
-    """Path of one of our configs, for ``_base_ = __import__('pvvae_plugin').config_path('pvvae_ucf101.py')``.
+    """Return the path of a config that ships with this package.
+
+    For use in a config: ``_base_ = __import__('pvvae_plugin').config_path('pvvae_ucf101.py')``.
 
     Args:
-        name: Path below ``configs/``.
+        name: Path relative to ``configs/``.
 
     Raises:
-        FileNotFoundError: If there is no such config, naming those there are.
+        FileNotFoundError: If the config does not exist. The message lists the available ones.
 
     Example:
         >>> from mmengine.config import Config

@@ -1,8 +1,7 @@
-"""Registries of the scope ``pvvae_plugin``: children of MMEngine's, filled lazily.
+"""Registries of the scope ``pvvae_plugin``: lazily filled children of MMEngine's registries.
 
-A config names a component as ``type='PredictiveVAE'`` where ``default_scope = 'pvvae_plugin'``, and as
-``type='pvvae_plugin.PredictiveVAE'`` from any other scope. The modules that define the components are imported the
-first time a registry is asked for a name.
+A config with ``default_scope = 'pvvae_plugin'`` uses ``type='PredictiveVAE'``; other scopes use
+``type='pvvae_plugin.PredictiveVAE'``. The modules of the components are imported on the first lookup in a registry.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ SCOPE = 'pvvae_plugin'
 
 
 class PluginRegistry(Registry):
-    """A child registry whose names can also be found from its parent.
+    """Child registry that also registers its names in the parent.
 
-    MMEngine resolves a bare nested ``type`` in the *default scope of the run* and then in the root registry, never in
-    the registry that built the outer object. Under somebody else's default scope our algorithms could therefore not
-    build their own parts. Registering each name in the parent as well solves that; a name that the parent already
-    has is left to its owner.
+    MMEngine resolves a bare nested ``type`` in the default scope of the run, then in the root registry, but not in the
+    registry that built the outer object. Under another default scope, our algorithms could not build their own parts.
+    Registering each name in the parent as well solves this. Existing names in the parent are not overwritten.
 
     Args:
-        parent: The registry of MMEngine to attach to.
-        locations: Modules whose import fills this registry.
+        parent: MMEngine registry to attach to.
+        locations: Modules to import to fill this registry.
     """
 
     def __init__(self, parent: Registry, locations: list[str]) -> None:
@@ -50,12 +48,12 @@ LOOPS = PluginRegistry(root.LOOPS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPERS = PluginRegistry(root.OPTIM_WRAPPERS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = PluginRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, ['pvvae_plugin.engine'])
 STRATEGIES = PluginRegistry(root.STRATEGIES, ['pvvae_plugin.engine'])
-# MMEngine has none of this kind. Its names are looked up here alone: other projects have a C3D of their own.
+# MMEngine has no registry for extractors. This one has no parent, because other projects also register a C3D.
 EXTRACTORS = Registry('extractor', scope=SCOPE, locations=['pvvae_plugin.evaluation.extractors'])
 VISBACKENDS = PluginRegistry(root.VISBACKENDS, ['pvvae_plugin.visualization'])
 
-# Nothing of ours is in these. They are here because MMEngine looks for a child of the default scope in each registry
-# that a run touches, and warns where there is none.
+# These registries stay empty. MMEngine looks up the default scope's child of every registry that a run uses, and warns
+# if it is missing.
 for _parent in (
     root.EVALUATOR,
     root.FUNCTIONS,

@@ -1,4 +1,4 @@
-"""Old names of arguments and command-line options, accepted with a warning for one release."""
+"""Deprecated names of arguments and command-line options, accepted with a warning for one release."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ F = TypeVar('F', bound=Callable[..., Any])
 
 
 def renamed_arguments(**new_names: str) -> Callable[[F], F]:
-    """Let a function, or a class by its ``__init__``, take arguments by their old names, too.
+    """Accept deprecated argument names in a function or an ``__init__``.
 
     Args:
         **new_names: Old name -> new name.
 
     Returns:
-        A decorator. The old names are the keys of the function's ``old_names``.
+        A decorator. It stores the mapping as attribute ``old_names`` of the function.
 
     Raises:
-        TypeError: By the function, if an argument is given by both names.
+        TypeError: Raised by the decorated function if an argument is given under both names.
 
     Example:
         >>> import warnings
@@ -41,7 +41,7 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
             for old in new_names.keys() & kwargs.keys():
                 new = new_names[old]
                 if new in kwargs:
-                    raise TypeError(f'{function.__qualname__} got {new!r} and its old name {old!r}: give one of them')
+                    raise TypeError(f'{function.__qualname__} got {new!r} and its old name {old!r}; pass only {new!r}')
                 warn_renamed(old, new, function.__qualname__)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
@@ -55,16 +55,18 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
 def warn_renamed(old: str, new: str, owner: str, stacklevel: int = 3) -> None:
     """Warn that ``old`` is now called ``new``."""
     warnings.warn(
-        f'{owner}: {old!r} is now {new!r}; the old name goes away in the next release', FutureWarning, stacklevel
+        f'{owner}: {old!r} was renamed to {new!r}; the old name will be removed in the next release',
+        FutureWarning,
+        stacklevel,
     )
 
 
 def add_old_option(parser: argparse.ArgumentParser, old: str, new: str, **kwargs: Any) -> None:
-    """Let a script take an option by its old name, too. ``--help`` does not list it.
+    """Accept a deprecated name of a command-line option. ``--help`` does not list it.
 
     Args:
-        parser: It has the option ``new`` already.
-        old: Old name, such as ``'--guidance'``.
+        parser: Parser that already has the option ``new``.
+        old: Old name, e.g. ``'--guidance'``.
         new: New name.
         **kwargs: ``type`` and ``nargs`` of the option.
     """

@@ -1,4 +1,4 @@
-"""Files of ``torch.save`` and ``numpy.save``, read without running what is in them."""
+"""Safe loading of files written by ``torch.save`` and ``numpy.save``, without executing code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmengine.logging import HistoryBuffer
 
 
 def allow_checkpoint_globals() -> None:
-    """Let ``torch.load(weights_only=True)`` read what MMEngine stores beside weights, and nothing else.
+    """Allow ``torch.load(weights_only=True)`` to read the log histories in MMEngine checkpoints, and nothing else.
 
-    MMEngine keeps log histories in ``HistoryBuffer`` objects, which pickle NumPy arrays and, through ``getattr``, four
-    of their own methods. Exactly those are allowed; anything else in a checkpoint is still refused, so that a file
-    from a stranger cannot run code.
+    MMEngine stores log histories as ``HistoryBuffer`` objects, which pickle NumPy arrays and, through ``getattr``, four
+    of their methods. Only those are allowed. Anything else in a checkpoint is rejected, so untrusted files cannot run
+    code.
     """
     reconstruct = np.array(0.0).__reduce__()[0]
     scalar = np.float64(0.0).__reduce__()[0]
@@ -30,65 +30,65 @@ def allow_checkpoint_globals() -> None:
 
 
 def load_safely(path: str | Path) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU; tensors are mapped where that can be, and nothing is run.
+    """Load a file written by ``torch.save`` to the CPU without executing code. Tensors are memory-mapped if possible.
 
     Raises:
-        ValueError: If it is damaged, is no such file, or asks for code to be run, saying which.
+        ValueError: If the file is damaged, has another format, or would execute code. The message says which.
     """
     try:
         is_zip = zipfile.is_zipfile(path)
         if is_zip:
             with zipfile.ZipFile(path) as archive:
-                # torch.load takes flipped bits for weights: it compares no checksums.
+                # torch.load does not verify checksums and would load corrupted weights.
                 if (entry := archive.testzip()) is not None:
-                    raise ValueError(f'the checksum of {entry} is another')
+                    raise ValueError(f'checksum mismatch in {entry}')
         return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
-    except Exception as error:  # there is no telling what bytes from a stranger make of a parser
+    except Exception as error:  # parsing untrusted bytes can raise anything
         raise ValueError(f'{path} cannot be loaded safely: {_why(error)}') from error
 
 
 def load_array_safely(path: str | Path, mmap_mode: str | None = None) -> np.ndarray:
-    """The array of a ``.npy`` file.
+    """Load an array from a ``.npy`` file without executing code.
 
     Args:
         path: The file.
         mmap_mode: See ``numpy.load``.
 
     Raises:
-        ValueError: If it is damaged, is no such file, or holds objects, which run code when they are loaded.
+        ValueError: If the file is damaged, has another format, or contains objects, which could execute code.
     """
     try:
         array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} is no array that can be loaded safely: {why_no_array(error)}') from error
-    if not isinstance(array, np.ndarray):  # an .npz by another name
-        raise ValueError(f'{path} is not one array but an archive of several: save the frames alone, by numpy.save')
+        raise ValueError(f'{path} cannot be loaded safely as an array: {why_no_array(error)}') from error
+    if not isinstance(array, np.ndarray):  # a renamed .npz file
+        raise ValueError(f'{path} is an archive of several arrays; save a single array with numpy.save')
     return array
 
 
 def why_no_array(error: Exception) -> str:
-    """In our words: NumPy's, too, advise to load the file without safety."""
+    """Explain a loading error without NumPy's own message, which recommends unsafe loading."""
     text = str(error)
     if 'pickle' in text:
-        return 'it is damaged, no file of numpy.save, or holds objects, which could run code'
-    return f'it is damaged, or no file of numpy.save ({text[:200] or type(error).__name__})'
+        return 'it is damaged, was not written by numpy.save, or contains objects, which could run code'
+    return f'it is damaged, or was not written by numpy.save ({text[:200] or type(error).__name__})'
 
 
 def _why(error: Exception) -> str:
-    """In our words: torch's advise to load the file without safety."""
+    """Explain a loading error without torch's own message, which recommends unsafe loading."""
     text = str(error)
     if asked := re.search(r'GLOBAL ([\w.]+)', text):
         return f'it asks for {asked[1]}, which no checkpoint needs and which could run code'
     if 'TorchScript' in text:
-        return 'it is a TorchScript program, and loading one runs it'
+        return 'it is a TorchScript program, which would run when loaded'
     if isinstance(error, pickle.UnpicklingError):
-        return 'it is damaged, or no file of torch.save'
+        return 'it is damaged, or was not written by torch.save'
     reason = (text.strip().splitlines() or [type(error).__name__])[0][:200]
-    return f'it is damaged, or no file of torch.save ({reason})'
+    return f'it is damaged, or was not written by torch.save ({reason})'
 
 
 def _statistics_method(owner: type, name: str) -> Callable:
-    """All of ``getattr`` that a log history needs; the real one would open every attribute to a crafted file."""
+    """Replace ``getattr`` for log histories. The real one would expose every attribute to a crafted file."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'a checkpoint asks for attribute {name!r} of {owner!r}: refused')
+        raise pickle.UnpicklingError(f'a checkpoint requests attribute {name!r} of {owner!r}, which is not allowed')
     return getattr(owner, name)

@@ -1,7 +1,7 @@
-"""Frames and groups: the one place that knows that a clip has ``1 + k * p_t`` frames.
+"""Conversion between frames and groups of a clip.
 
-A clip of ``1 + k * p_t`` frames is cut into ``G = 1 + k`` groups: group 0 is frame 0 alone, each later group is
-``p_t`` frames, and each group becomes one latent frame (paper, section 3).
+A clip of ``1 + k * p_t`` frames has ``G = 1 + k`` groups. Group 0 is frame 0, each later group has ``p_t`` frames, and
+each group becomes one latent frame (paper, section 3).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 
 def frames_to_groups(num_frames: int, temporal_ratio: int) -> int:
-    """Number of groups of a clip.
+    """Return the number of groups of a clip.
 
     Args:
         num_frames: Frames of the clip, ``1 + k * temporal_ratio``.
-        temporal_ratio: Temporal compression ``p_t``.
+        temporal_ratio: Temporal compression ratio ``p_t``.
 
     Raises:
         ValueError: If the clip has any other length.
@@ -41,7 +41,7 @@ def frames_to_groups(num_frames: int, temporal_ratio: int) -> int:
 
 
 def groups_to_frames(num_groups: int, temporal_ratio: int) -> int:
-    """Number of frames of a clip of ``num_groups`` groups.
+    """Return the number of frames of a clip with ``num_groups`` groups.
 
     Raises:
         ValueError: If ``num_groups`` is not positive.
@@ -57,10 +57,10 @@ def groups_to_frames(num_groups: int, temporal_ratio: int) -> int:
 
 
 def most_dropped_groups(num_groups: int, max_drop_ratio: float) -> int:
-    """How many groups of a clip are dropped at most: ``floor((G - 1) * r)`` (paper, section 3).
+    """Return the maximum number of dropped groups, ``floor((G - 1) * r)`` (paper, section 3).
 
     Args:
-        num_groups: Groups ``G`` of the clip, of which group 0 is never dropped.
+        num_groups: Groups ``G`` of the clip. Group 0 is never dropped.
         max_drop_ratio: ``r`` in [0, 1].
 
     Example:
@@ -68,15 +68,15 @@ def most_dropped_groups(num_groups: int, max_drop_ratio: float) -> int:
         >>> [most_dropped_groups(5, ratio) for ratio in (0.0, 0.5, 1.0)]  # group 0 always stays
         [0, 2, 4]
     """
-    # The small addend: a ratio such as 0.29 of 100 groups is 28.999999999999996 in floating point.
+    # Add a small number, because e.g. 0.29 * 100 is 28.999999999999996 in floating point.
     return math.floor((num_groups - 1) * max_drop_ratio + 1e-6)
 
 
 @dataclass(frozen=True, eq=False)
 class ObservedGroups:
-    """Which groups of each clip of a batch the encoder may see.
+    """Groups that the encoder may see, for each clip in a batch.
 
-    Made once per step from numbers on the host. The mask goes to the device; nothing is read back from there.
+    Created once per step from values on the host. The mask is copied to the device, and nothing is read back.
 
     Attributes:
         patterns: One tuple of ``G`` bools per clip, on the host.
@@ -87,7 +87,7 @@ class ObservedGroups:
         >>> observed = ObservedGroups.of([1, 3], batch_size=2, num_groups=3)
         >>> observed.mask.tolist()
         [[True, False, False], [True, True, True]]
-        >>> observed.frame_mask(num_frames=5).int().tolist()  # frame 0 is a group by itself
+        >>> observed.frame_mask(num_frames=5).int().tolist()  # frame 0 forms group 0
         [[1, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
     """
 
@@ -98,14 +98,14 @@ class ObservedGroups:
     def of(
         cls, observed: Observed, batch_size: int, num_groups: int, device: torch.device | str | None = None
     ) -> ObservedGroups:
-        """Make it from any of the forms that callers use.
+        """Create it from any accepted form.
 
         Args:
-            observed: A number of leading groups for all clips; one number, or one pattern of ``G`` bools, per clip, as
-                a sequence or as a tensor ``(N,)`` or ``(N, G)``; None if all groups are observed. A tensor on a device
-                is copied to the host, which waits for the device.
+            observed: One of the following. An int: number of leading groups for all clips. A sequence or tensor
+                ``(N,)``: number of leading groups per clip. A sequence or bool tensor ``(N, G)``: one pattern per
+                clip. None: all groups. A tensor on a device is copied to the host, which synchronizes.
             batch_size: Number of clips ``N``.
-            num_groups: Groups ``G`` of each clip.
+            num_groups: Groups ``G`` per clip.
             device: Device of the mask.
 
         Raises:
@@ -121,30 +121,30 @@ class ObservedGroups:
         if isinstance(observed, ObservedGroups):
             return observed
         patterns = _patterns(observed, batch_size, num_groups)
-        return cls(patterns, torch.tensor(patterns).to(device, non_blocking=True))  # a blocking copy waits
+        return cls(patterns, torch.tensor(patterns).to(device, non_blocking=True))  # a blocking copy synchronizes
 
     @property
     def num_groups(self) -> int:
-        """Groups ``G`` of each clip."""
+        """Number of groups ``G`` per clip."""
         return len(self.patterns[0])
 
     @property
     def is_all(self) -> bool:
-        """Whether no group of any clip is dropped."""
+        """True if no clip drops a group."""
         return all(map(all, self.patterns))
 
     @property
     def extents(self) -> list[int]:
-        """Number of groups of each clip up to its last observed one."""
+        """Number of groups up to the last observed one, per clip."""
         return [max(g for g, seen in enumerate(pattern, 1) if seen) for pattern in self.patterns]
 
     @property
     def are_leading(self) -> bool:
-        """Whether each clip drops groups at its end only."""
+        """True if every clip drops groups at its end only."""
         return all(sum(pattern) == extent for pattern, extent in zip(self.patterns, self.extents, strict=True))
 
     def frame_mask(self, num_frames: int) -> Tensor:
-        """Return which frames are observed: bool ``(N, T)``.
+        """Return a mask of the observed frames, bool ``(N, T)``.
 
         Args:
             num_frames: ``T = 1 + (G - 1) * p_t``.
@@ -153,9 +153,9 @@ class ObservedGroups:
         return self.mask.repeat_interleave(ratio, dim=1)[:, ratio - 1 :]
 
     def hold_dropped(self, video: Tensor, temporal_ratio: int) -> Tensor:
-        """Replace each dropped frame by the nearest earlier observed frame, or the first observed one.
+        """Replace each dropped frame with the last observed frame before it, or with the first observed frame.
 
-        No dropped frame influences the result, and an encoder still sees every observed frame at its own time (ours).
+        Dropped frames are ignored, and the encoder still sees every observed frame at its time (ours).
 
         Args:
             video: ``(N, 3, T, H, W)``.
@@ -193,19 +193,19 @@ def _patterns(observed: Observed, batch_size: int, num_groups: int) -> tuple[tup
     elif isinstance(observed, Tensor) and observed.numel() == 1:
         values = values * batch_size
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != batch_size:
-        raise ValueError(f'observed is {observed!r}, must be {allowed}')
+        raise ValueError(f'observed must be {allowed}, got {observed!r}')
     patterns = []
     for value in values:
         if isinstance(value, int) and not isinstance(value, bool):
             if not 1 <= value <= num_groups:
-                raise ValueError(f'{value} observed groups, must be in 1..{num_groups} (group 0 is never dropped)')
+                raise ValueError(f'observed must be in 1..{num_groups} groups, got {value}; group 0 is never dropped')
             value = [group < value for group in range(num_groups)]
         elif not isinstance(value, Sequence) or not all(isinstance(seen, bool) for seen in value):
-            raise ValueError(f'observed is {observed!r}, must be {allowed}')
+            raise ValueError(f'observed must be {allowed}, got {observed!r}')
         if len(value) != num_groups or not any(value):
             raise ValueError(
-                f'the pattern {list(value)} of observed groups has {len(value)} entries, {sum(value)} of them True; a '
-                f'clip has {num_groups} groups, of which at least one is observed'
+                f'the pattern {list(value)} of observed groups has {len(value)} entries, {sum(value)} True; it needs '
+                f'{num_groups} entries with at least one True'
             )
         patterns.append(tuple(value))
     return tuple(patterns)

@@ -1,4 +1,4 @@
-"""Configs of other projects inherit ours by name; tests/cli/test_wheel.py does it from a wheel."""
+"""Configs of other projects inherit ours by name; tests/cli/test_wheel.py tests this for a wheel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_what_is_inherited_can_be_used_and_changed(tmp_path):
 def test_unknown_names_and_other_packages(tmp_path):
     with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are .*pvvae_demo.py"):
         read(tmp_path, "_base_ = 'pvvae_plugin::pvvae_dem.py'")
-    with pytest.raises(AssertionError, match='does not support to load other'):  # MMEngine's own answer
+    with pytest.raises(AssertionError, match='does not support to load other'):  # MMEngine's own result
         read(tmp_path, "_base_ = 'other::folder/config.py'")
 
 

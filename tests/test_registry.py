@@ -18,7 +18,7 @@ def test_names_resolve_under_our_scope_and_by_prefix(tiny_vae_config):
 
 
 def test_nested_bare_names_resolve_under_a_foreign_scope(tiny_vae_config):
-    """An algorithm of ours inside somebody else's config builds its own parts."""
+    """Our algorithms build their parts in configs with another default scope."""
     Registry('model', parent=root.MODELS, scope='foreign_project')
     algorithm = {
         'type': 'pvvae_plugin.VideoAutoencoder',
@@ -42,7 +42,7 @@ def test_names_of_other_owners_in_the_parent_are_left_alone():
 
 
 def test_importing_the_package_imports_no_component():
-    """Start-up stays quick, and a broken optional part does not break the rest."""
+    """Imports stay fast, and a broken optional part does not break the others."""
     code = (
         'import sys, pvvae_plugin; '
         "heavy = [m for m in sys.modules if m.startswith(('pvvae_plugin.models', 'pvvae_plugin.datasets'))]; "

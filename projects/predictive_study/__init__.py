@@ -1,1 +1,1 @@
-"""Compares predictive VAEs with plain ones; see README.md."""
+"""Comparison of predictive and plain VAEs; see README.md."""

@@ -1,4 +1,4 @@
-"""What the study compares, and at which scale."""
+"""Arms and scales of the study."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import NamedTuple
 
 from pvvae_plugin.temporal import most_dropped_groups
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout
+ROOT = Path(__file__).resolve().parents[2]  # root of the checkout
 CONFIGS = Path(__file__).resolve().parent / 'configs'
 
 
 class Arm(NamedTuple):
-    """A VAE's objective.
+    """Training objective of a VAE.
 
     Attributes:
-        title: What figures and tables call it.
-        max_drop_ratio: The paper's r; 0 drops nothing.
+        title: Name in figures and tables.
+        max_drop_ratio: The paper's r; 0 disables dropping.
         diff_weight: Weight of the motion-aware term relative to the squared error.
-        finetunes: Whether the last steps train the decoder alone, with nothing dropped.
-        padding: What stands in place of dropped latents.
+        finetunes: Whether the last steps train only the decoder, without dropping.
+        padding: Kind of padding that replaces dropped latents.
         kl_weight: Weight of the KL divergence.
-        candidates: Clips that are drawn for each one of a batch, of which the more it moves the likelier one is kept.
+        candidates: Clips drawn per training clip. One is kept, with a probability that grows with its motion.
     """
 
     title: str
@@ -34,10 +34,10 @@ class Arm(NamedTuple):
 
 
 BASELINE, FULLEST = 'baseline', 'full'
-ACCURACY = 'class/accuracy'  # share of clips in which the judge sees the motion that was asked for
-RISING = (ACCURACY, 'IS')  # numbers that are better the higher they are
-# The first four are the paper's ladder; each of the others changes one thing of the last rung, the last one of the
-# first: latents that are made more regular without predicting.
+ACCURACY = 'class/accuracy'  # share of clips in which the judge recognises the requested motion
+RISING = (ACCURACY, 'IS')  # metrics for which higher is better
+# The first four arms are the paper's ladder. The others change one setting of `full`, except `plain_kl2`: it changes
+# `baseline`, to regularize the latents without prediction.
 ARMS = {
     'baseline': Arm('reconstruction only', max_drop_ratio=0.0, diff_weight=0.0, finetunes=False),
     'predictive': Arm('+ predictive', diff_weight=0.0, finetunes=False),
@@ -65,7 +65,7 @@ GROUPS = {
 
 
 def same_as(arm: str, num_groups: int) -> str:
-    """The first arm that trains alike: of few groups of frames, two ratios may drop equally many."""
+    """Return the first arm that trains identically: with few groups, two ratios may drop the same number."""
 
     def effect(name: str) -> Arm:
         what = ARMS[name]
@@ -75,24 +75,24 @@ def same_as(arm: str, num_groups: int) -> str:
 
 
 class Scale(NamedTuple):
-    """How large the study is. Every arm takes ``vae_steps``, those of fine-tuning included.
+    """Size of a study. All arms train for ``vae_steps`` steps, including decoder fine-tuning.
 
     Attributes:
-        vae: Config of the VAE on procedural clips, or on the scale's own data set.
-        generator: Config of the generator there.
-        on_videos: Configs of both on a folder of videos; None where there are none.
-        pretraining_steps: Steps of reconstruction only, which all VAEs of a seed share and go on from.
-        vae_steps: Steps of every VAE after that.
-        decoder_steps: How many of them train the decoder alone, in arms that fine-tune it.
+        vae: Config of the VAE on procedural clips, or on the dataset of the scale.
+        generator: Config of the generator on the same data.
+        on_videos: Configs of VAE and generator on a folder of videos; None if not supported.
+        pretraining_steps: Steps of the reconstruction-only pretraining that all VAEs of a seed share.
+        vae_steps: Steps of every VAE after the pretraining.
+        decoder_steps: Number of ``vae_steps`` that train only the decoder, in arms that fine-tune it.
         generator_steps: Steps of every generator.
-        checkpoints: Checkpoints of it that are measured, as divisors of its steps.
-        clips: Clips whose latents generators train on.
-        clips_per_video: The same for each file of a folder of videos, and of the scale's own data set.
+        checkpoints: Measured checkpoints of a generator, as divisors of its steps.
+        clips: Number of procedural clips whose latents the generators train on.
+        clips_per_video: Number of clips per video for the same purpose, if the data are video files.
         judge_steps: Steps of the classifier that judges procedural clips.
-        probe_clips: Clips that linear probes are fitted on.
-        seeds: How many by default.
-        jobs: How many processes at once by default.
-        grace: Seconds that a training gets to save its state when it is asked to stop.
+        probe_clips: Number of clips for linear probes.
+        seeds: Default number of seeds.
+        jobs: Default number of concurrent processes.
+        grace: Seconds that a training gets to save a checkpoint when it is asked to stop.
     """
 
     vae: Path
@@ -168,19 +168,19 @@ SCALES = {
 
 
 class Settings(NamedTuple):
-    """What a study was asked for; a folder holds results of one.
+    """Settings of a study. All results in a folder share the same settings.
 
     Attributes:
         scale: Key of :data:`SCALES`.
-        difficulty: Of procedural clips.
+        difficulty: Difficulty of procedural clips.
         videos: Folder with ``train`` and ``val``; None for procedural clips.
-        i3d: File of I3D's weights; None for proxies.
-        vae_init: Checkpoint that every VAE starts from, in place of pretraining.
-        from_scratch: Whether every VAE takes the steps of the pretraining itself, under its own objective.
-        still_share: Share of procedural training clips in which nothing moves.
-        smoke: Whether to take next to no steps, to see whether it runs.
-        gpus: Processes of a run.
-        longer: Times that generators train as long as the scale says: a power of two.
+        i3d: File with the weights of I3D; None to use proxies.
+        vae_init: Checkpoint that every VAE starts from instead of the pretraining.
+        from_scratch: Whether the pretraining steps are added to every arm and use its objective.
+        still_share: Share of procedural training clips without motion.
+        smoke: Whether to run only a few steps, as a smoke test.
+        gpus: Number of processes per training.
+        longer: Factor on the training steps of generators, a power of two.
     """
 
     scale: str
@@ -196,16 +196,16 @@ class Settings(NamedTuple):
 
 
 def scale_of(settings: Settings) -> Scale:
-    """The scale as the settings change it: with ``smoke`` next to nothing of it."""
+    """Return the scale with the settings applied."""
     scale = _shortened(settings)
     divisors = [settings.longer * divisor for divisor in scale.checkpoints]
-    while divisors[-1] > 1:  # the usual checkpoints, and each doubling after them
+    while divisors[-1] > 1:  # the usual checkpoints, plus one after each doubling
         divisors.append(divisors[-1] // 2)
     return scale._replace(generator_steps=settings.longer * scale.generator_steps, checkpoints=tuple(divisors))
 
 
 def _shortened(settings: Settings) -> Scale:
-    """The scale before generators train longer."""
+    """Apply all settings except ``longer``."""
     scale = SCALES[settings.scale]
     if settings.from_scratch:
         scale = scale._replace(pretraining_steps=0, vae_steps=scale.pretraining_steps + scale.vae_steps)
@@ -225,11 +225,11 @@ def _shortened(settings: Settings) -> Scale:
 
 
 def base_configs(settings: Settings) -> tuple[Path, Path]:
-    """Files of the VAE's and the generator's config."""
+    """Return the config files of the VAE and the generator."""
     scale = SCALES[settings.scale]
     return scale.on_videos if settings.videos else (scale.vae, scale.generator)
 
 
 def has_judge(settings: Settings) -> bool:
-    """Whether the data's classes are motions, which a small classifier can tell."""
+    """Return whether the classes are motions that a small classifier can recognise."""
     return not settings.videos and settings.scale != 'paper'

@@ -1,4 +1,4 @@
-"""The study's arithmetic: when a curve reaches a value, and how sure one may be of a mean over seeds."""
+"""Statistics of the study: steps to reach a target, and confidence intervals of means over seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# Student's t, 97.5 %, of 1 to 20 degrees of freedom.
+# 97.5 % quantiles of Student's t for 1 to 20 degrees of freedom.
 T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -16,16 +16,16 @@ T_975 = (
 
 
 def steps_to_reach(steps: Sequence[int], values: Sequence[float], target: float) -> float | None:
-    """The step at which a falling curve first comes down to a target, by straight lines over the steps' logarithm.
+    """Return the step at which a falling curve first reaches a target, interpolated linearly in log steps.
 
     Args:
-        steps: Rising, positive.
-        values: At those steps.
+        steps: Positive steps in increasing order.
+        values: Values at those steps.
         target: The value to reach.
 
     Returns:
-        The step; the first one where the curve begins below the target, which then is an upper bound. None where it
-        does not get there.
+        The step, or None if the curve does not reach the target. If the curve starts below the target, the first step,
+        which is an upper bound.
     """
     if values[0] <= target:
         return float(steps[0])
@@ -37,9 +37,9 @@ def steps_to_reach(steps: Sequence[int], values: Sequence[float], target: float)
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean over seeds, and half the width of its 95 % interval by Student's t; None for a single seed.
+    """Return the mean over seeds and the half-width of its 95 % confidence interval (Student's t).
 
-    With two seeds the interval is 12.7 standard errors to each side: it says how little two seeds say.
+    The half-width is None for a single seed. With two seeds it is 12.7 standard errors, which is hardly useful.
     """
     mean = statistics.fmean(values)
     if len(values) < 2:
@@ -50,19 +50,21 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float | None]:
 def differences(
     values: Mapping[str, Mapping[str, float]], reference: str
 ) -> dict[str, tuple[list[float], float | None]]:
-    """Every arm against one of them with the same seed, and how sure one may be of the mean.
+    """Return the differences of every arm to a reference arm with the same seed, with confidence intervals.
 
-    Two seeds say little of how much runs scatter; all arms together say more. So the scatter is that of what an arm's
-    and a seed's effect leave of all runs (a randomised block design: of ten arms with two seeds 9 degrees of freedom),
-    which takes runs of all arms to scatter alike. For two arms it is Student's interval of paired differences.
+    Two seeds give a poor estimate of the variance, so it is estimated from all arms together. It is the residual
+    variance of all runs after removing arm and seed effects (a randomised block design, with 9 degrees of freedom for
+    ten arms and two seeds). This assumes equal variance in all arms. For two arms, the result is Student's interval of
+    paired differences.
 
     Args:
-        values: One number of each run, by arm and seed.
-        reference: The arm that the others are compared with.
+        values: One number per run, by arm and seed.
+        reference: The arm to compare with.
 
     Returns:
-        By arm: the differences, in the order of its seeds, and half the width of the 95 % interval of their mean; None
-        where nothing is left to tell the scatter by. Arms without a seed of the reference's are left out.
+        For every arm, the differences in the order of its seeds, and the half-width of the 95 % confidence interval of
+        their mean. The half-width is None without residual degrees of freedom. Arms that share no seed with the
+        reference are skipped.
     """
     runs = [(arm, seed) for arm, of_arm in values.items() for seed in of_arm]
     effects = sorted({('arm', arm) for arm, _ in runs} | {('seed', seed) for _, seed in runs})
@@ -81,5 +83,5 @@ def differences(
 
 
 def t_975(freedom: int) -> float:
-    """Student's t at 97.5 %; of more than 20 degrees of freedom a little too wide."""
+    """Return the 97.5 % quantile of Student's t, slightly too large above 20 degrees of freedom."""
     return T_975[min(freedom, len(T_975)) - 1]

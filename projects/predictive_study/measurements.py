@@ -1,4 +1,4 @@
-"""Collects what the stages of a study measured."""
+"""Collection and comparison of the measurements of a study."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .curves import differences, steps_to_reach
 from .plan import Plan
 from .run_configs import OWN
 
-# What decides, where several are measured; named before there were results.
+# Candidates for the primary metric, in order of preference; fixed before there were results.
 PRIMARY = ('FVD', 'proxy_motion', 'proxy_time')
 
 
 def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
-    """All numbers that are there, of every arm and seed that the folder holds.
+    """Collect the available results of all arms and seeds in the study's folder.
 
     Args:
         plan: The study.
-        others: ``results.json`` of the same study in other folders, whose runs are added.
+        others: ``results.json`` files of the same study in other folders. Their runs are added.
 
     Raises:
-        ValueError: If one of these is of another study, or has a run that is there already.
+        ValueError: If one of these belongs to another study, or contains a run that exists already.
     """
     arms = {}
     for arm, what in ARMS.items():
@@ -53,7 +53,7 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
     for path in others:
         arms = _with_other(arms, path, settings, contents)
     references = [arm for arm in (BASELINE, FULLEST) if arm in arms]
-    if len(arms) <= 2:  # the second comparison of two would be the first one's reverse
+    if len(arms) <= 2:  # with two arms, the second comparison would mirror the first
         references = references[:1]
     return {
         'settings': settings,
@@ -65,31 +65,31 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
-    """Runs of a folder, and those of another one's results."""
+    """Add the runs of another folder's results to ``arms``."""
     other = read_json(path, "a study's results.json")
     _check_results(other, path)
     differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
     if differing:
-        raise ValueError(f'{path} is of a study with {", ".join(differing)}: only runs of the same study go together')
+        raise ValueError(f'{path} is of a study with {", ".join(differing)}; only runs of the same study can be merged')
     if changed := [what for what, digest in contents.items() if other.get('sha256', {}).get(what) != digest]:
-        print(f'{path}: its runs are of other {", ".join(changed)} than are here now', file=sys.stderr)
+        print(f'{path}: its runs were made with a different version of {", ".join(changed)}', file=sys.stderr)
     for arm, entry in other['arms'].items():
         ours = arms.setdefault(arm, {**entry, 'title': ARMS[arm].title, 'seeds': {}})
         if differing := [k for k, v in entry.items() if k not in ('title', 'seeds') and ours.get(k) != v]:
-            raise ValueError(f'{path}: {arm} differs from ours in {", ".join(differing)}')
+            raise ValueError(f'{path}: {arm} differs from this study in {", ".join(differing)}')
         if twice := ours['seeds'].keys() & entry['seeds'].keys():
-            raise ValueError(f'{path}: {arm} of seed {", ".join(sorted(twice))} is there already')
+            raise ValueError(f'{path}: {arm} with seed {", ".join(sorted(twice))} exists already')
         ours['seeds'] = dict(sorted({**ours['seeds'], **entry['seeds']}.items()))
     return {arm: arms[arm] for arm in ARMS if arm in arms}
 
 
 def _check_results(other: dict[str, Any], path: Path) -> None:
-    """Refuse what is no study's results.json, though it is JSON."""
+    """Check that a JSON file has the structure of a study's ``results.json``."""
     for name in ('settings', 'arms'):
         if not isinstance(other.get(name), dict):
-            raise ValueError(f'{path} has no {name}: it takes the results.json of a study')
+            raise ValueError(f'{path} has no {name}; pass the results.json of a study')
     if unknown := [arm for arm in other['arms'] if arm not in ARMS]:
-        raise ValueError(f'{path} has arms that are not known here: {", ".join(unknown)}; known are {", ".join(ARMS)}')
+        raise ValueError(f'{path} has unknown arms: {", ".join(unknown)}; known are {", ".join(ARMS)}')
     for arm, entry in other['arms'].items():
         seeds = entry.get('seeds') if isinstance(entry, dict) else None
         if not isinstance(seeds, dict):
@@ -98,11 +98,11 @@ def _check_results(other: dict[str, Any], path: Path) -> None:
             curve = run.get('curve', {}) if isinstance(run, dict) else None
             steps = curve.values() if isinstance(curve, dict) and all(map(str.isdecimal, curve)) else [None]
             if not seed.isdecimal() or not all(isinstance(v, dict) and all(map(_is_number, v.values())) for v in steps):
-                raise ValueError(f'{path}: what {arm} has of seed {seed!r} is no run of a study')
+                raise ValueError(f'{path}: the entry of {arm} with seed {seed!r} is not a valid run')
 
 
 def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
-    """One arm with one seed: what those of its stages wrote that are done."""
+    """Collect the results of all finished stages of one arm and seed."""
     folder, run = plan.folder(arm, seed), {}
     seconds, where, versions, days = {}, {}, {}, set()
     for path in sorted((plan.out / 'stages').glob(f'{arm}_seed{seed}_*.json')):
@@ -146,19 +146,19 @@ def _run(plan: Plan, arm: str, seed: int) -> dict[str, Any]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What a finished stage has left."""
+    """Read the record of a finished stage."""
     record = read_json(path, 'the record of a finished stage')
     kinds = {'seconds': (int, float), 'machine': str, 'torch': str, 'written': str}
     if wrong := [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]:
-        raise ValueError(f'{path} is damaged ({", ".join(wrong)}): delete it, and the stage is run once more')
+        raise ValueError(f'{path} is damaged ({", ".join(wrong)}): delete it, and the stage will run again')
     return record
 
 
 def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Values, floors and standard errors by short names: ``proxy_time`` for ``gen/proxy_time9_256``.
+    """Return values, floors and standard errors by short name, e.g. ``proxy_time`` for ``gen/proxy_time9_256``.
 
-    A Fréchet distance to a VAE's own reconstructions is divided by its floor, that between two sets of these: both
-    shrink with the spread of what the VAE can show, which differs from VAE to VAE.
+    Fréchet distances to a VAE's own reconstructions are divided by their noise floor, the distance between two sets of
+    reconstructions. Both shrink with the variance of the reconstructions, which differs between VAEs.
     """
     values = {name: value for name, value in content['metrics'].items() if name == ACCURACY}
     floors, errors = {}, {}
@@ -177,23 +177,23 @@ def _distances(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, flo
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value was measured."""
+    """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def is_unbiased(name: str) -> bool:
-    """Whether a distance is a kernel one, whose floor is 0 but for chance."""
+    """Return whether a distance is an unbiased kernel distance, whose expected floor is 0."""
     return name.endswith('_kernel') or name.split('/')[-1] == 'KVD'
 
 
 def _flow_losses(work_dir: Path) -> dict[str, float]:
-    """Validation losses by step, of all launches of the run."""
+    """Return the validation losses by step, from all launches of the run."""
     found = {}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in file.read_text(encoding='utf-8').splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:  # the last line of a run that was killed
+            except ValueError:  # truncated last line of a killed run
                 continue
             if 'flow/loss' in entry:
                 found[str(entry['step'])] = entry['flow/loss']
@@ -201,7 +201,7 @@ def _flow_losses(work_dir: Path) -> dict[str, float]:
 
 
 def metrics_of(arms: dict[str, Any]) -> list[str]:
-    """Names of all distances of generated clips, in the order of the config."""
+    """Return the names of all distances of generated clips, in the order of the config."""
     names: dict[str, None] = {}
     for entry in arms.values():
         for run in entry['seeds'].values():
@@ -211,16 +211,16 @@ def metrics_of(arms: dict[str, Any]) -> list[str]:
 
 
 def prediction(run: dict[str, Any], name: str) -> float | None:
-    """A number of the VAE's predictions, of before its decoder was fine-tuned where it is."""
+    """Return a prediction metric of the VAE, measured before decoder fine-tuning if there is any."""
     return run.get('prediction', {}).get(f'predict/{name}')
 
 
 def final(run: dict[str, Any], name: str) -> float | None:
-    """A number of a generator's last checkpoint, once all of them have been measured."""
+    """Return a metric of the generator's last checkpoint, or None until all checkpoints are measured."""
     return run['curve'][max(run['curve'], key=int)].get(name) if run.get('all_checkpoints') else None
 
 
-# Numbers of VAEs that arms are compared by.
+# VAE metrics for comparing arms.
 OF_VAES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     'PSNR': lambda run: run.get('vae', {}).get('recon/psnr'),
     'prediction error / repeat': lambda run: prediction(run, 'k1_vs_repeat'),
@@ -233,7 +233,7 @@ OF_VAES: dict[str, Callable[[dict[str, Any]], float | None]] = {
 
 
 def compare(arms: dict[str, Any], reference: str) -> dict[str, Any]:
-    """Every arm against one of them with the same seed: differences at the end, and steps to where that one ends."""
+    """Compare every arm with a reference arm of the same seed: final differences, and steps to its final value."""
     found: dict[str, Any] = {}
     generated = {name: lambda run, name=name: final(run, name) for name in [*metrics_of(arms), ACCURACY]}
     for name, value in {**generated, **OF_VAES}.items():
@@ -258,7 +258,7 @@ def compare(arms: dict[str, Any], reference: str) -> dict[str, Any]:
 
 
 def _shares(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
-    """Shares of steps over seeds, of curves by step."""
+    """Return shares of steps for pairs of curves, one pair per seed."""
     sign = -1 if name in RISING else 1
     shares, reverse = [], []
     for curve, reference in pairs:
@@ -274,11 +274,11 @@ def _shares(pairs: list[tuple[dict, dict]], name: str) -> dict[str, Any]:
 
 
 def _share(steps: list[int], values: list[float], others: list[float]) -> float | str | None:
-    """Share of all steps after which ``values`` come down to where ``others`` end.
+    """Return the share of all steps after which ``values`` reach the final value of ``others``.
 
     Returns:
-        None where they never do; a text where that says nothing, since ``others`` were there before their end, or
-        where only a bound is known.
+        None if they never reach it. A string if ``others`` reached it before their end, which makes the share
+        meaningless, or if only an upper bound is known.
     """
     if min(others[:-1]) <= others[-1]:
         return 'does not fall'
@@ -289,7 +289,7 @@ def _share(steps: list[int], values: list[float], others: list[float]) -> float 
 
 
 def finite(value: Any) -> Any:
-    """Without NaN, which JSON does not know."""
+    """Replace non-finite numbers, which JSON does not support, by None."""
     if isinstance(value, dict):
         return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The stages of a study, and the commands that they take."""
+"""Stages of a study and their commands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Stage(NamedTuple):
     """One process of the study.
 
     Attributes:
-        name: Also of its log and its record.
-        kind: Of work, by which the time left is estimated.
-        command: What to run.
-        needs: Stages before it.
-        resumable: Whether it goes on where it was stopped, rather than from its start.
-        keeps: Checkpoints of it that are measured; others are deleted when it is done.
+        name: Name of the stage, its log and its record.
+        kind: Kind of work, for estimating the remaining time.
+        command: Command to run.
+        needs: Names of the stages that must finish first.
+        resumable: Whether a stopped stage resumes; if not, it restarts.
+        keeps: Measured checkpoints. All others are deleted when the stage is done.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Stage(NamedTuple):
 
 
 class Plan(RunConfigs):
-    """All stages of a study, with the configs that they read written into its folder.
+    """All stages of a study, and the configs for them in the study's folder.
 
     Args:
-        settings: What was asked for.
+        settings: Settings of the study.
         arms: Keys of :data:`ARMS`.
         seeds: Seeds of VAE and generator.
-        out: The study's folder.
-        vaes_alone: Without generators.
+        out: Folder of the study.
+        vaes_alone: Whether to skip the generators.
 
     Attributes:
-        same: Arms that would train as another one does, and which one; that one is taken in their place.
+        same: Requested arms that train identically to another arm, mapped to the arm that replaces them.
     """
 
     def __init__(
@@ -59,16 +59,16 @@ class Plan(RunConfigs):
         self.vaes_alone = vaes_alone
 
     def check(self) -> None:
-        """Make the configs of one seed, and write nothing.
+        """Build the configs of one seed without writing them.
 
         Raises:
-            ValueError: If that cannot be.
+            ValueError: If a config cannot be built.
         """
         for arm in self.arms:
             self._files_of_run(arm, self.seeds[0])
 
     def write_configs(self) -> None:
-        """Write the configs that the stages read."""
+        """Write the configs of all stages."""
         self.write_shared()
         for seed in self.seeds:
             if self.pretrained(seed):
@@ -78,7 +78,7 @@ class Plan(RunConfigs):
                 self.write_run(arm, seed)
 
     def stages(self) -> list[Stage]:
-        """In the order in which they should start: a whole seed of all arms before the next."""
+        """Return the stages in starting order. All arms of a seed come before the next seed."""
         shared = [self._judge()] if has_judge(self.settings) else []
         if not self.vaes_alone:
             shared.append(self._references(tuple(stage.name for stage in shared)))
@@ -100,7 +100,7 @@ class Plan(RunConfigs):
         return Stage('references', 'references', command, needs)
 
     def _of_run(self, arm: str, seed: int) -> list[Stage]:
-        """The stages of one arm with one seed."""
+        """Return the stages of a single arm and seed."""
         run, folder = f'{arm}_seed{seed}', self.folder(arm, seed)
         vae_config, generator_config = self.config(arm, seed, 'vae'), self.config(arm, seed, 'generator')
         judged = ('judge',) if has_judge(self.settings) else ()
@@ -110,7 +110,7 @@ class Plan(RunConfigs):
         stages = [Stage(f'{run}_vae', 'vae', command, before, resumable=True)]
         last = folder / 'vae'
         if self.decoder_steps(arm):
-            # The decoder forgets how to predict while nothing is dropped: what it had learned is measured before.
+            # Fine-tuning without dropping makes the decoder forget prediction, so measure it first.
             test = [*self._launch('test.py', str(vae_config), str(last)), '--out', str(folder / 'vae_before.json')]
             test += ['--work-dir', str(folder / 'test_before'), '--show-dir', str(folder / 'pictures_before')]
             stages.append(Stage(f'{run}_test_before', 'test', test, (f'{run}_vae', *judged)))
@@ -152,7 +152,7 @@ class Plan(RunConfigs):
         return stages
 
     def _sampling(self) -> list[str]:
-        """Clips to look at are made as those that are measured."""
+        """Return the sampling options of the measured clips, for the sample sheet."""
         sampling = self.generator_base['test_cfg']['sampling']
         steps = 2 if self.settings.smoke else sampling['num_inference_steps']
         return ['--num-inference-steps', str(steps), '--guidance-scale', str(sampling.get('guidance_scale', 1.0))]
@@ -161,7 +161,7 @@ class Plan(RunConfigs):
         return [*self._launch('train.py', str(config)), '--work-dir', str(work_dir), '--resume']
 
     def _launch(self, tool: str, *arguments: str) -> list[str]:
-        """A command in as many processes as there are GPUs."""
+        """Return a command that runs a tool with one process per GPU."""
         if self.settings.gpus == 1:
             return [*script(tool), *arguments]
         started = [*script('launch.py'), str(self.settings.gpus), str(TOOLS / tool)]
@@ -169,11 +169,11 @@ class Plan(RunConfigs):
 
 
 def python_path() -> str:
-    """PYTHONPATH of every stage: this checkout, then the caller's entries."""
+    """Return the ``PYTHONPATH`` of all stages: this checkout, then the caller's entries."""
     given = os.environ.get('PYTHONPATH')
     return os.pathsep.join(dict.fromkeys([str(ROOT), *(given.split(os.pathsep) if given else [])]))
 
 
 def script(name: str) -> list[str]:
-    """Start of a command that runs one of our tools."""
+    """Return the start of a command that runs a tool of this repository."""
     return [sys.executable, str(TOOLS / name)]

@@ -19,24 +19,24 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 
-# The baseline in black; none in a grey that would look like it.
+# The baseline is black. No grey, which would be hard to distinguish from it.
 COLORS = dict(zip(ARMS, ('k', 'C0', 'C1', 'C2', 'C3', 'C4', 'C5', 'C6', 'C8', 'C9', 'navy', 'm'), strict=True))
 GAP, HEADING = 12, 34  # pixels
-FAR_BELOW = 10  # times: a floor that is named rather than drawn
-# What was predicted before a decoder was fine-tuned, which forgets it.
+FAR_BELOW = 10  # floors lower than the curves by this factor are printed, not drawn
+# Predictions from before decoder fine-tuning, which degrades them, come first.
 PREDICTIONS = ['pictures_before/vis/test/clip_0{}.png', 'pictures/vis/test/clip_0{}.png']
 
 
 def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
-    """Draw what there are numbers for.
+    """Draw all figures for which there are results.
 
     Returns:
-        Names of the files, in OUT/figures.
+        Names of the files in ``OUT/figures``.
     """
     folder = plan.out / 'figures'
     folder.mkdir(parents=True, exist_ok=True)
     arms = found['arms']
-    # Ten curves in one panel can be told apart by nobody.
+    # Ten curves in one panel are illegible.
     ladder = {arm: entry for arm, entry in arms.items() if arm in GROUPS['ladder']}
     knobs = {arm: entry for arm, entry in arms.items() if arm not in GROUPS['ladder'] or arm in (BASELINE, FULLEST)}
     drawn = {
@@ -70,7 +70,7 @@ def draw_all(found: dict[str, Any], plan: Plan) -> list[str]:
 
 
 def panels(names: list[str], columns: int = 3) -> tuple[Any, list[Any]]:
-    """A figure with an axis for each name."""
+    """Create a figure with one panel per name."""
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(4.3 * columns, 3.2 * rows), squeeze=False)
@@ -84,11 +84,12 @@ def panels(names: list[str], columns: int = 3) -> tuple[Any, list[Any]]:
 
 
 def convergence(arms: dict[str, Any], own: bool) -> Any:
-    """Every number of generated clips against the generator's steps: mean over seeds, their range as a band.
+    """Plot the metrics of generated clips over the generator's steps: mean over seeds, range as a band.
 
     Args:
-        arms: What was measured.
-        own: Distances to the VAE's own reconstructions in place of those to real clips, accuracy and loss.
+        arms: Results by arm.
+        own: Whether to plot the distances to the VAE's own reconstructions. If False, plot the distances to real clips,
+            the accuracy and the loss.
     """
     names = [name for name in metrics_of(arms) if name.startswith(f'{OWN}/') == own and name not in RISING]
     if not names:
@@ -112,9 +113,9 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
             axis.fill_between(steps, values.min(0), values.max(0), color=COLORS[arm], alpha=0.2)
             floors += [run['floors'][name] for run in entry['seeds'].values() if name in run.get('floors', {})]
         if own and floors and not is_unbiased(name):
-            floors = [1.0]  # what they are divided by
+            floors = [1.0]  # own distances are divided by their floor
         if floors:
-            draw_floor(axis, statistics.median(floors))  # own reconstructions have one of each VAE
+            draw_floor(axis, statistics.median(floors))  # distances to own reconstructions have one floor per VAE
         if name not in (*RISING, None) and all(min(line.get_ydata()) > 0 for line in axis.lines):
             axis.set_yscale('log')
             label_plainly(axis.yaxis)
@@ -127,7 +128,7 @@ def convergence(arms: dict[str, Any], own: bool) -> Any:
 
 
 def draw_floor(axis: Any, floor: float) -> None:
-    """Draw the distance of real clips to others; only name one that is so far below that the curves would be flat."""
+    """Draw the noise floor as a line, or as text if it is so low that it would flatten the curves."""
     lowest = min(value for line in axis.lines for value in line.get_ydata())
     if floor > lowest / FAR_BELOW:
         axis.axhline(floor, color='k', linestyle=':', linewidth=1, label='floor')
@@ -136,7 +137,7 @@ def draw_floor(axis: Any, floor: float) -> None:
 
 
 def label_plainly(axis: Any) -> None:
-    """Numbers of a logarithmic axis without powers of ten, and enough of them where it spans less than one."""
+    """Label a logarithmic axis with plain numbers, and with more of them if it spans less than a decade."""
     low, high = axis.get_view_interval()
     subs = (1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
     if high < 2 * low:
@@ -147,14 +148,14 @@ def label_plainly(axis: Any) -> None:
 
 
 def _curve(run: dict[str, Any], name: str | None) -> dict[int, float]:
-    """A number by step; of None the flow loss."""
+    """Return a metric by step, or the flow loss if ``name`` is None."""
     if name is None:
         return {int(step): value for step, value in run.get('flow_loss', {}).items() if step in run.get('curve', {})}
     return {int(step): values[name] for step, values in run.get('curve', {}).items() if name in values}
 
 
 def dots(arms: dict[str, Any], values: dict[str, Any]) -> Any:
-    """A panel for each name: each seed as a dot, means as lines."""
+    """Plot one panel per name, with seeds as dots and means as lines."""
     names = [
         name
         for name, of in values.items()
@@ -176,7 +177,7 @@ def dots(arms: dict[str, Any], values: dict[str, Any]) -> Any:
 
 
 def final_distances(arms: dict[str, Any]) -> Any:
-    """Reconstruction, prediction and generation of each arm."""
+    """Plot reconstruction, prediction and generation metrics by arm."""
     values = {
         'PSNR, dB (higher is better)': lambda run: run.get('vae', {}).get('recon/psnr'),
         'error / repeat, 1 group dropped': lambda run: prediction(run, 'k1_vs_repeat'),
@@ -187,7 +188,7 @@ def final_distances(arms: dict[str, Any]) -> Any:
 
 
 def probes(arms: dict[str, Any]) -> Any:
-    """Share of the variance of motion that a linear map reads from latents."""
+    """Plot the share of motion variance that linear probes explain from latents."""
 
     def of(name: str) -> Any:
         return lambda run: run.get('probes', {}).get(name, {}).get('explained_variance')
@@ -196,7 +197,7 @@ def probes(arms: dict[str, Any]) -> Any:
 
 
 def latent_distance(arms: dict[str, Any]) -> Any:
-    """Latent Temporal Distance: its curve, that of frozen clips where there is one, its distribution at interval 1."""
+    """Plot the Latent Temporal Distance: curves, those of frozen clips if measured, and histogram at interval 1."""
     runs = [(arm, run) for arm, entry in arms.items() for run in entry['seeds'].values() if 'ltd' in run]
     if not runs:
         return None
@@ -211,7 +212,7 @@ def latent_distance(arms: dict[str, Any]) -> Any:
         for axis, found in zip(curves, (distances, distances.get('of_frozen_clips')), strict=False):
             if found:
                 axis.plot(distances['interval'], found['relative'], 'o-', color=COLORS[arm])
-        if arm in seen:  # outlines of one seed each: more of them hide one another
+        if arm in seen:  # only one histogram per arm, to avoid clutter
             continue
         seen.add(arm)
         histogram, scale = distances['interval_1_histogram'], distances['unrelated_latents']
@@ -231,7 +232,7 @@ def latent_distance(arms: dict[str, Any]) -> Any:
 
 
 def prediction_and_generation(arms: dict[str, Any]) -> Any:
-    """Each run's prediction error beside the quality of clips generated from its latents."""
+    """Plot the quality of generated clips over the prediction error of the VAE, one point per run."""
     names = [name for name in metrics_of(arms) if not is_unbiased(name)]
     if not names:
         return None
@@ -252,17 +253,17 @@ def prediction_and_generation(arms: dict[str, Any]) -> Any:
 
 
 def side_by_side(plan: Plan, shown: tuple[str, ...], patterns: list[str], path: Path, count: int) -> bool:
-    """Pictures of the first clips, by each of these arms that is there, with the first seed that all of them have.
+    """Join pictures of the first clips from several arms, for the first seed that all available arms share.
 
     Args:
         plan: The study.
-        shown: The arms, from left to right.
-        patterns: Names of files in a run's folder, with a place for the number; the first of which there are any.
-        path: Where to.
-        count: How many clips.
+        shown: The arms from left to right. Missing ones are skipped.
+        patterns: File name patterns in a run's folder, with a placeholder for the number. The first match is used.
+        path: Output file.
+        count: Number of clips.
 
     Returns:
-        Whether there were any.
+        Whether a picture was written.
     """
     seeds = {
         arm: {p.name for p in (plan.out / arm).glob('seed*') if p.is_dir()}
@@ -284,7 +285,7 @@ def side_by_side(plan: Plan, shown: tuple[str, ...], patterns: list[str], path: 
     for arm, files in zip(arms, columns, strict=True):
         try:
             images = [Image.open(file).convert('RGB') for file in files]
-        except OSError:  # one that is being written
+        except OSError:  # still being written
             return False
         width = max(image.width for image in images)
         sheet = Image.new('RGB', (width + GAP, sum(image.height + GAP for image in images) + HEADING), 'white')

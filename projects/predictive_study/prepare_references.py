@@ -1,10 +1,10 @@
-"""Compute the features of clips that a generator's config compares with, so that runs side by side find them.
+"""Compute and cache the reference features of a generator's config before parallel runs use them.
 
     python -m projects.predictive_study.prepare_references CONFIG
     python -m projects.predictive_study.prepare_references CONFIG --reconstruct CLIPS.npy
 
-With --reconstruct the real clips of its first metric are first written as the generator's VAE reconstructs them:
-generated clips are compared with these too, and their distance is that of the generator alone.
+With --reconstruct, the VAE's reconstructions of the real clips of the first metric are written first. Generated clips
+are compared with these as well, which measures the generator alone.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ BATCH = 16
 
 
 def write_reconstructions(cfg: Config, path: Path) -> None:
-    """Write the real clips of the first metric, encoded and decoded: uint8 ``(N, T, H, W, 3)``."""
+    """Write reconstructions of the real clips of the first metric as uint8 ``(N, T, H, W, 3)``."""
     metric = cfg.test_evaluator[0]
     protocol = resolve_protocol(metric.protocol.to_dict() if isinstance(metric.protocol, dict) else metric.protocol)
     dataset = DATASETS.build(real_clips_config(metric.reference.dataset, protocol))
     vae = MODELS.build(cfg.model.backbone).to(get_device()).eval()
     load_backbone(vae, cfg.model.backbone_checkpoint)
-    # Both sets of the reference: what is compared with, and what its floor is measured on.
+    # The reference needs two sets: one for the comparison, and one for its noise floor.
     count = min(len(dataset), 2 * (metric.reference.get('num_samples') or protocol.num_samples))
     indices = [i * len(dataset) // count for i in range(count)]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_reconstructions(cfg: Config, path: Path) -> None:
         clips = [dataset[index]['inputs'] for index in indices[start : start + BATCH]]
         video = torch.stack(clips).float().div_(127.5).sub_(1.0)
         made = np.stack([to_uint8(clip) for clip in reconstruct(vae, video).cpu()])
-        if written is None:  # on disk: at 256 px these are gigabytes
+        if written is None:  # memory-mapped: several GB at 256 px
             written = open_memmap(path, mode='w+', dtype=made.dtype, shape=(count, *made.shape[1:]))
         written[start : start + len(made)] = made
         bar.update(len(clips))
@@ -58,9 +58,9 @@ def write_reconstructions(cfg: Config, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a generator, with a test_evaluator')
+    parser.add_argument('config', help='generator config with a test_evaluator')
     parser.add_argument(
-        '--reconstruct', type=Path, metavar='CLIPS.npy', help='write reconstructions of real clips here'
+        '--reconstruct', type=Path, metavar='CLIPS.npy', help='write reconstructions of real clips to this file'
     )
     args = parser.parse_args()
     cfg = read_config(args.config)

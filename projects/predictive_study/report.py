@@ -1,4 +1,4 @@
-"""Writes what a study has found: results.json, tables in results.md, and figures."""
+"""Report of a study: results.json, tables in results.md, and figures."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Value = Callable[[dict[str, Any]], float | None]
 
 
 def write_report(plan: Plan, others: Sequence[Path] = ()) -> str:
-    """Write everything that can be said so far into the study's folder.
+    """Write all results so far to the study's folder.
 
     Args:
         plan: The study.
-        others: ``results.json`` of the same study in other folders, whose runs are added.
+        others: ``results.json`` files of the same study in other folders. Their runs are added.
 
     Returns:
-        What was written, for the terminal.
+        A line with the written files, for the terminal.
 
     Raises:
-        ValueError: If one of these does not go with it.
+        ValueError: If one of these does not belong to the study.
     """
     found = finite(collect(plan, others))
     write_atomically(plan.out / 'results.json', (json.dumps(found, indent=2) + '\n').encode())
@@ -41,7 +41,7 @@ def write_report(plan: Plan, others: Sequence[Path] = ()) -> str:
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The tables, as Markdown."""
+    """Yield the lines of the report in Markdown."""
     arms, settings = found['arms'], found['settings']
     runs = [run for entry in arms.values() for run in entry['seeds'].values()]
     machines = dict.fromkeys(name for run in runs for name in run.get('machines', []))
@@ -49,14 +49,14 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     when = ' to '.join(dict.fromkeys([days[0], days[-1]])) if days else 'nothing yet'
     torches = ', '.join(dict.fromkeys(version for run in runs for version in run.get('torch', [])))
     yield f'Scale {settings["scale"]}, {asked_for(settings)}; {"; ".join(machines)}; {when}; torch {torches or "-"}.'
-    yield 'Means over seeds, each in brackets; of three and more with half their 95 % interval (Student).'
+    yield 'Means over seeds, with single seeds in brackets; for three or more, ± is half the 95 % interval (Student).'
     if found['primary']:
-        yield f'What decides is {found["primary"]} to real clips, in bold.'
+        yield f'The primary metric is {found["primary"]} to real clips, in bold.'
     if settings['smoke']:
-        yield '**A test of whether it runs: the numbers mean nothing.**'
+        yield '**Smoke test: the numbers are meaningless.**'
     yield from section('Reconstruction and prediction', arms, vae_columns(arms))
     yield ''
-    yield 'Predictions are those of before the decoder was fine-tuned.'
+    yield 'Predictions were measured before decoder fine-tuning.'
     yield from unrecognised(arms)
     names = metrics_of(arms)
     of_real = [name for name in names if not name.startswith(f'{OWN}/')]
@@ -73,7 +73,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from section("The same to the VAE's own reconstructions of real clips", arms, columns)
     if columns:
         yield ''
-        yield f'Fréchet distances of {OWN}/ are divided by their floor, that between two sets of these; others are not.'
+        yield f'Fréchet distances of {OWN}/ are divided by their noise floor (two sets of reconstructions).'
     for reference, comparisons in found['against'].items():
         yield from against(reference, comparisons, found)
     yield from section('Latents', arms, latent_columns(arms))
@@ -81,7 +81,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def asked_for(settings: dict[str, Any]) -> str:
-    """Data and what else was asked for."""
+    """Return a description of the data and other settings."""
     if settings['scale'] == 'paper':
         parts = ['UCF101']
     else:
@@ -97,13 +97,13 @@ def asked_for(settings: dict[str, Any]) -> str:
 
 
 def section(title: str, arms: dict[str, Any], columns: dict[str, Value]) -> Iterator[str]:
-    """A table of arms and numbers."""
+    """Yield a table with one row per arm and one column per metric."""
     cells = {arm: {name: cell(entry, value) for name, value in columns.items()} for arm, entry in arms.items()}
     yield from table(title, arms, cells)
 
 
 def table(title: str, arms: dict[str, Any], cells: dict[str, dict[str, str]]) -> Iterator[str]:
-    """A table with a row for each arm; columns without any number are left out."""
+    """Yield a table with one row per arm, without empty columns."""
     columns = dict.fromkeys(name for row in cells.values() for name in row)
     kept = [name for name in columns if any(row[name] != '-' for row in cells.values())]
     if not kept:
@@ -115,20 +115,20 @@ def table(title: str, arms: dict[str, Any], cells: dict[str, dict[str, str]]) ->
 
 
 def cell(entry: dict[str, Any], value: Value) -> str:
-    """Mean, interval and each seed's number."""
+    """Format the mean, its interval and the values of the seeds."""
     numbers = [number for run in entry['seeds'].values() if (number := value(run)) is not None]
     if not numbers:
         return '-'
     mean, half = mean_and_interval(numbers)
     if half is None:
         return f'{mean:.4g}'
-    # Of two seeds the interval is 12.7 standard errors to each side, and nothing that anyone could use.
+    # With two seeds the half-width is 12.7 standard errors, which is useless.
     width = f' ± {half:.2g}' if len(numbers) > 2 else ''
     return f'{mean:.4g}{width} ({", ".join(f"{number:.4g}" for number in numbers)})'
 
 
 def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
-    """Numbers of reconstruction and prediction."""
+    """Return the columns of reconstruction and prediction metrics."""
     names: dict[str, None] = {}
     for entry in arms.values():
         for run in entry['seeds'].values():
@@ -146,7 +146,7 @@ def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
 
 
 def unrecognised(arms: dict[str, Any]) -> Iterator[str]:
-    """A warning where VAEs lose what the judge goes by: no generator on their latents can win it back."""
+    """Warn if VAEs lose the motion that the judge recognises, which no generator can restore."""
     shares = {
         entry['title']: statistics.fmean(found)
         for entry in arms.values()
@@ -155,13 +155,13 @@ def unrecognised(arms: dict[str, Any]) -> Iterator[str]:
     if lost := [f'{title} ({share:.0%})' for title, share in shares.items() if share < 0.5]:
         yield ''
         yield (
-            f'**Of their reconstructions fewer than half are recognised: {", ".join(lost)}. What the judge says of '
-            'clips generated from their latents, and distances of motion, is of the VAE rather than the generator.**'
+            f'**Fewer than half of the reconstructions are recognised: {", ".join(lost)}. Accuracies and motion '
+            'distances of clips generated from these latents measure the VAE rather than the generator.**'
         )
 
 
 def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
-    """Latent temporal distances and probes."""
+    """Return the columns of latent temporal distances and probes."""
     columns: dict[str, Value] = {}
     longest = max(
         (len(run['ltd']['relative']) for e in arms.values() for run in e['seeds'].values() if 'ltd' in run), default=0
@@ -180,19 +180,19 @@ def latent_columns(arms: dict[str, Any]) -> dict[str, Value]:
 
 
 def frozen_distance(run: dict[str, Any], i: int) -> float | None:
-    """Relative LTD at interval ``i + 1`` of clips frozen at their first frame, None where it was not measured."""
+    """Return the relative LTD at interval ``i + 1`` of clips frozen at their first frame, or None if not measured."""
     found = run.get('ltd', {}).get('of_frozen_clips')
     return found['relative'][i] if found else None
 
 
 def correlation_within_pairs(run: dict[str, Any]) -> float | None:
-    """Of change with flow, the mean of pairs of neighbouring latent frames, each by itself: without their drift."""
+    """Return the correlation of change with flow, averaged over frame pairs to exclude drift between pairs."""
     pairs = run.get('motion_correlation_per_pair') or [None]
     return None if None in pairs else statistics.fmean(pairs)
 
 
 def time_columns(arms: dict[str, Any]) -> dict[str, Value]:
-    """What training took."""
+    """Return the columns of training times."""
 
     def of(name: str) -> Value:
         return lambda run: run.get('training_seconds', {}).get(name)
@@ -201,12 +201,12 @@ def time_columns(arms: dict[str, Any]) -> dict[str, Value]:
 
 
 def last(by_step: dict[str, float] | None) -> float | None:
-    """The value at the highest step."""
+    """Return the value at the last step."""
     return by_step[max(by_step, key=int)] if by_step else None
 
 
 def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
-    """What a perfect generator would get."""
+    """Yield the noise floors, the distances between two sets of real clips."""
     for entry in arms.values():
         for run in entry['seeds'].values():
             if run.get('floors'):
@@ -216,7 +216,7 @@ def floors(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
 
 
 def scatter_over_clips(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
-    """How far other clips of the same generators would move the numbers."""
+    """Yield the standard errors over the clips of a generator."""
     found = [
         errors[max(errors, key=int)]
         for entry in arms.values()
@@ -230,12 +230,12 @@ def scatter_over_clips(arms: dict[str, Any], names: list[str]) -> Iterator[str]:
 
 
 def bold(name: str, found: dict[str, Any]) -> str:
-    """The number that decides stands out."""
+    """Format the primary metric in bold."""
     return f'**{name}**' if name == found['primary'] else name
 
 
 def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]) -> Iterator[str]:
-    """Differences to one arm with the same seed."""
+    """Yield the tables of differences to a reference arm with the same seed."""
     arms, title = results['arms'], results['arms'][reference]['title']
     order = sorted(
         dict.fromkeys(name for names in comparisons.values() for name in names),
@@ -253,7 +253,7 @@ def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]
         return
     if any(found['interval_95_half_width'] is not None for names in comparisons.values() for found in names.values()):
         yield ''
-        yield 'Intervals of differences, 95 %: by the scatter of all runs that an arm and a seed do not explain.'
+        yield '95 % intervals of differences use the residual variance of all runs after removing arm and seed effects.'
     for key, heading in (
         ('share_of_steps_to_its_final', f'Share of steps to where "{title}" ends'),
         ('its_share_of_steps_to_this_final', f'The reverse: share of steps of "{title}" to where the arm ends'),
@@ -262,11 +262,11 @@ def against(reference: str, comparisons: dict[str, Any], results: dict[str, Any]
 
 
 def difference(found: dict[str, Any]) -> str:
-    """A mean difference with its interval."""
+    """Format a mean difference with its confidence interval."""
     half = found['interval_95_half_width']
     return f'{found["mean_difference"]:+.3g}' + ('' if half is None else f' ± {half:.2g}')
 
 
 def share(value: float | str | None) -> str:
-    """A share of steps as text."""
+    """Format a share of steps."""
     return 'not reached' if value is None else value if isinstance(value, str) else f'{value:.2f}'

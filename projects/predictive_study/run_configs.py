@@ -1,4 +1,4 @@
-"""The configs that a study's stages read: ours, with the few lines in which an arm differs."""
+"""Configs of the stages of a study. They inherit from the base configs and add the changes of each arm."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .arms import ARMS, BASELINE, Settings, base_configs, has_judge, scale_of
 
 RECONSTRUCTIONS = 'reconstructions.npy'
 OWN = 'own'  # prefix of distances to the VAE's own reconstructions
-PRETRAINED = 'pretrained'  # folder beside the arms'
+PRETRAINED = 'pretrained'  # folder, next to those of the arms
 DISTANCES = ('FVD', 'KVD', 'ProxyFVD', 'ProxyKVD')
 TRAININGS = ('pretraining', 'vae', 'decoder', 'generator')
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
 class RunConfigs:
-    """Where a study keeps what, and the configs of its runs.
+    """Paths of a study's files, and configs of its runs.
 
     Args:
-        settings: What was asked for.
-        out: The study's folder.
+        settings: Settings of the study.
+        out: Folder of the study.
     """
 
     def __init__(self, settings: Settings, out: Path) -> None:
@@ -43,7 +43,7 @@ class RunConfigs:
         self.judge = self.out / 'judge.pth'
 
     def contents(self) -> dict[str, str]:
-        """SHA-256 of what all runs are made from."""
+        """Return the SHA-256 of the configs and input files that all runs share."""
         files = {'--i3d': self.settings.i3d}
         if self.settings.vae_init:
             files['--vae-init'] = resolve_checkpoint(self.settings.vae_init)
@@ -54,58 +54,58 @@ class RunConfigs:
         }
 
     def folder(self, arm: str, seed: int) -> Path:
-        """Where a run's files lie."""
+        """Return the folder of a run."""
         return self.out / arm / f'seed{seed}'
 
     def config(self, arm: str, seed: int, name: str) -> Path:
-        """File of a run's config: ``vae``, ``decoder`` or ``generator``."""
+        """Return the config file of a run. ``name`` is ``vae``, ``decoder`` or ``generator``."""
         return self.out / 'configs' / f'{arm}_seed{seed}_{name}.py'
 
     def checkpoints(self) -> list[int]:
-        """Steps at which generators are measured."""
+        """Return the steps at which generators are measured."""
         return [self.scale.generator_steps // divisor for divisor in self.scale.checkpoints]
 
     def decoder_steps(self, arm: str) -> int:
-        """Steps that train the decoder alone."""
+        """Return the number of steps that train only the decoder."""
         return self.scale.decoder_steps if ARMS[arm].finetunes else 0
 
     def num_groups(self) -> int:
-        """Groups of frames of a training clip, of which all but the first can be dropped."""
+        """Return the number of frame groups of a training clip. All but the first can be dropped."""
         dataset = self.vae_base['train_dataloader']['dataset']
         ratio = next(step['temporal_ratio'] for step in dataset['pipeline'] if step['type'] == 'FutureDropSampler')
         return frames_to_groups(dataset['clip_len'], ratio)
 
     def is_synthetic(self) -> bool:
-        """Whether clips are procedural."""
+        """Return whether the clips are procedural."""
         return self.vae_base['train_dataloader']['dataset']['type'] == 'SyntheticVideoDataset'
 
     def write_shared(self) -> None:
-        """Write the configs of what all runs share: the judge and the features of real clips."""
-        # The judge sees every clip move: what stands still is of no class.
+        """Write the configs that all runs share, for the judge and the features of real clips."""
+        # The judge trains on moving clips only, because still clips have no class.
         moving, _ = self._data(self.vae_base, still_share=0.0)
         write_config(self.out / 'configs' / 'data.py', self.vae_file, {**moving, **self._tests_vae()})
         data, _ = self._data(self.generator_base)
         write_config(self.out / 'configs' / 'references.py', self.generator_file, {**data, **self._tests_generator()})
 
     def pretrained(self, seed: int) -> Path | None:
-        """Work directory of what all VAEs of a seed go on from; None where they start otherwise."""
+        """Return the work directory of the pretrained VAE of a seed, or None without pretraining."""
         if self.settings.vae_init or not self.scale.pretraining_steps:
             return None
         return self.folder(PRETRAINED, seed) / 'vae'
 
     def write_pretraining(self, seed: int) -> None:
-        """Write the config of what all VAEs of a seed go on from: the baseline's, for its own number of steps."""
+        """Write the config of the pretraining, which is that of the baseline with its own number of steps."""
         baseline = self._any_vae(BASELINE, seed, 0.0, 'pretraining')
         changes = {**baseline, **schedule(self.vae_base, self.scale.pretraining_steps)}
         write_config(self.config(PRETRAINED, seed, 'vae'), self.vae_file, changes)
 
     def write_run(self, arm: str, seed: int) -> None:
-        """Write the configs of one arm with one seed; the same ones again where they are there."""
+        """Write the configs of a single arm and seed. Rewriting them gives identical files."""
         for name, (base, changes) in self._files_of_run(arm, seed).items():
             write_config(self.config(arm, seed, name), base, changes)
 
     def _files_of_run(self, arm: str, seed: int) -> dict[str, tuple[Path, dict[str, Any]]]:
-        """Base and changes of each config."""
+        """Return the base and the changes for each config."""
         configs = {'vae': (self.vae_file, self._vae(arm, seed))}
         if self.decoder_steps(arm):
             configs['decoder'] = (self.vae_file, self._decoder(arm, seed))
@@ -117,7 +117,7 @@ class RunConfigs:
         return configs
 
     def _vae(self, arm: str, seed: int) -> dict[str, Any]:
-        """Changes of the VAE's config."""
+        """Return the changes to the VAE config."""
         what = ARMS[arm]
         steps = self.scale.vae_steps - self.decoder_steps(arm)
         start = self.settings.vae_init or self.pretrained(seed)
@@ -125,7 +125,7 @@ class RunConfigs:
         return merge(self._any_vae(arm, seed, what.max_drop_ratio, 'vae'), training)
 
     def _decoder(self, arm: str, seed: int) -> dict[str, Any]:
-        """Changes of its config while the decoder is trained alone."""
+        """Return the changes to the VAE config for decoder fine-tuning."""
         adversarial = {'adversarial': {'start_iter': 0}} if self.vae_base['model'].get('adversarial') else {}
         training = {
             **schedule(self.vae_base, self.decoder_steps(arm)),
@@ -135,7 +135,7 @@ class RunConfigs:
         return merge(self._any_vae(arm, seed, 0.0, 'decoder'), training)
 
     def _any_vae(self, arm: str, seed: int, max_drop_ratio: float, stage: str) -> dict[str, Any]:
-        """What all trainings of a VAE have in common."""
+        """Return the config changes that all VAE trainings share."""
         what = ARMS[arm]
         data, pipeline = self._data(self.vae_base)
         objective = {
@@ -150,13 +150,13 @@ class RunConfigs:
         return merge(data, {**objective, **self._tests_vae()})
 
     def _weighted(self, arm: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """Clips of a data set, those that move more often."""
+        """Return the changes that sample training clips weighted by motion."""
         dataset = merge(self.vae_base['train_dataloader']['dataset'], changes)
         weighted = {'type': 'MotionWeightedDataset', 'candidates': ARMS[arm].candidates, 'dataset': dataset}
         return {'train_dataloader': {'dataset': {'_delete_': True, **weighted}}}
 
     def _generator(self, arm: str, seed: int) -> dict[str, Any]:
-        """Changes of the generator's config."""
+        """Return the changes to the generator config."""
         folder, every = self.folder(arm, seed), min(self.checkpoints())
         data, _ = self._data(self.generator_base)
         training = {
@@ -173,11 +173,11 @@ class RunConfigs:
         return merge(data, {**training, **self._tests_generator(folder / RECONSTRUCTIONS)})
 
     def _data(self, base: dict[str, Any], still_share: float | None = None) -> tuple[dict[str, Any], list[dict]]:
-        """What the settings change of a config's data sets, and the pipeline of its training clips.
+        """Return the changes that the settings make to the datasets of a config, and its training pipeline.
 
         Args:
             base: The config.
-            still_share: In place of the settings'.
+            still_share: Overrides the ``still_share`` of the settings.
         """
         still_share = self.settings.still_share if still_share is None else still_share
         changes: dict[str, Any] = {}
@@ -210,7 +210,7 @@ class RunConfigs:
         return {'test_evaluator': self._judged(metrics)}
 
     def _judged(self, metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Metrics with those that the judge of procedural clips allows."""
+        """Add the judge of procedural clips to the metrics, if there is one."""
         if not has_judge(self.settings):
             return metrics
         judge = {'classifier': str(self.judge)}
@@ -218,10 +218,10 @@ class RunConfigs:
         return [*metrics, {'type': 'ClassAccuracy', **judge}]
 
     def _tests_generator(self, reconstructions: Path | None = None) -> dict[str, Any]:
-        """Metrics of generated clips, and how many.
+        """Return the changes for testing a generator: metrics and number of clips.
 
         Args:
-            reconstructions: File of real clips as the generator's VAE reconstructs them, to compare with besides.
+            reconstructions: File with the VAE's reconstructions of real clips, as a second reference.
         """
         metrics = copy.deepcopy(self.generator_base['test_evaluator'])
         for metric in metrics:
@@ -245,7 +245,7 @@ class RunConfigs:
         return changes
 
     def _adapt_reference(self, metric: dict[str, Any]) -> None:
-        """Let the real clips of a metric be those that the settings name."""
+        """Set the real clips of a metric to those of the settings."""
         reference = metric.get('reference')
         if not reference:
             return
@@ -264,24 +264,24 @@ class RunConfigs:
 
 
 def batch_of_process(base: dict[str, Any], gpus: int) -> int:
-    """Clips of one of ``gpus`` processes: together they take the batch that the config's learning rate is for.
+    """Return the batch size per process. The total batch size is that of the config's learning rate.
 
     Raises:
-        ValueError: If it cannot be shared out evenly.
+        ValueError: If the total batch size is not divisible by ``gpus``.
     """
     whole = base.get('auto_scale_lr', {}).get('base_batch_size', base['train_dataloader']['batch_size'])
     if whole % gpus:
-        raise ValueError(f'--gpus {gpus} cannot share out a batch of {whole} clips: give a divisor of it')
+        raise ValueError(f'--gpus {gpus} does not divide the batch size {whole}; use a divisor of it')
     return whole // gpus
 
 
 def stage_seed(seed: int, stage: str) -> int:
-    """Seed of a training, the same for all arms: each goes through the clips in an order of its own."""
+    """Return the seed of a training stage. Stages use different clip orders, which are equal for all arms."""
     return 10 * seed + TRAININGS.index(stage)
 
 
 def schedule(base: dict[str, Any], steps: int, validate_every: int | None = None) -> dict[str, Any]:
-    """A run of so many steps, validated so often, or at the end alone; its warm-up takes a quarter of it at most."""
+    """Return the schedule of a run. The warm-up is at most a quarter of it. By default, validate only at the end."""
     schedulers = copy.deepcopy(base['param_scheduler'])
     for scheduler in schedulers:
         for end in ('begin', 'end'):
@@ -294,7 +294,7 @@ def schedule(base: dict[str, Any], steps: int, validate_every: int | None = None
 
 
 def with_drop_ratio(pipeline: Sequence[dict], ratio: float) -> list[dict]:
-    """A pipeline whose future is dropped up to this ratio; at 0 nothing is."""
+    """Return the pipeline with this maximum drop ratio, or without dropping if it is 0."""
     if not any(step['type'] == 'FutureDropSampler' for step in pipeline):
         raise ValueError('the VAE config of a study needs a FutureDropSampler in its training pipeline')
     changed = [
@@ -304,7 +304,7 @@ def with_drop_ratio(pipeline: Sequence[dict], ratio: float) -> list[dict]:
 
 
 def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts, the second's entries over the first's."""
+    """Merge nested dicts. Entries of the second take precedence."""
     merged = copy.deepcopy(first)
     for key, value in second.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
@@ -315,7 +315,7 @@ def merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_config(path: Path, base: Path, changes: dict[str, Any]) -> None:
-    """A config that inherits from ``base`` and changes some entries."""
+    """Write a config that inherits from ``base`` and overrides some entries."""
     lines = [f'_base_ = {str(base)!r}']
     lines += [f'{key} = {pprint.pformat(value, width=110, sort_dicts=False)}' for key, value in changes.items()]
     write_atomically(path, ('\n'.join(lines) + '\n').encode())

@@ -1,4 +1,4 @@
-"""Runs the stages of a study, several at once, and goes on where an earlier call stopped."""
+"""Parallel, resumable execution of the stages of a study."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 class Running(NamedTuple):
-    """A stage at work."""
+    """A running stage."""
 
     stage: Stage
     process: subprocess.Popen
@@ -38,12 +38,12 @@ class Running(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a call of :meth:`Runner.run` ended.
+    """Result of :meth:`Runner.run`.
 
     Attributes:
-        done: How many stages are done.
-        failed: Names of those that failed in this call.
-        stopped: Whether it was asked to stop, or its time was over.
+        done: Number of finished stages.
+        failed: Names of the stages that failed in this call.
+        stopped: Whether the call was asked to stop or reached its time limit.
     """
 
     done: int
@@ -52,15 +52,15 @@ class Outcome(NamedTuple):
 
 
 class Runner:
-    """Runs stages in their order, each when those it needs are done and a place is free.
+    """Scheduler that starts stages in order, as soon as their dependencies are done and a slot is free.
 
     Args:
-        stages: All of them.
-        out: The study's folder: logs and records of stages go there.
-        jobs: How many at once.
-        threads: CPU threads of each; None leaves it to torch.
-        minutes: After so many, stages are asked to save their state and leave; None for no limit.
-        grace: Seconds that they get for it.
+        stages: All stages.
+        out: Folder of the study, for logs and records of the stages.
+        jobs: Maximum number of concurrent stages.
+        threads: CPU threads per stage; None uses torch's default.
+        minutes: Time limit, after which running stages are asked to save and exit; None for no limit.
+        grace: Seconds that stages get to save and exit.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Runner:
         self._failed: list[str] = []
 
     def is_done(self, stage: Stage) -> bool:
-        """Whether an earlier call finished it."""
+        """Return whether a stage is finished."""
         return self._record_file(stage).is_file()
 
     def run(self) -> Outcome:
-        """Run all that is not done. A stage that fails costs those that need it, and no others."""
+        """Run all unfinished stages. A failed stage blocks only the stages that depend on it."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._ask_to_stop)
         self._wait_for_earlier()
         for stage in filter(self.is_done, self.stages):
-            _delete_unmeasured(stage)  # where a kill came between the stage's end and that
+            _delete_unmeasured(stage)  # in case a kill prevented this when the stage ended
         running: list[Running] = []
         while True:
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -122,14 +122,14 @@ class Runner:
         ]
 
     def _start(self, stage: Stage) -> Running | None:
-        """Start a stage; one that cannot be started, as where a disk is full, has failed, and costs no other."""
+        """Start a stage. If this fails, e.g. because the disk is full, mark the stage as failed and return None."""
         try:
             process = self._launch(stage)
         except OSError as error:
             self._failed.append(stage.name)
-            say(f'{stage.name} cannot be started: {error}', sys.stderr)
+            say(f'{stage.name} could not be started: {error}', sys.stderr)
             return None
-        with contextlib.suppress(OSError):  # without it a later call may start before this one has saved its state
+        with contextlib.suppress(OSError):  # without this file, a later call does not wait for this stage
             self._pid_file(stage).write_text(f'{process.pid}\n', encoding='utf-8')
         return Running(stage, process, time.monotonic())
 
@@ -149,18 +149,18 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is ours to hand on
+                start_new_session=True,  # the runner forwards Ctrl-C
                 preexec_fn=_leave_with_parent if sys.platform == 'linux' else None,
             )
 
     def _wait_for_earlier(self) -> None:
-        """Let stages of a call that was killed save their state; they have been asked to when it went."""
+        """Wait until stages of a killed call have saved their state. They were signalled when that call died."""
         for stage in self.stages:
             if self._pid_file(stage).is_file():
                 text = self._pid_file(stage).read_text(encoding='utf-8').strip()
                 pid = int(text) if text.isdigit() else 0
                 if _runs(pid, stage.command):
-                    say(f'{stage.name} of an earlier call is still saving its state')
+                    say(f'waiting for {stage.name} of an earlier call, which is still saving its state')
                 while _runs(pid, stage.command) and not self._stop:
                     self._stop = self.deadline is not None and time.monotonic() > self.deadline
                     time.sleep(POLL)
@@ -169,20 +169,20 @@ class Runner:
                     self._pid_file(stage).unlink()
 
     def _count_killed(self, stage: Stage) -> None:
-        """Count what a stage took in a call that could not write it: from its start to the last line of its log."""
+        """Add the time of a stage in a killed call, from its start to the last write to its log."""
         if stage.resumable and not self.is_done(stage) and self._log_file(stage).is_file():
             started, ended = (file(stage).stat().st_mtime for file in (self._pid_file, self._log_file))
             self._add_seconds(stage, max(0.0, ended - started))
 
     def _settle(self, one: Running) -> None:
-        """Take note of how a stage has ended."""
+        """Record how a stage ended."""
         stage, code = one.stage, one.process.returncode
         self._pid_file(stage).unlink(missing_ok=True)
         if code == 0:
             self._record_done(one)
             return
         self._add_attempt(one)
-        if code == EXIT_CODE:  # whoever asked it to stop, as a cluster asks all processes of a job, meant the study
+        if code == EXIT_CODE:  # a stop request to a stage, e.g. by a scheduler, is meant for the whole study
             self._stop = True
         else:
             self._failed.append(stage.name)
@@ -196,14 +196,14 @@ class Runner:
             self._write(self._record_file(stage), {**record, **versions})
         except OSError as error:
             self._failed.append(stage.name)
-            say(f'{stage.name} has ended, but its record cannot be written: {error}', sys.stderr)
+            say(f'{stage.name} finished, but its record could not be written: {error}', sys.stderr)
             return
         self._seconds[stage.name] = seconds
         self._attempts_file(stage).unlink(missing_ok=True)
         _delete_unmeasured(stage)
 
     def _end(self, running: list[Running]) -> None:
-        """Ask all to save their state, and wait for them."""
+        """Ask all running stages to save their state, and wait for them."""
         for one in running:
             one.process.send_signal(signal.SIGTERM)
         limit = time.monotonic() + self.grace
@@ -218,7 +218,11 @@ class Runner:
                 self._settle(one)
                 continue
             self._add_attempt(one)
-            anew = '' if one.stage.resumable else ', which will start anew: it needs a call with time enough for it'
+            anew = (
+                ''
+                if one.stage.resumable
+                else ', which will restart from scratch; allow enough time for it in the next call'
+            )
             say(f'stopped: {one.stage.name}{anew}')
 
     def _report(self, one: Running, running: Sequence[Running]) -> None:
@@ -235,7 +239,7 @@ class Runner:
         say('\n'.join([heading, *(f'  {line[:300]}' for line in tail)]), sys.stderr)
 
     def _time_left(self, running: Sequence[Running]) -> float | None:
-        """Seconds, from those that stages of a kind took; None while a kind has not been met."""
+        """Estimate the remaining seconds from finished stages of the same kind; None if a kind has not run yet."""
         of_kind: dict[str, list[float]] = {}
         for stage in self.stages:
             if self._seconds.get(stage.name):
@@ -251,7 +255,7 @@ class Runner:
         if self._stop:
             return
         self._stop = True
-        say('stopping: stages save their state', sys.stderr)
+        say('stopping: waiting for stages to save their state', sys.stderr)
 
     def _record_file(self, stage: Stage) -> Path:
         return self.out / 'stages' / f'{stage.name}.json'
@@ -269,12 +273,12 @@ class Runner:
         return read_json(self._record_file(stage), 'the record of a finished stage')
 
     def _attempts(self, stage: Stage) -> float:
-        """Seconds of earlier calls that counted; a damaged record of them costs these, and no more."""
+        """Return the seconds spent on a stage in earlier calls, or 0 if that record is damaged."""
         path = self._attempts_file(stage)
         try:
             return float(read_json(path, 'the record of an interrupted stage')['seconds']) if path.is_file() else 0.0
         except (OSError, ValueError, KeyError, TypeError) as error:
-            say(f'the time of earlier calls is lost: {path}: {error}', sys.stderr)
+            say(f'the time spent in earlier calls is lost: {path}: {error}', sys.stderr)
             return 0.0
 
     def _add_attempt(self, one: Running) -> None:
@@ -282,7 +286,7 @@ class Runner:
             self._add_seconds(one.stage, time.monotonic() - one.started)
 
     def _add_seconds(self, stage: Stage, seconds: float) -> None:
-        with contextlib.suppress(OSError):  # a full disk costs this number
+        with contextlib.suppress(OSError):  # ignore a full disk: only this number is lost
             self._write(self._attempts_file(stage), {'seconds': self._attempts(stage) + seconds})
 
     @staticmethod
@@ -292,30 +296,30 @@ class Runner:
 
 
 def say(text: str, stream: IO[str] | None = None) -> None:
-    """Print, though nobody may read any more: what reads our output can be gone before us, as with ``| tee``."""
+    """Print a line. Ignore a closed pipe, e.g. if ``| tee`` ended first."""
     stream = stream or sys.stdout
     try:
         print(text, file=stream, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python tries once more on leaving
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python fails to flush it at exit
 
 
 def _delete_unmeasured(stage: Stage) -> None:
-    """Delete a finished stage's checkpoints that are not measured, those of interruptions among them."""
+    """Delete the checkpoints of a finished stage that are not measured, including those of interruptions."""
     for folder in {path.parent for path in stage.keeps}:
         for path in set(folder.glob('iter_*.pth')) - set(stage.keeps):
             path.unlink(missing_ok=True)
 
 
 def machine() -> str:
-    """What this is, for the records."""
+    """Return the name of this machine's GPU, or of its CPU and the number of cores."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f'{processor()}, {os.cpu_count()} cores'
 
 
 def _runs(pid: int, command: Sequence[str]) -> bool:
-    """Whether a process is there and is that command; never, where the system does not tell."""
+    """Return whether a process exists and runs this command. Always False without ``/proc``."""
     try:
         there = Path(f'/proc/{pid}/cmdline').read_bytes().decode(errors='replace').split('\0')
     except OSError:
@@ -324,5 +328,5 @@ def _runs(pid: int, command: Sequence[str]) -> bool:
 
 
 def _leave_with_parent() -> None:
-    """Let the kernel ask the stage to stop when the study's process is gone, however that ended."""
+    """Make the kernel send SIGTERM to the stage when the process of the study dies."""
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Config files: reading them, overriding their entries, and what they say of clips."""
+"""Reading config files, overriding their entries, and looking up the clips they describe."""
 
 from .clip_facts import class_names, clip_geometry
 from .config_file import read_config

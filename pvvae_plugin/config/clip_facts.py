@@ -1,4 +1,4 @@
-"""What a config says of its clips, told without opening a video: length, size, names of the classes."""
+"""Clip length, frame size and class names of a config, found without opening a video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SPLITS = ('train', 'val', 'test')
 def clip_geometry(
     cfg: Config, num_frames: int | None = None, size: Sequence[int] | None = None
 ) -> tuple[int, tuple[int, int]]:
-    """Return length and size of the clips that a config trains on, or else validates on.
+    """Return the length and size of a config's training clips, or of its validation or test clips.
 
     Args:
         cfg: The config.
-        num_frames: Frames, where they are known; None to find them.
-        size: Height and width in pixels, where they are known; None to find them.
+        num_frames: Number of frames if known; None to look it up.
+        size: Height and width in pixels if known; None to look them up.
 
     Returns:
-        Frames, and height and width.
+        Number of frames, and ``(height, width)``.
 
     Raises:
-        ValueError: If the config does not tell, saying what to give.
+        ValueError: If the config does not determine them. The message names the missing options.
 
     Example:
         >>> from pvvae_plugin.config import clip_geometry, read_config
@@ -43,8 +43,8 @@ def clip_geometry(
     missing = [name for name, value in (('--num-frames T', num_frames), ('--size H W', size)) if not value]
     if missing:
         raise ValueError(
-            f'{cfg.filename} does not tell how long or how large its clips are (clip_len, size, or a crop of a fixed '
-            f'size in the pipeline; or cached latents that are there): give {" and ".join(missing)}'
+            f'{cfg.filename} does not set the length or size of its clips (clip_len, size, or a fixed-size crop in the '
+            f'pipeline; or existing cached latents); pass {" and ".join(missing)}'
         )
     return num_frames, (size[0], size[1])
 
@@ -54,10 +54,10 @@ def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
 
     Args:
         cfg: The config.
-        num_classes: How many the network knows; None for an unconditional one.
+        num_classes: Number of classes of the network; None if it is unconditional.
 
     Returns:
-        As many names, or None where the config and the files it points to do not give them.
+        ``num_classes`` names, or None if the config and the files that it refers to do not provide them.
 
     Example:
         >>> from pvvae_plugin.config import class_names, read_config
@@ -67,7 +67,7 @@ def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
     for dataset in _datasets(cfg):
         try:
             names = _names(dataset)
-        except ValueError:  # of a folder or file that is not as training would need it; numbers do as well
+        except ValueError:  # the folder or file is unfit for training; callers fall back to class numbers
             continue
         if isinstance(names, (list, tuple)) and len(names) == num_classes:
             return tuple(names)
@@ -75,22 +75,22 @@ def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
 
 
 def frame_size(dataset: dict) -> tuple[int, int] | None:
-    """Height and width of a data set's clips after its pipeline, None where the config does not settle them."""
+    """Return the height and width of a dataset's clips after its pipeline, or None if the config does not fix them."""
     if type_name(dataset) == 'LatentDataset':
         manifest = _manifest(dataset)
         return manifest and tuple(side * manifest['spatial_ratio'] for side in manifest['latent_shape'][2:])
-    side = dataset.get('size')  # of clips that are drawn, not read
+    side = dataset.get('size')  # synthetic clips only
     for step in _spatial(dataset):
-        # Resizing sets the short side; the other one follows only of a square.
+        # ResizeClip sets the short side only: the other side is known only if the input is square.
         if type_name(step) != 'ResizeClip' or side:
             side = step['size']
     return (side, side) if isinstance(side, int) else None
 
 
 def spatial_steps(cfg: Config, size: tuple[int, int]) -> list[dict] | None:
-    """The resizing and cropping of a config's validation clips, if it leads to frames of ``size``; else None.
+    """Return the resize and crop steps of a config's validation clips, or None if they do not produce ``size``.
 
-    Without validation clips it is that of the others. Random crops become crops of the middle.
+    Test and training clips are tried next. Random crops are replaced by center crops.
     """
     for dataset in _datasets(cfg, ('val', 'test', 'train')):
         if (steps := _spatial(dataset)) and frame_size(dataset) == size:
@@ -100,18 +100,18 @@ def spatial_steps(cfg: Config, size: tuple[int, int]) -> list[dict] | None:
 
 
 def frame_interval(cfg: Config) -> int:
-    """Every how many frames of a video the clips of a config take one."""
+    """Return the step in video frames between two frames of a clip."""
     return next((dataset['frame_interval'] for dataset in _datasets(cfg) if 'frame_interval' in dataset), 1)
 
 
 def type_name(config: Any) -> str:
-    """The bare name of what a config builds."""
+    """Return the unqualified class name of the object that a config builds."""
     kind = config.get('type', '') if isinstance(config, dict) else type(config)
     return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def _datasets(cfg: Config, splits: Sequence[str] = SPLITS) -> Iterator[dict]:
-    """Configs of data sets, split by split, with those inside of wrappers and behind cached latents."""
+    """Yield the dataset configs split by split, including wrapped datasets and the sources of cached latents."""
     pending = [loader['dataset'] for split in splits if (loader := cfg.get(f'{split}_dataloader'))]
     while pending:
         dataset = pending.pop(0)
@@ -123,7 +123,7 @@ def _datasets(cfg: Config, splits: Sequence[str] = SPLITS) -> Iterator[dict]:
 
 
 def _spatial(dataset: dict) -> list[dict]:
-    """The steps of a pipeline that settle the size."""
+    """Return the pipeline steps that determine the frame size."""
     wanted = ('ResizeClip', 'RandomCropClip', 'CenterCropClip')
     return [step for step in dataset.get('pipeline') or () if type_name(step) in wanted]
 
@@ -149,7 +149,7 @@ def _names(dataset: dict) -> Sequence[str] | None:
 
 
 def _manifest(dataset: dict) -> dict | None:
-    """Of cached latents; None where they are not on this machine."""
+    """Return the manifest of cached latents, or None if they are not on this machine."""
     try:
         return read_manifest(dataset['data_root'])
     except FileNotFoundError:

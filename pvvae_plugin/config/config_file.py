@@ -1,4 +1,4 @@
-"""Configs by path or by name."""
+"""Config files, read by path or by name."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from .overrides import apply_overrides, warn_of_misspelt_keys
 
 
 def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read a config by path, or by the name of one of ours: ``'pvvae_demo'``, ``'pvvae_plugin::pvvae_demo.py'``.
+    """Read a config by path or, for the configs of this package, by name.
 
-    A config is code: one in Python or YAML runs when it is read, one in JSON may name any class. Read none of a
-    stranger's that you have not looked through.
+    Valid names are for example ``'pvvae_demo'`` and ``'pvvae_plugin::pvvae_demo.py'``.
+
+    Configs are code: Python and YAML files are executed when they are read, and JSON files may name any class. Review
+    a config from an untrusted source before you read it.
 
     Args:
         config: Path or name; a :class:`Config` is changed in place.
         overrides: See :func:`apply_overrides`.
 
     Raises:
-        FileNotFoundError: If there is none, naming ours.
-        ValueError: If an override would change nothing.
+        FileNotFoundError: If the config does not exist. The message lists the configs of this package.
+        ValueError: If an override would have no effect.
 
     Example:
         >>> from pvvae_plugin.config import read_config
@@ -46,7 +48,7 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
 def _read(config: str | Path) -> Config:
     path = os.fspath(config)
     if os.path.isdir(path) and os.sep in path:
-        raise FileNotFoundError(f'{path} is a folder without config.json, neither a VAE nor a config')
+        raise FileNotFoundError(f'{path} is a folder without config.json; give a config or an exported VAE')
     if not os.path.isfile(path):
         path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')
@@ -56,7 +58,7 @@ def _read(config: str | Path) -> Config:
 
 
 def _old_names(cfg: Config) -> dict[str, dict[str, str]]:
-    """Place in the config -> old name of an entry -> its name of today."""
+    """Map places in the config to the old and current names of their entries."""
     kind = type_name(cfg.get('model') or {})
     names = {'test_cfg.sampling': {'guidance': 'guidance_scale', 'interval': 'guidance_interval'}}
     if kind == 'VideoAutoencoder':
@@ -68,7 +70,7 @@ def _old_names(cfg: Config) -> dict[str, dict[str, str]]:
 
 
 def _today(key: str, cfg: Config) -> str:
-    """The key of an override with the names of today."""
+    """Replace old entry names in the key of an override."""
     for place, names in _old_names(cfg).items():
         rest = key.removeprefix(f'{place}.')
         first, dot, tail = rest.partition('.')
@@ -79,7 +81,7 @@ def _today(key: str, cfg: Config) -> str:
 
 
 def _rename_old_entries(cfg: Config) -> None:
-    """Rename entries in place. An old name beside the new one is an override of an inherited value: it wins."""
+    """Rename entries in place. If both names are given, the old one overrides an inherited value and wins."""
     for place, names in _old_names(cfg).items():
         node: Any = cfg
         for part in place.split('.'):

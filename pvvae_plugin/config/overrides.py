@@ -1,4 +1,4 @@
-"""``--cfg-options``: entries of a config given on the command line, refused where nothing would read them."""
+"""``--cfg-options``: config overrides on the command line, rejected if nothing reads them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mmengine.logging import print_log
 from .schema import NOT_FOR_USERS, OF_BUILDERS, RUNNER_KEYS, component_names, did_you_mean, find_components, is_read
 
 DELETE = '_delete_'
-# Sizes and counts that MMEngine would trip over only when it uses them, or take in silence: the least they may be.
+# Minimum values. MMEngine accepts smaller ones silently or fails only when it uses them.
 LEAST = {'batch_size': 1, 'num_workers': 0}
 NAMED_PARTS = ('default_hooks', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 class _OverrideAction(DictAction):
-    """MMEngine's, with a message where an argument is no ``K=V``."""
+    """``DictAction`` with a clear message for arguments that are not ``K=V``."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
         for text in values:
@@ -28,7 +28,7 @@ class _OverrideAction(DictAction):
             if not (key and separator):
                 parser.error(
                     f'--cfg-options takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
-                    f'got {text!r}; it takes all that follows, so give other arguments before it'
+                    f'got {text!r}; it consumes all following arguments, so put other arguments before it'
                 )
         try:
             super().__call__(parser, namespace, values, *args)
@@ -37,7 +37,7 @@ class _OverrideAction(DictAction):
 
 
 def add_override_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options``.
+    """Add the ``--cfg-options`` argument to a parser.
 
     Example:
         >>> import argparse
@@ -55,16 +55,16 @@ def add_override_argument(parser: argparse.ArgumentParser) -> None:
 def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
     """Change entries of a config in place.
 
-    A key that is not there is taken only where something reads it: at the top what MMEngine's runner reads, and in the
-    dict of a component what its class takes.
+    New keys are accepted only if something reads them: at the top level they must be settings of MMEngine's runner,
+    and in the dict of a component they must be arguments of its class.
 
     Args:
         cfg: The config.
-        overrides: Values by dotted key, as ``--cfg-options`` gives them.
+        overrides: Dotted keys and their values, as parsed by ``--cfg-options``.
 
     Raises:
-        ValueError: If nothing would read an entry, or a text stands where a number was; the message says what is
-            valid.
+        ValueError: If nothing would read an entry, or if a string replaces a number. The message lists the valid
+            entries.
 
     Example:
         >>> from pvvae_plugin.config import apply_overrides, read_config
@@ -86,10 +86,10 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
 
 
 def check_numbers(cfg: Config) -> None:
-    """Refuse batch sizes, numbers of workers, iterations and intervals that are none.
+    """Check that batch sizes, worker counts, iterations and intervals are integers in their valid range.
 
     Raises:
-        ValueError: Naming the entry.
+        ValueError: If one is not. The message names the entry.
     """
     least = {f'{loader}.{key}': number for loader in LOADERS for key, number in LEAST.items()}
     least |= {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1}
@@ -98,11 +98,11 @@ def check_numbers(cfg: Config) -> None:
         for part in path.split('.'):
             node = node.get(part) if isinstance(node, Mapping) or node is cfg else None
         if node is not None and (isinstance(node, bool) or not isinstance(node, int) or node < number):
-            raise ValueError(f'{path} must be a whole number of at least {number}, got {node!r}')
+            raise ValueError(f'{path} must be an integer of at least {number}, got {node!r}')
 
 
 def settle_workers(cfg: Config) -> None:
-    """Take away what asks for worker processes where there are none: torch would refuse ``num_workers=0`` with it."""
+    """Drop worker options of loaders without workers: torch rejects them if ``num_workers=0``."""
     for name in LOADERS:
         loader = cfg.get(name)
         if loader and loader.get('num_workers') == 0:
@@ -111,7 +111,7 @@ def settle_workers(cfg: Config) -> None:
 
 
 def warn_of_misspelt_keys(cfg: Config) -> None:
-    """Say which entries of a config file look like ones that MMEngine reads, and are not."""
+    """Warn about config entries that look like misspelt settings of MMEngine."""
     for key in cfg:
         meant = did_you_mean(key, RUNNER_KEYS, cutoff=0.88)
         if key not in RUNNER_KEYS and meant:
@@ -119,7 +119,7 @@ def warn_of_misspelt_keys(cfg: Config) -> None:
 
 
 def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> None:
-    """Walk through a config to where an override belongs."""
+    """Walk to the place of an override in the config and check it there."""
     scope = overrides.get('default_scope', cfg.get('default_scope', 'pvvae_plugin'))
     node: Any = cfg
     parts = key.split('.')
@@ -132,13 +132,13 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
             continue
         if not isinstance(node, (Mapping, Config)):
             raise ValueError(
-                f'{key} cannot be set: {path} is {node!r}, which has no entries; give {path} as a whole, in a file'
+                f'{key} cannot be set: {path} is {node!r}, which has no entries; set all of {path} in a config file'
             )
         if part not in node or (not path and part not in RUNNER_KEYS):
-            # What stands beside it on the command line may decide what it is.
+            # Other overrides of the same dict, e.g. its type, may decide which entries are valid.
             given = {k.rpartition('.')[2]: v for k, v in overrides.items() if k.rpartition('.')[0] == path}
             node = {**node, **given} if path else node
-            # Entries of these are parts by names of the user's choice: whole ones, with a type, may be added.
+            # Names in these dicts are the user's choice: complete entries, with a type, may be added.
             whole = path in NAMED_PARTS and any(
                 k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides
             )
@@ -152,17 +152,17 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
     _check_type(key, value, scope)
     is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
     if is_number and isinstance(value, str):
-        raise ValueError(f'{key}={value} is no number: there it is {node}')
+        raise ValueError(f'{key}={value} is not a number; the value in the config is {node}')
 
 
 def _check_type(key: str, value: Any, scope: str) -> None:
-    """A name that nothing has, but nearly. Of one that is near to none the registry will say so."""
+    """Reject a misspelt component name. Names without a near match are left to the registry's own error."""
     if key.rpartition('.')[2] != 'type' or not isinstance(value, str) or find_components(value, scope):
         return
     name = value.rpartition('.')[2]
     if meant := did_you_mean(name, component_names(), cutoff=0.75):
         raise ValueError(
-            f'{key}={value}: there is no {value}; {meant}docs/configs.md and the README list what there is'
+            f'{key}={value}: no component is named {value}; {meant}docs/configs.md and the README list all components'
         )
 
 
@@ -180,29 +180,31 @@ def _check_new(cfg: Config, path: str, part: str, node: Any, key: str, scope: st
 
 
 def _check_loader(cfg: Config, key: str, part: str, overrides: Mapping[str, Any]) -> None:
-    """A loader that the config has not, of which one entry makes none."""
+    """Reject an override of a loader that the config does not define: one entry does not make a loader."""
     if part in LOADERS and key != part and not any(k.startswith(f'{part}.dataset') for k in overrides):
         raise ValueError(
-            f'{key}: {cfg.filename} has no {part}; a test then takes val_dataloader, so override that, or write a '
-            f'{part} into a config of your own'
+            f'{key}: {cfg.filename} has no {part}; tests use val_dataloader instead. Override that, or add a '
+            f'{part} to your config'
         )
 
 
 def _check_helper(cfg: Config, key: str, name: str) -> None:
-    """Overriding a variable that was used when the file was read changes nothing."""
+    """Reject overrides of helper variables, which were used when the file was read."""
     rest = key[len(name) :]
     places = [f'{place}{tail}{rest if not tail else ""}' for place, tail in _uses(cfg, cfg[name])]
     if places:
         listed = ', '.join(dict.fromkeys(places))
         raise ValueError(
-            f'{key} changes nothing: {name!r} is a helper of the config file, used when that was read. Override the '
-            f'places that hold it: {listed}'
+            f'{key} has no effect: {name!r} is a helper variable that was used when the config was read. Override the '
+            f'entries that hold its value: {listed}'
         )
-    print_log(f'{key} is set, but MMEngine reads no {name!r}: only code of your own can', 'current', logging.WARNING)
+    print_log(
+        f'{key} is set, but MMEngine does not read {name!r}; only custom code can use it', 'current', logging.WARNING
+    )
 
 
 def _uses(cfg: Config, value: Any) -> Iterator[tuple[str, str]]:
-    """Places that hold a helper's value, and those that hold a path made of it."""
+    """Yield the places that hold a helper's value, or a path that starts with it."""
     pending = [(key, cfg[key]) for key in cfg if key in RUNNER_KEYS]
     while pending:
         path, node = pending.pop(0)
@@ -219,8 +221,8 @@ def _uses(cfg: Config, value: Any) -> Iterator[tuple[str, str]]:
 def _entry(node: Sequence[Any], path: str, part: str, key: str) -> Any:
     if not part.isdigit() or int(part) >= len(node):
         raise ValueError(
-            f'{key}: {path} is a list of {len(node)}, whose places are numbers from 0 to {len(node) - 1}; got {part!r}'
+            f'{key}: {path} is a list of {len(node)}, whose indices are 0 to {len(node) - 1}; got {part!r}'
         )
     if isinstance(node, tuple):
-        raise ValueError(f'{key}: {path} is the tuple {node}; give it as a whole, {path}="(...)"')
+        raise ValueError(f'{key}: {path} is the tuple {node}; replace all of it: {path}="(...)"')
     return node[int(part)]

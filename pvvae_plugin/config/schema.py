@@ -1,4 +1,4 @@
-"""What the dicts of a config may hold: the classes behind ``type``, and the arguments that these take."""
+"""Valid entries of config dicts: the classes named by ``type`` and their arguments."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from pvvae_plugin.registry import EXTRACTORS
 
 REGISTRIES = (*(value for value in vars(root).values() if isinstance(value, Registry)), EXTRACTORS)
-# Where an unknown class with **kwargs ends, nobody but its author knows what it takes.
+# Classes of other packages may accept arguments through **kwargs that cannot be listed.
 OPEN_TO_US = ('pvvae_plugin', 'mmengine', 'mmcv', 'torch')
-# What whoever builds a component takes out of its dict, and what MMEngine's parser reads.
+# Removed from the dict by the builder of the component, or read by MMEngine's parser.
 OF_BUILDERS = frozenset(('type', '_scope_', '_delete_', 'priority', 'by_epoch', 'convert_to_iter_based', 'init_cfg'))
-# What a builder hands to a component beside its dict: nothing for a user to set.
+# Passed to a component by its builder in addition to its dict; users cannot set these.
 NOT_FOR_USERS = frozenset(('self', 'cfg', 'runner', 'dataloader', 'module', 'optimizer', 'params', 'evaluator'))
 # MMEngine reads these from the config itself.
 BESIDE_ARGUMENTS = (
@@ -40,10 +40,10 @@ DEFAULT_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sched
 
 
 def arguments_of(component: Callable) -> tuple[frozenset[str], bool]:
-    """Names of the arguments of a class, its bases' too where it passes on ``**kwargs``, or of a function.
+    """Return the argument names of a function, or of a class and the bases that it passes ``**kwargs`` to.
 
     Returns:
-        The names, and whether these are all: others are taken, too, or nobody can tell.
+        The names, and whether the list is complete.
     """
     if not inspect.isclass(component):
         names, passes_on = _own_arguments(component)
@@ -62,7 +62,7 @@ def arguments_of(component: Callable) -> tuple[frozenset[str], bool]:
 
 
 def _own_arguments(call: Callable) -> tuple[frozenset[str], bool]:
-    """Names, and whether any other is taken as well."""
+    """Return the argument names, and whether the callable accepts any others."""
     try:
         parameters = inspect.signature(call).parameters.values()
     except (ValueError, TypeError):
@@ -94,16 +94,16 @@ _PLAIN = {
 
 
 def is_read(name: str, path: str, node: Mapping[str, Any], scope: str) -> tuple[bool, frozenset[str]]:
-    """Whether something reads an entry of a dict of the config, as far as anybody can tell.
+    """Return whether something reads an entry of a config dict, as far as this can be determined.
 
     Args:
-        name: The entry.
-        path: Place of the dict, such as ``'model.loss'``; empty for the config itself.
+        name: Name of the entry.
+        path: Place of the dict, such as ``'model.loss'``; empty for the top level.
         node: The dict.
         scope: ``default_scope`` of the config.
 
     Returns:
-        That, and the names that are known.
+        Whether the entry is read, and the known names.
     """
     if not path:
         return name in RUNNER_KEYS, RUNNER_KEYS
@@ -111,7 +111,7 @@ def is_read(name: str, path: str, node: Mapping[str, Any], scope: str) -> tuple[
         found = [arguments_of(component) for component in find_components(node['type'], scope)]
         extra = _OPTIM_WRAPPER if path.startswith('optim_wrapper') and 'optimizer' in node else frozenset()
         known = frozenset().union(*(names for names, _ in found), OF_BUILDERS, extra)
-        # Where others are taken, one that nearly has a known name is still no other.
+        # Even if other arguments are accepted, a near match of a known name is a typo.
         may_be_another = not (found and did_you_mean(name, known, cutoff=0.9))
         return name in known or (may_be_another and not all(closed for _, closed in found)) or not found, known
     if path == 'optim_wrapper':
@@ -123,7 +123,7 @@ def is_read(name: str, path: str, node: Mapping[str, Any], scope: str) -> tuple[
 
 
 def find_components(kind: Any, scope: str) -> list[Callable]:
-    """All that a ``type`` may mean, in whatever registry. A class means itself."""
+    """Return all components that a ``type`` may refer to, in any registry. A class is returned as it is."""
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
     found = []
@@ -139,17 +139,17 @@ def find_components(kind: Any, scope: str) -> list[Callable]:
 def _look_up(registry: Registry, kind: str) -> Callable | None:
     try:
         return registry.get(kind)
-    except (RuntimeError, TypeError, ValueError, ImportError):  # of what is no name at all, such as an empty one
+    except (RuntimeError, TypeError, ValueError, ImportError):  # not a valid name, e.g. empty
         return None
 
 
 def component_names() -> set[str]:
-    """Names in all registries, ours and MMEngine's."""
+    """Return the names in all registries of this package and of MMEngine."""
     tables = [r for registry in REGISTRIES for r in (registry, *registry.children.values())]
     return {name for registry in tables for name in registry.module_dict}
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.7) -> str:
-    """``'did you mean X? '``, or nothing where nothing is near."""
+    """Return ``'did you mean X? '``, or an empty string if no known name is close."""
     near = difflib.get_close_matches(name, sorted(known), n=2, cutoff=cutoff)
     return f'did you mean {" or ".join(near)}? ' if near else ''

@@ -1,4 +1,4 @@
-"""Training by iterations that resumes where it stood, and stops without losing what it has."""
+"""Iteration-based training loop with exact resume and a clean stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .hooks.ema_hook import TrainedWeightsEMAHook
 from .optim import optim_wrappers
 from .stop_request import FAILED, STOP, StopRequest
 
-# In the message hub, and so in checkpoints.
+# Keys in the message hub, and therefore in checkpoints.
 SAMPLES_SEEN = 'samples_seen'  # by all processes together
 VALIDATED = 'last_validation'  # not val...: MMEngine would log it with the metrics
 
@@ -40,15 +40,15 @@ VALIDATED = 'last_validation'  # not val...: MMEngine would log it with the metr
 class ClipTrainLoop(IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that can be stopped at any iteration and resumes with the same results.
 
-    - After a resume the sampler is told how many samples were consumed, by all processes together; nothing is read
-      again (MMEngine's loop decodes every batch of the past), and neither another batch size nor another number of
-      processes shifts the data. Needs a sampler with ``advance(num_samples)``, such as ``InfiniteClipSampler``, or a
-      batch sampler with ``advance(num_batches, num_samples)``.
-    - Before each step every global generator is seeded by the run's seed, the iteration and the process: what a module
-      draws in a step does not depend on what was drawn before.
-    - SIGTERM, SIGUSR1 and Ctrl-C let the step end, save the state and leave, with exit code 75 (130 for Ctrl-C).
-    - A data worker that dies, or takes longer than the data loader's ``timeout``, ends the run with the state saved
-      and the file named.
+    - On resume, the sampler skips the samples that all processes have consumed without reading them. (MMEngine's loop
+      decodes every past batch.) The batch size and the number of processes may change. The loop needs a sampler with
+      ``advance(num_samples)``, such as ``InfiniteClipSampler``, or a batch sampler with
+      ``advance(num_batches, num_samples)``.
+    - Before each step, all global random generators are seeded from the run's seed, the iteration and the rank. Random
+      numbers drawn in a step do not depend on earlier draws.
+    - SIGTERM, SIGUSR1 and Ctrl-C finish the current step, save a checkpoint and exit with code 75 (130 for Ctrl-C).
+    - If a data worker dies or exceeds the data loader's ``timeout``, the run saves a checkpoint and ends with an error
+      that names the file.
 
     Example:
         >>> from pvvae_plugin.config import read_config
@@ -64,7 +64,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
         if isinstance(dataloader, dict):
             diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
             dataloader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
-        # MMEngine's loop would start to read here, before a checkpoint has said where, and before anything is checked.
+        # MMEngine's loop would start reading here, before the checkpoint is loaded and the setup is checked.
         super().__init__(runner, _Unopened(dataloader.dataset), *args, **kwargs)
         self.dataloader = prepare_workers(dataloader)
 
@@ -81,8 +81,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
         runner.call_hook('before_train_epoch')
         if self._iter >= self._max_iters:
             runner.logger.warning(
-                f'nothing to train: the checkpoint has {self._iter} iterations behind it, train_cfg.max_iters is '
-                f'{self._max_iters}. A larger one goes on, at the rate at which the schedule ended'
+                f'nothing to train: the checkpoint is at iteration {self._iter} and train_cfg.max_iters is '
+                f'{self._max_iters}. Increase max_iters to resume, at the final learning rate of the schedule'
             )
         else:
             if self._iter > 0:
@@ -101,29 +101,29 @@ class ClipTrainLoop(IterBasedTrainLoop):
         return runner.model
 
     def _check_alike(self) -> None:
-        """Processes that go on from different states would wait for one another for ever, or train on.
+        """Check that all processes start from the same state. If not, training would deadlock or diverge silently.
 
         Raises:
-            ValueError: If they do.
+            ValueError: If the states differ.
         """
         seen = self.runner.message_hub.runtime_info.get(SAMPLES_SEEN)
         states = all_gather_object((self._iter, seen, self.runner._load_from if self._iter else None))
         if len(set(states)) > 1:
             described = ', '.join(f'process {rank}: iteration {s[0]} ({s[2]})' for rank, s in enumerate(states))
             raise ValueError(
-                f'processes start from different states: {described}. The work directory must be one folder for all'
+                f'processes start from different states: {described}. All processes must share one work directory'
             )
 
     def _train_and_validate(self, request: StopRequest) -> None:
         runner, hub = self.runner, self.runner.message_hub
-        # 1. Read a batch, or find out that no worker can.
+        # 1. Read a batch, or catch the failure of the data loader.
         batch, failure = self._next_batch()
-        # 2. Agree with the other processes whether to stop. A checkpoint cannot hold gradients that are being
-        #    accumulated: a stop waits for the update, a failure cannot.
+        # 2. Agree with the other processes whether to stop. Checkpoints do not hold accumulated gradients, so a stop
+        #    waits for the next update. A failure cannot wait.
         agreed = request.agree(failed=failure is not None)
         if agreed == FAILED or (agreed == STOP and not self._is_accumulating()):
             self._leave(request, agreed, failure)
-        # 3. Make the step's random draws independent of all earlier ones.
+        # 3. Make the random draws of this step independent of earlier ones.
         runner.model.train()
         seed_step(runner.seed, self._iter, get_rank())
         # 4. Count the samples first, because a hook may save a checkpoint at the end of the step.
@@ -134,7 +134,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
         self._validate_where_due(request)
 
     def run_iter(self, data_batch: Any) -> None:
-        """Make one step. Hooks get its logged values as numbers."""
+        """Run one training step. Hooks receive its logged values as Python numbers."""
         runner = self.runner
         runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         outputs = to_numbers(runner.model.train_step(data_batch, optim_wrapper=runner.optim_wrapper))
@@ -142,7 +142,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
         self._iter += 1
 
     def _next_batch(self) -> tuple[Any, Exception | None]:
-        """A batch, or what came in its place."""
+        """Return the next batch, or the exception raised while reading it."""
         try:
             return next(self.dataloader_iterator), None
         except Exception as error:
@@ -152,15 +152,15 @@ class ClipTrainLoop(IterBasedTrainLoop):
         self._decide_current_val_interval()
         hub, last = self.runner.message_hub, self._iter == self._max_iters
         due = self._iter >= self.val_begin and (self._iter % self.val_interval == 0 or last)
-        # Checkpoints are written before: a run resumed from one validates first.
+        # The checkpoint of an iteration is written before its validation: a run resumed from it validates first.
         if self.runner.val_loop is not None and due and hub.runtime_info.get(VALIDATED) != self._iter:
             self._validate(request)
             hub.update_info(VALIDATED, self._iter)
 
     def _validate(self, request: StopRequest) -> None:
-        """Validate, unless a stop is asked for meanwhile: the state is that of the last step, and can be saved."""
+        """Validate until done or asked to stop. On a stop, the state after the last step is saved."""
         val_loop = self.runner.val_loop
-        # Processes ask one another before each batch, if all have as many.
+        # Processes agree before each batch, which requires the same number of batches everywhere.
         steps = len(val_loop.dataloader)
         run_iter = val_loop.run_iter
 
@@ -179,7 +179,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
             self._end_validation()
             self._leave(request, interruption.agreed, None)
         except Exception as error:
-            # Other processes may be anywhere: only where a worker failed do they ask before the next batch.
+            # Other processes take part in agree() only before a batch, so only worker failures can be shared.
             if get_world_size() > 1 and not is_of_workers(error):
                 raise
             self._end_validation()
@@ -193,23 +193,23 @@ class ClipTrainLoop(IterBasedTrainLoop):
                 hook.end_swap(self.runner)
 
     def _is_accumulating(self) -> bool:
-        """Whether gradients are kept for a later update."""
+        """Return whether gradients are being accumulated for a later update."""
         counts = [wrapper._accumulative_counts for wrapper in optim_wrappers(self.runner).values()]
         return self._iter < self._max_iters and any(self._iter % count for count in counts)
 
     def _leave(self, request: StopRequest, agreed: int, failure: Exception | None) -> None:
-        """Save the state and end the run, in all processes."""
+        """Save a checkpoint and end the run in all processes."""
         runner = self.runner
         saved = self._save()
-        message = '' if failure is None else describe_stuck(failure, f'{saved} --resume goes on from there. ')
+        message = '' if failure is None else describe_stuck(failure, f'{saved} Use --resume to continue from there. ')
         kill_workers()
         runner.visualizer.close()
         if agreed != FAILED:
-            why = '' if request.asked else 'Another process was asked to stop. '
-            runner.logger.warning(f'{why}{saved} The same command with --resume goes on. Exit code {request.exit_code}')
+            why = '' if request.asked else 'Another process received a stop request. '
+            runner.logger.warning(f'{why}{saved} Rerun with --resume to continue. Exit code {request.exit_code}')
             raise SystemExit(request.exit_code)
         if failure is None:
-            raise DataWorkerError(f'another process has no data to go on with, its message says why. {saved}')
+            raise DataWorkerError(f'the data loader of another process failed; see its error message. {saved}')
         if not is_of_workers(failure):
             runner.logger.error(f'after iteration {self._iter}: {type(failure).__name__}. {saved}')
             raise failure
@@ -219,23 +219,23 @@ class ClipTrainLoop(IterBasedTrainLoop):
         return next((hook for hook in self.runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
 
     def _save(self) -> str:
-        """Write a checkpoint, and say where it is."""
+        """Write a checkpoint and return a sentence with its path."""
         runner = self.runner
         hook = self._checkpoint_hook()
         if hook is None:
-            return 'Nothing was saved: default_hooks.checkpoint is no AtomicCheckpointHook.'
+            return 'No checkpoint was saved: default_hooks.checkpoint is not an AtomicCheckpointHook.'
         if self._iter == 0:
-            return 'Nothing was saved: no step has been made.'
+            return 'No checkpoint was saved: no training step has run yet.'
         try:
             hook.save(runner, self._iter, final=True, keep_older=self._is_accumulating())
         except OSError as error:
-            return f'Nothing newer was saved: {error}.'
-        lost = ', but for gradients accumulated since the last update,' if self._is_accumulating() else ''
+            return f'No newer checkpoint was saved: {error}.'
+        lost = ' (without the gradients accumulated since the last update)' if self._is_accumulating() else ''
         return f'The state after {self._iter} iterations{lost} is in {hook.last_ckpt}.'
 
     def _skip_past_samples(self) -> None:
         loader = self.dataloader
-        # Checkpoints of earlier releases do not know how many samples they have seen.
+        # Checkpoints of earlier releases do not record the number of samples.
         hub = self.runner.message_hub
         seen = hub.runtime_info.get(SAMPLES_SEEN)
         if hasattr(loader.batch_sampler, 'advance'):
@@ -245,14 +245,14 @@ class ClipTrainLoop(IterBasedTrainLoop):
             loader.sampler.advance(seen)
         else:
             raise TypeError(
-                f'{type(loader.sampler).__name__} cannot resume in the middle: it has no advance(num_samples). '
-                "Use InfiniteClipSampler, or MMEngine's IterBasedTrainLoop, which reads all past data again"
+                f'{type(loader.sampler).__name__} cannot resume mid-epoch: it has no advance(num_samples). '
+                "Use InfiniteClipSampler, or MMEngine's IterBasedTrainLoop, which rereads all past batches"
             )
         hub.update_info(SAMPLES_SEEN, seen)
 
 
 class _Unopened:
-    """Stands for a data loader of which nothing is to be read yet."""
+    """Placeholder for a data loader that must not be read yet."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -262,7 +262,7 @@ class _Unopened:
 
 
 class _Interrupted(Exception):
-    """Validation is broken off."""
+    """Signal that validation was interrupted."""
 
     def __init__(self, agreed: int) -> None:
         super().__init__(agreed)
@@ -270,14 +270,14 @@ class _Interrupted(Exception):
 
 
 def to_numbers(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy all logged values to the host together: one wait for the device per step, not one per value and hook."""
+    """Copy all logged values to the host at once, to synchronize with the device only once per step."""
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
     numbers = torch.stack([value.detach().reshape(()) for value in tensors.values()]).tolist() if tensors else []
     return {**outputs, **dict(zip(tensors, numbers, strict=True))}
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed every global generator for one step of one process."""
+    """Seed all global random generators for a given step and rank."""
     key = derive_key(seed, 'step', iteration, rank)
     random.seed(key)
     np.random.seed(key % 2**32)
@@ -285,5 +285,5 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 
 
 def batch_length(batch: Any) -> int:
-    """Clips of a batch, a dict of lists or a list."""
+    """Return the number of clips in a batch, which is a dict of lists or a list."""
     return len(next(iter(batch.values())) if isinstance(batch, dict) else batch)

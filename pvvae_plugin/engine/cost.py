@@ -1,4 +1,4 @@
-"""What a run will cost, found without running it: the network is traced on the meta device, which has no data."""
+"""FLOPs and memory of a run, estimated by tracing the network on the meta device."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class BackboneCost:
 
     Attributes:
         parameters: Number of parameters.
-        encode_flops: Floating-point operations (2 for each multiply-add, attention included) of encoding.
+        encode_flops: Floating-point operations of encoding (2 per multiply-add, including attention).
         decode_flops: The same for decoding.
-        encode_activation_bytes: What autograd keeps of encoding for the backward pass, in float32.
+        encode_activation_bytes: Bytes that autograd saves in encoding for the backward pass, in float32.
         decode_activation_bytes: The same for decoding.
-        encode_peak_bytes: Most that is alive at once while encoding without autograd, in float32, weights aside.
+        encode_peak_bytes: Peak bytes of encoding without autograd, in float32, excluding weights.
         latent_shape: ``(C, t, h, w)``.
     """
 
@@ -47,13 +47,13 @@ class BackboneCost:
 
 @dataclass(frozen=True)
 class HeadCost:
-    """Cost of one call of a generator's head for one clip.
+    """Cost of a forward pass of a generator's head, per clip.
 
     Attributes:
         parameters: Number of parameters.
-        flops: Floating-point operations (2 for each multiply-add, attention included).
-        activation_bytes: What autograd keeps for the backward pass, in float32, by attention as fused kernels compute
-            it. With gradient checkpointing less than there is: the inputs to recompute from are not counted.
+        flops: Floating-point operations (2 per multiply-add, including attention).
+        activation_bytes: Bytes that autograd saves for the backward pass, in float32, with fused attention kernels. An
+            underestimate with gradient checkpointing, because the saved inputs of the blocks are not counted.
     """
 
     parameters: int
@@ -62,7 +62,7 @@ class HeadCost:
 
 
 def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> BackboneCost:
-    """Trace encode + decode of one clip ``(1, 3, T, H, W)``.
+    """Trace encoding and decoding of a clip ``(1, 3, T, H, W)``.
 
     Args:
         backbone: Config of a VAE.
@@ -90,14 +90,14 @@ def backbone_cost(backbone: dict, num_frames: int, height: int, width: int) -> B
 
 @torch.no_grad()
 def peak_bytes(module: nn.Module, call: Callable[[], Any]) -> int:
-    """Most bytes of results that are alive at once during a call without autograd, the module's weights aside.
+    """Return the peak bytes of results during a call without autograd, excluding the module's weights.
 
-    Counted as they are allocated, without the workspace of kernels and the allocator's slack; norms as fused kernels
-    compute them.
+    Tensors are counted when they are allocated. Kernel workspace and allocator overhead are not included. Norms are
+    counted as fused kernels.
 
     Args:
-        module: On the meta device.
-        call: Runs it on meta tensors.
+        module: Module on the meta device.
+        call: Function that runs the module on meta tensors.
     """
     with _FusedNorm(), _PeakMemory(module) as memory:
         call()
@@ -105,7 +105,7 @@ def peak_bytes(module: nn.Module, call: Callable[[], Any]) -> int:
 
 
 def head_cost(head: dict, latent_shape: tuple[int, int, int, int]) -> HeadCost:
-    """Trace one call of a head for one clip's latents.
+    """Trace a forward pass of a head for the latents of a clip.
 
     Args:
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
@@ -121,18 +121,18 @@ def head_cost(head: dict, latent_shape: tuple[int, int, int, int]) -> HeadCost:
 
 
 def convolution_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """FLOP a second that this device reaches in a plain 3x3x3 convolution, measured for about ``seconds``."""
+    """Measure the FLOP/s of this device in a plain 3x3x3 convolution, for about ``seconds`` seconds."""
     channels, size = (256, 32) if device.type == 'cuda' else (32, 32)
     conv = nn.Conv3d(channels, channels, 3, padding=1, device=device, dtype=dtype)
     conv = conv.to(memory_format=torch.channels_last_3d)
-    # Two clips: of a single one some CPU builds make a case of its own, several times slower.
+    # Two clips: some CPU builds use a special path for a single clip, which is several times slower.
     x = torch.randn(2, channels, 8, size, size, device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last_3d)
     return _rate(lambda: conv(x), 2 * 27 * channels**2 * x[:, 0].numel(), device, seconds)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """FLOP a second that this device reaches in a plain matrix product, measured for about ``seconds``."""
+    """Measure the FLOP/s of this device in a plain matrix product, for about ``seconds`` seconds."""
     rows, width = (8192, 1024) if device.type == 'cuda' else (512, 512)
     a = torch.randn(rows, width, device=device, dtype=dtype)
     b = torch.randn(width, 4 * width, device=device, dtype=dtype)
@@ -170,10 +170,10 @@ class _Record:
 
 @contextmanager
 def _recorded(module: nn.Module) -> Iterator[_Record]:
-    """Operations and what autograd keeps of them, but for the module's own weights; complete at the block's end."""
+    """Record FLOPs and saved activations, excluding the module's weights. The record is filled on exit."""
     record = _Record()
     own = {p.untyped_storage()._cdata for p in module.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no two could share an address
+    kept: dict[int, torch.UntypedStorage] = {}  # hold references: a freed address could be reused
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -188,7 +188,7 @@ def _recorded(module: nn.Module) -> Iterator[_Record]:
 
 
 class _FusedAttention(TorchFunctionMode):
-    """Lets attention keep its inputs and its output alone: meta tensors take the path that keeps every weight, too."""
+    """Save only inputs and output of attention. Meta tensors take a path that also saves the attention weights."""
 
     def __init__(self, keep: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -199,29 +199,29 @@ class _FusedAttention(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         with saved_tensors_hooks(lambda t: t, lambda t: t):
             out = func(*args, **(kwargs or {}))
-            out = out.transpose(-3, -2).contiguous().transpose(-3, -2)  # their layout, which spares a later copy
+            out = out.transpose(-3, -2).contiguous().transpose(-3, -2)  # layout of fused kernels, saves a copy later
         for tensor in (*args[:3], out):
             self.keep(tensor)
         return out
 
 
 class _FusedNorm(TorchFunctionMode):
-    """Lets an RMS norm allocate its result alone: meta tensors take the path of one operation after another."""
+    """Allocate only the result of an RMS norm. Meta tensors take the unfused path, which allocates more."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         return torch.empty_like(args[0]) if func is F.rms_norm else func(*args, **(kwargs or {}))
 
 
 class _PeakMemory(TorchDispatchMode):
-    """Follows how many bytes of results are alive, a module's own weights aside.
+    """Track the bytes of live results, excluding a module's weights.
 
     Attributes:
-        peak (int): The most so far.
+        peak (int): Peak so far, in bytes.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        # Views of weights are results, too.
+        # Views of weights share their storage and are not counted.
         self.own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
         self.alive: dict[int, int] = {}
         self.peak = 0

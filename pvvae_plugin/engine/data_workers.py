@@ -1,4 +1,4 @@
-"""Processes that read data: they outlive signals meant for the run, and are gone when it is."""
+"""Data loader workers: they ignore signals meant for the run and are killed when it ends."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pvvae_plugin.datasets.checking.worker_watchdog import describe_reading
 
 from .stop_request import ignore_signals
 
-READ_TIMEOUT = 600  # seconds without any batch, after which a worker counts as stuck
+READ_TIMEOUT = 600  # seconds without a batch until a worker counts as stuck
 
 
 class DataWorkerError(RuntimeError):
-    """A data worker hangs or has died."""
+    """Raised if a data worker is stuck or has died."""
 
 
 class ReadyWorker:
-    """A ``worker_init_fn`` that has workers ignore signals and then calls the loader's own.
+    """``worker_init_fn`` that makes workers ignore signals and then calls the loader's original function.
 
     Args:
-        own: The loader's own.
+        own: The original ``worker_init_fn`` of the loader; None if it has none.
     """
 
     def __init__(self, own: Callable[[int], None] | None) -> None:
@@ -38,9 +38,9 @@ class ReadyWorker:
 
 
 def limit_reading(loader: DataLoader) -> DataLoader:
-    """Let nobody wait for ever for a loader's workers, which have not started yet.
+    """Set the loader's ``timeout`` to :data:`READ_TIMEOUT` if it has none.
 
-    Where the loader has no ``timeout`` of its own it is :data:`READ_TIMEOUT`.
+    Call this before the workers start.
     """
     if loader.num_workers and not loader.timeout:
         loader.timeout = READ_TIMEOUT
@@ -48,40 +48,43 @@ def limit_reading(loader: DataLoader) -> DataLoader:
 
 
 def prepare_workers(loader: DataLoader) -> DataLoader:
-    """The same, and let them leave signals to the main process, which must end with :func:`kill_workers_at_exit`."""
+    """Call :func:`limit_reading` and make the workers ignore signals.
+
+    The main process must then call :func:`kill_workers_at_exit` before it ends.
+    """
     if not isinstance(loader.worker_init_fn, ReadyWorker):
         loader.worker_init_fn = ReadyWorker(loader.worker_init_fn)
     return limit_reading(loader)
 
 
 def is_of_workers(error: Exception) -> bool:
-    """Whether PyTorch says by this error that a worker is stuck or dead."""
+    """Return whether this is PyTorch's error for a stuck or dead worker."""
     return isinstance(error, RuntimeError) and str(error).startswith('DataLoader')
 
 
 def describe_stuck(error: Exception, kept: str = '') -> str:
-    """A message that names the files. To be called while the workers live.
+    """Return an error message that names the files being read. Call this before the workers are killed.
 
     Args:
-        error: PyTorch's.
-        kept: What has become of the work so far.
+        error: The error raised by PyTorch.
+        kept: Sentence on the results so far, e.g. the path of a checkpoint.
     """
-    reading = describe_reading() or 'No worker has noted what it was reading'
+    reading = describe_reading() or 'No worker has recorded the file that it was reading'
     return (
-        f'{error}. {reading}. {kept}Find such files with tools/verify_dataset.py and leave them out. Those that are '
-        'only slow need a larger timeout of the data loader'
+        f'{error}. {reading}. {kept}Find such files with tools/verify_dataset.py and exclude them. If they are '
+        'only slow, increase the timeout of the data loader'
     )
 
 
 @contextmanager
 def naming_files(kept: str = '') -> Iterator[None]:
-    """Around the use of a data loader: files are named where a worker is stuck or dead, and no worker is waited for.
+    """Replace PyTorch's error for a stuck or dead worker by one that names the files, and kill the workers.
 
     Args:
-        kept: What has become of the work so far.
+        kept: Sentence on the results so far, e.g. the path of a checkpoint.
 
     Raises:
-        DataWorkerError: In the place of PyTorch's error.
+        DataWorkerError: If a worker is stuck or dead.
     """
     try:
         yield
@@ -94,23 +97,27 @@ def naming_files(kept: str = '') -> Iterator[None]:
 
 
 def kill_workers_at_exit() -> None:
-    """Call it when all workers are there: before PyTorch and Python ask them by SIGTERM to end, and wait for it."""
+    """Register :func:`kill_workers` to run at exit. Call this after all workers have started.
+
+    Exit handlers run in reverse order, so this one runs before those of PyTorch and Python, which send SIGTERM and
+    wait.
+    """
     atexit.unregister(kill_workers)
     atexit.register(kill_workers)
 
 
 def leave_worker_failures_to_the_loader() -> None:
-    """Report a dead worker where its batch is missed, and not in the middle of a step.
+    """Report a dead worker when its batch is requested, not in the middle of a step.
 
-    PyTorch raises in the handler of SIGCHLD, wherever the main thread happens to be: weights may be half updated there.
+    PyTorch raises in its SIGCHLD handler, which may interrupt a weight update.
     """
     if hasattr(signal, 'SIGCHLD'):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def kill_workers() -> None:
-    """End all workers of this process at once. One that is stuck in a decoder would hear nothing else."""
+    """Kill all workers of this process. A worker stuck in a decoder ignores anything weaker."""
     for child in multiprocessing.active_children():
-        if child.daemon:  # as PyTorch's workers are; Python would end all of these with the process
+        if child.daemon:  # PyTorch's workers are daemons, which Python would end with the process anyway
             child.kill()
             child.join()

@@ -1,4 +1,4 @@
-"""Several processes: data-parallel wrapping of the parts of an algorithm, and CPU-only process groups."""
+"""Data-parallel wrapper for the parts of an algorithm, and CPU-only process groups."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pvvae_plugin.registry import MODEL_WRAPPERS
 
 @MODEL_WRAPPERS.register_module()
 class SubmoduleDistributedDataParallel(nn.Module):
-    """Wrap each part that has an optimizer of its own in ``DistributedDataParallel``.
+    """Wrap each part of an algorithm that has its own optimizer in ``DistributedDataParallel``.
 
-    One wrapper around a GAN would wait in each pass for gradients of the part that does not play. The wrappers are
-    handed to the algorithm in its ``parallel`` dict, beside and not instead of its submodules: parameters keep their
-    names in checkpoints, and the algorithm's own ``train_step`` is used.
+    A single wrapper around a GAN would wait for gradients of the part that a pass does not use. The wrappers are stored
+    in the algorithm's ``parallel`` dict and do not replace its submodules. Parameters keep their names in checkpoints,
+    and the algorithm's ``train_step`` is used unchanged.
 
     Args:
-        module: An algorithm with ``optimized_modules`` and ``parallel``.
-        kwargs: For each ``DistributedDataParallel``.
+        module: Algorithm with ``optimized_modules`` and ``parallel``.
+        kwargs: Passed to each ``DistributedDataParallel``.
 
     Example:
-        >>> # Needs several processes, started by torchrun: the runner builds it of model_wrapper_cfg.
+        >>> # Needs several processes, started by torchrun. The runner builds it from model_wrapper_cfg.
         >>> from pvvae_plugin.registry import MODEL_WRAPPERS, MODELS
         >>> vae = dict(type='PredictiveVAE', latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
         >>> model = MODELS.build(dict(type='VideoAutoencoder', backbone=vae, loss=dict(type='PredictiveReconLoss')))
@@ -60,7 +60,7 @@ class SubmoduleDistributedDataParallel(nn.Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Skip gradient synchronisation in all parts."""
+        """Disable gradient synchronisation in all parts."""
         with ExitStack() as stack:
             for wrapper in self.module.parallel.values():
                 stack.enter_context(wrapper.no_sync())
@@ -68,7 +68,9 @@ class SubmoduleDistributedDataParallel(nn.Module):
 
 
 def init_cpu_process_group() -> None:
-    """Start a gloo group from torchrun's variables where there is no GPU; MMEngine's own start assumes CUDA.
+    """Initialize a gloo process group from torchrun's variables on machines without a GPU.
+
+    MMEngine's own initialization assumes CUDA.
 
     Example:
         >>> # Needs several processes, started by torchrun.

@@ -1,4 +1,4 @@
-"""Training a generator whose head is shared out among the processes (FSDP), as a strategy of MMEngine's."""
+"""MMEngine strategy that trains a generator with its head sharded across processes (FSDP)."""
 
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ from pvvae_plugin.registry import STRATEGIES
 class GeneratorFSDPStrategy(DDPStrategy):
     """FSDP of the head: weights, gradients and optimizer states are sharded across processes (ZeRO-3).
 
-    Blocks of the head, which are the entries of each ``ModuleList``, are gathered one at a time for their forward and
-    again for their backward pass. The frozen backbone stays whole in every process. MMEngine's ``FSDPStrategy`` knows
-    one optimiser, wraps the algorithm and renames its weights; PyTorch's ``fully_shard``, used here, leaves it,
-    its ``train_step`` and all names as they are. So the config of the run without FSDP serves, optimisers included.
+    The blocks of the head are the entries of its ``ModuleList``s. They are gathered one at a time, for the forward and
+    again for the backward pass. The frozen backbone is replicated in every process. MMEngine's ``FSDPStrategy``
+    supports a single optimiser, wraps the algorithm and renames its weights. PyTorch's ``fully_shard``, used here,
+    changes neither the algorithm nor its ``train_step`` and names. A config without FSDP therefore works unchanged,
+    including its optimisers.
 
-    Checkpoints are those of a run without FSDP: whole tensors, written by process 0. Either kind of run, with any
-    number of processes, resumes from either.
+    Checkpoints hold full tensors, written by rank 0, as without FSDP. Runs with and without FSDP can resume from each
+    other's checkpoints, with any number of processes.
 
-    Accumulated gradients are reduced in every pass, unlike those of DDP: to wait would keep them whole.
+    With gradient accumulation, gradients are reduced in every pass, unlike in DDP: deferring the reduction would keep
+    them unsharded.
 
     Args:
-        kwargs: Given by the runner.
+        kwargs: Passed by the runner.
 
     Raises:
-        ValueError: If no launcher started the processes, or the model has no head.
+        ValueError: If the processes were not started by a launcher, or the model has no head.
 
     Example:
         >>> # Needs several processes: bash tools/dist_train.sh configs/dit_pvvae_fsdp.py GPUS
@@ -61,8 +63,8 @@ class GeneratorFSDPStrategy(DDPStrategy):
         check_launcher(self.launcher)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        # This runner makes the data loaders first, which draw numbers. With the seed set again, weights start as those
-        # of a run without FSDP.
+        # FlexibleRunner builds the data loaders first, which draws random numbers. Setting the seed again gives the
+        # same initial weights as without FSDP.
         set_random_seed(self.seed, deterministic=self._randomness.get('deterministic', False))
         return super().build_model(model)
 
@@ -72,7 +74,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         mesh = init_device_mesh(torch.device(get_device()).type, (self.world_size,))
         lists = [module for module in model.head.modules() if isinstance(module, nn.ModuleList)]
         for module in (*(block for blocks in lists for block in blocks), model.head):
-            # Freed after every forward pass, the last one's too: averaging and saving look at shares alone.
+            # Reshard after every forward pass, including the last: EMA and saving read the shards only.
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
         # The head returns a view; nothing writes into it.
         warnings.filterwarnings('ignore', message='FSDP2-wrapped module .* returned a view')
@@ -88,21 +90,21 @@ class GeneratorFSDPStrategy(DDPStrategy):
     def build_optim_wrapper(self, optim_wrapper: Any, model: nn.Module | None = None) -> BaseOptimWrapper:
         built = super().build_optim_wrapper(optim_wrapper, model)
         for wrapper in _named(built).values():
-            if hasattr(wrapper, 'clip_func'):  # clips by the norm over all processes, which MMEngine then logs
+            if hasattr(wrapper, 'clip_func'):  # clip by the global norm, which MMEngine then logs
                 wrapper.clip_func = functools.partial(_clip, wrapper.clip_func)
         return built
 
     def _count_from(self, iteration: int) -> None:
-        """Tell the optimisers where the run stands. MMEngine's strategies forget it where there are several."""
+        """Set the iteration count of the optimisers. MMEngine's strategies do this for a single optimiser only."""
         if hasattr(self, 'optim_wrapper'):
             self.optim_wrapper.initialize_count_status(self.model, iteration, self.dispatch_kwargs['max_iters'])
 
     def model_state_dict(self) -> dict[str, Tensor]:
-        """Whole weights in process 0; all processes must call."""
+        """Return the full weights in rank 0. All processes must call this."""
         return {name: gather_to_main(tensor) for name, tensor in self.model.state_dict().items()}
 
     def optim_state_dict(self) -> dict:
-        """Whole states in process 0, as optimisers of unshared weights have them; all processes must call."""
+        """Return the full optimiser states in rank 0, as without FSDP. All processes must call this."""
         return tree_map_only(DTensor, gather_to_main, self.optim_wrapper.state_dict())
 
     def load_model_state_dict(self, state_dict: Mapping[str, Tensor], **kwargs: Any) -> None:
@@ -125,7 +127,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         extra_ckpt: dict | None = None,
         callback: Callable[[dict], Any] | None = None,
     ) -> None:
-        """Write one file, in process 0; all processes must call."""
+        """Write one checkpoint file in rank 0. All processes must call this."""
         extra = {'meta': {}, **(extra_ckpt or {})}
         extra['meta'].update(
             seed=self.seed,
@@ -138,7 +140,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         if save_param_scheduler and hasattr(self, 'param_schedulers'):
             checkpoint['param_schedulers'] = self.scheduler_state_dict()
         if callback is not None:
-            callback(checkpoint)  # hooks, which may gather as well
+            callback(checkpoint)  # hooks may gather weights too
         if self.rank == 0:
             save_checkpoint(checkpoint, filename)
 
@@ -150,10 +152,10 @@ class GeneratorFSDPStrategy(DDPStrategy):
         callback: Callable[[dict], Any] | None = None,
         **kwargs: Any,
     ) -> dict:
-        """Load a checkpoint of a run with or without FSDP, whose tensors are mapped: processes share the memory.
+        """Load a checkpoint of a run with or without FSDP. The file is memory-mapped and shared by the processes.
 
         Raises:
-            ValueError: If it is damaged, no checkpoint, or holds something that would be run.
+            ValueError: If the file is damaged, is not a checkpoint, or contains code that loading would execute.
         """
         self.logger.info(f'Load checkpoint from {filename}')
         checkpoint = open_checkpoint(filename)
@@ -171,15 +173,15 @@ class GeneratorFSDPStrategy(DDPStrategy):
 def check_launcher(launcher: str) -> None:
     if launcher == 'none':
         raise ValueError(
-            'GeneratorFSDPStrategy shares out a head among processes, but no launcher started any: '
-            'bash tools/dist_train.sh CONFIG GPUS, or go without by --cfg-options strategy=None'
+            'GeneratorFSDPStrategy shards the head across processes, but launcher is none. Use '
+            'bash tools/dist_train.sh CONFIG GPUS, or disable FSDP with --cfg-options strategy=None'
         )
 
 
 def only_for_generators(model: str) -> str:
     return (
-        f'FSDP is for generators (LatentVideoGenerator), whose head it shares out; the model is {model}: leave '
-        'strategy out of its config'
+        f'FSDP shards the head of generators (LatentVideoGenerator), but the model is {model}. Remove strategy '
+        'from the config'
     )
 
 
@@ -193,10 +195,10 @@ def _clip(clip: Callable[..., Tensor | None], parameters: list[Tensor], **kwargs
 
 
 def _shard_states(state_dict: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """States of an optimiser of whole weights, shared out as its weights now are."""
+    """Shard the states of an optimiser of full weights like its current weights."""
     parameters = [p for group in optimizer.param_groups for p in group['params']]
 
-    def share(value: Any, like: Tensor) -> Any:  # the number of steps is no share of anything
+    def share(value: Any, like: Tensor) -> Any:  # step counts are not sharded
         is_share = isinstance(value, Tensor) and value.ndim > 0 and value.shape == like.shape
         return shard_like(value, like) if is_share else value
 

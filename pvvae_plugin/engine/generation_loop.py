@@ -1,4 +1,4 @@
-"""Testing a generator: one pass of generation that feeds every metric."""
+"""Test loop for generators: one pass of generation feeds all metrics."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from pvvae_plugin.structures import VideoDataSample
 
 @LOOPS.register_module()
 class GenerationLoop(TestLoop):
-    """Make videos with a :class:`LatentVideoGenerator` and hand them to the evaluator, as ``generated``.
+    """Generate videos with a :class:`LatentVideoGenerator` and pass them to the evaluator as ``generated``.
 
-    Length and size are those of the data loader's first clip; nothing else is read of it. Classes come in turn. Video
-    ``i`` follows from the seed and ``i``; processes take whole batches in turn, so that their number changes nothing.
-    What metrics need beforehand, such as features of real clips, is made first: bad data ends a test before the long
-    part of it.
+    The first clip of the data loader sets the length and size; no other clip is read. Classes are assigned round-robin.
+    Video ``i`` depends only on the seed and ``i``. Batches are distributed round-robin across processes, so the number
+    of processes does not change the results. Inputs of metrics, such as features of real clips, are prepared before the
+    generation, so bad data fails early.
 
     Args:
         runner: The runner.
-        dataloader: Clips, or cached latents, of the length and size to make.
+        dataloader: Clips or cached latents of the length and size to generate.
         evaluator: Metrics of generated videos, such as :class:`FVD`.
-        num_samples: How many videos.
-        batch_size: How many at once, on each process.
-        seed: Of the noise.
-        sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``num_inference_steps`` (100 by
-            default), ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``.
+        num_samples: Number of videos to generate.
+        batch_size: Batch size per process.
+        seed: Seed of the noise.
+        sampling: Further arguments of :meth:`LatentVideoGenerator.generate`: ``num_inference_steps`` (default 100),
+            ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``.
 
     Raises:
         ValueError: If ``num_samples`` or ``batch_size`` is not positive.
@@ -71,13 +71,13 @@ class GenerationLoop(TestLoop):
         self.sampling = dict(sampling or {})
 
     def run(self) -> dict[str, float]:
-        """Make the videos and measure them."""
+        """Generate the videos and evaluate them."""
         runner = self.runner
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not hasattr(model, 'generate'):
-            raise TypeError(f'GenerationLoop tests generators, {type(model).__name__} cannot generate: use TestLoop')
-        if is_sharded(model):  # processes make different numbers of videos, and would wait for one another
-            raise ValueError('GenerationLoop needs the whole head in each process: test by tools/test.py')
+            raise TypeError(f'GenerationLoop needs a generator, {type(model).__name__} cannot generate: use TestLoop')
+        if is_sharded(model):  # ranks may generate different numbers of videos and would deadlock
+            raise ValueError('GenerationLoop does not support a sharded head (FSDP); run the test with tools/test.py')
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
         model.eval()
@@ -101,7 +101,7 @@ class GenerationLoop(TestLoop):
             batch_size=self.batch_size,
             indices=mine,
             **self.sampling,
-        )  # refuses what cannot be made
+        )  # raises on invalid arguments
         check_distinct(self.evaluator.metrics)
         for metric in self.evaluator.metrics:
             if hasattr(metric, 'prepare'):
@@ -121,7 +121,7 @@ class GenerationLoop(TestLoop):
                 progress.update()
         if progress:
             print(file=sys.stderr)
-        # Of hooks of iterations only the one that draws pictures has something to do here, once.
+        # Call the iteration hooks once, for the visualization hook.
         runner.call_hook('after_test_iter', batch_idx=0, data_batch={'inputs': [first['inputs']]}, outputs=None)
         metrics = self.evaluator.evaluate(self.num_samples)
         runner.call_hook('after_test_epoch', metrics=metrics)

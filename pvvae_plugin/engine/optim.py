@@ -1,4 +1,4 @@
-"""Optimisers for algorithms whose parts are trained apart."""
+"""Optimiser wrappers for algorithms with separately trained parts."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from pvvae_plugin.renaming import warn_renamed
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """An ``OptimWrapper`` that can run in bfloat16 and skips steps whose gradients are not finite.
+    """``OptimWrapper`` that supports bfloat16 autocast and skips steps with non-finite gradients.
 
-    bfloat16 has float32's range and so needs no loss scaling; MMEngine's ``AmpOptimWrapper`` demands a GPU.
+    bfloat16 has the range of float32 and needs no loss scaling. (MMEngine's ``AmpOptimWrapper`` requires a GPU.)
 
-    A step with a gradient that is not finite is left out: weights and moments stay as they are. Gradients are averaged
-    over processes before, so that all of them leave it out together. The message hub counts, see
-    :class:`SkippedSteps`; ``FiniteLossHook`` reports and ends the run after too many in a row.
+    A skipped step changes neither weights nor moments. All processes skip it together, because gradients are averaged
+    over processes first. Skipped steps are counted in the message hub, see :class:`SkippedSteps`. ``FiniteLossHook``
+    reports them and ends the run after too many in a row.
 
     Args:
-        dtype: ``'float32'`` or ``'bfloat16'``; ``--amp`` of the training script sets the latter.
+        dtype: ``'float32'`` or ``'bfloat16'``. ``--amp`` of the training script sets ``'bfloat16'``.
 
     Attributes:
-        part (str): What it trains, for messages and counts.
-        parameter_names (dict[int, str]): ``id`` of a parameter -> its name.
+        part (str): Name of the trained part, for messages and counts.
+        parameter_names (dict[int, str]): Names of the parameters by their ``id``.
 
     Example:
         >>> from pvvae_plugin.registry import OPTIM_WRAPPERS
@@ -70,10 +70,10 @@ class AutocastOptimWrapper(OptimWrapper):
                     yield
 
     def step(self, **kwargs) -> None:
-        """Clip gradients and update, if the gradients are finite."""
+        """Clip the gradients and update the weights if all gradients are finite."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
-        # One pass over the gradients, and one number to the CPU. A process that holds a part of the weights sees a part
-        # of the gradients.
+        # One pass over the gradients and one transfer to the CPU. A rank with sharded weights sees only its shard of
+        # the gradients, so the result is reduced.
         gradients = [gradient for p in parameters if (gradient := local(p.grad)).numel()]
         largest = get_total_norm(gradients, norm_type=math.inf)
         is_bad = torch.logical_not(torch.isfinite(largest)).int()
@@ -88,19 +88,19 @@ class AutocastOptimWrapper(OptimWrapper):
             super().step(**kwargs)
 
     def follow(self, other: OptimWrapper) -> None:
-        """Count iterations as another wrapper does, which has just counted one that this one is about to.
+        """Synchronize the iteration count with another wrapper, which has already counted the current iteration.
 
-        What starts later than the other would accumulate in another phase after a resume than before.
+        Without this, a part that starts later would accumulate gradients in a different phase after a resume.
         """
         self._inner_count = other.inner_count - 1
 
 
 class SkippedSteps:
-    """Steps left out because of gradients that were not finite, counted where checkpoints keep it.
+    """Counter of steps skipped because of non-finite gradients, kept in the message hub and its checkpoints.
 
     Args:
-        hub: Of the run.
-        part: Of the algorithm, which has an optimiser of its own.
+        hub: Message hub of the run.
+        part: Name of the part of the algorithm that the optimiser trains.
     """
 
     def __init__(self, hub: MessageHub, part: str) -> None:
@@ -108,16 +108,16 @@ class SkippedSteps:
         self._key = f'skipped_steps_{part}'
 
     def get(self) -> dict[str, Any]:
-        """``total``, ``in_a_row``, and the ``parameters`` whose gradients were not finite the last time."""
+        """Return ``total``, ``in_a_row``, and the ``parameters`` with non-finite gradients in the last skipped step."""
         return self.hub.runtime_info.get(self._key, {'total': 0, 'in_a_row': 0, 'parameters': []})
 
     def add(self, parameters: list[str]) -> None:
-        """Count one."""
+        """Count one skipped step."""
         before = self.get()
         self._set(before['total'] + 1, before['in_a_row'] + 1, parameters)
 
     def end_row(self) -> None:
-        """Note a step that was made."""
+        """Reset ``in_a_row`` after a step that was not skipped."""
         before = self.get()
         if before['in_a_row']:
             self._set(before['total'], 0, before['parameters'])
@@ -127,7 +127,7 @@ class SkippedSteps:
 
 
 def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
-    """A run's optimiser wrappers by the part that each trains."""
+    """Return the optimiser wrappers of a run by the name of the part that they train."""
     optim = runner.optim_wrapper
     if isinstance(optim, OptimWrapperDict):
         return dict(optim.items())
@@ -135,12 +135,12 @@ def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
 
 
 def left_out_steps(runner: Runner) -> bool:
-    """Whether the last step of a part was left out."""
+    """Return whether the last step of any part was skipped."""
     return any(SkippedSteps(runner.message_hub, part).get()['in_a_row'] for part in optim_wrappers(runner))
 
 
 class CountedOptimWrapperDict(OptimWrapperDict):
-    """An ``OptimWrapperDict`` that tells its members the iteration, so accumulation survives a resume."""
+    """``OptimWrapperDict`` that passes the iteration to its members, so gradient accumulation survives a resume."""
 
     def initialize_count_status(self, model: nn.Module, cur_iter: int, max_iters: int) -> None:
         for wrapper in self.values():
@@ -159,7 +159,7 @@ class SubmoduleOptimWrapperConstructor:
             discriminator=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW', lr=5e-5)),
         )
 
-    Each entry may hold a ``paramwise_cfg`` of its own, with MMEngine's meaning.
+    Each entry may have its own ``paramwise_cfg``, as in MMEngine.
 
     Example:
         >>> from mmengine.optim import build_optim_wrapper
@@ -175,8 +175,10 @@ class SubmoduleOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         if paramwise_cfg is not None:
-            raise ValueError('put paramwise_cfg inside the optimiser it is meant for, e.g. optim_wrapper.vae')
-        # An entry of None stands for none: a config that drops the discriminator says so by inheritance.
+            raise ValueError(
+                'optim_wrapper.paramwise_cfg is not supported; move it into an entry, e.g. optim_wrapper.vae'
+            )
+        # A derived config sets an inherited entry, e.g. the discriminator, to None to remove it.
         self.configs = {name: cfg for name, cfg in optim_wrapper_cfg.items() if cfg is not None}
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
@@ -187,7 +189,7 @@ class SubmoduleOptimWrapperConstructor:
         if set(modules) != set(configs):
             raise ValueError(
                 f'the model trains {sorted(modules)}, but optim_wrapper configures {sorted(configs)}: '
-                'give one entry for each, by these names'
+                'add one entry per trained part, under the same name'
             )
         wrappers = {}
         for name, module in modules.items():
@@ -198,5 +200,5 @@ class SubmoduleOptimWrapperConstructor:
                 wrappers[name].part = name
                 wrappers[name].parameter_names = {id(p): f'{name}.{key}' for key, p in module.named_parameters()}
             if wrappers and name != next(iter(wrappers)) and hasattr(wrappers[name], 'grad_name'):
-                wrappers[name].grad_name = f'{name}_{wrappers[name].grad_name}'  # else two curves share one name
+                wrappers[name].grad_name = f'{name}_{wrappers[name].grad_name}'  # separate curves per part
         return CountedOptimWrapperDict(**wrappers)

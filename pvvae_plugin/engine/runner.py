@@ -1,4 +1,4 @@
-"""Build the runner of a config."""
+"""Construction of the runner of a config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the runner of a config: MMEngine's ``Runner``, or ``FlexibleRunner`` if there is a ``strategy``.
 
     Raises:
-        ValueError: If the strategy does not fit the model, or the processes.
+        ValueError: If the strategy does not match the model or the launcher.
 
     Example:
         >>> from pvvae_plugin.config import read_config
@@ -31,8 +31,8 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     kind = STRATEGIES.get(strategy['type']) if isinstance(strategy['type'], str) else strategy['type']
     if kind is None or not issubclass(kind, GeneratorFSDPStrategy):
         raise ValueError(
-            f"strategy.type must be 'GeneratorFSDPStrategy', got {strategy['type']!r}: others do not know algorithms "
-            'of several parts. Without FSDP leave strategy out'
+            f"strategy.type must be 'GeneratorFSDPStrategy', got {strategy['type']!r}: other strategies do not support "
+            'algorithms with several parts. To train without FSDP, remove strategy'
         )
     if 'head' not in cfg.model:
         raise ValueError(only_for_generators(cfg.model['type']))

@@ -1,4 +1,4 @@
-"""Leaving in good order when the machine is wanted back, all processes at the same iteration."""
+"""Clean shutdown on signals, at the same iteration in all processes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import torch
 import torch.distributed
 from mmengine.logging import print_log
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, and worth starting again
-INTERRUPTED = 130  # as shells report Ctrl-C: not done, and nobody is to start it again
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not finished, restart the run
+INTERRUPTED = 130  # as shells report Ctrl-C: not finished, do not restart
 SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')
 GO_ON, STOP, FAILED = 0, 1, 2
 
 
 class StopRequest:
-    """Notes signals that announce the end, and lets all processes act on them together.
+    """Context manager that records stop signals and lets all processes act on them together.
 
-    These are SIGTERM and SIGUSR1, by which schedulers announce it, and Ctrl-C, the second of which ends the process at
-    once. A process whose torchrun has died is asked too: nobody else would end it.
+    It handles SIGTERM and SIGUSR1, which schedulers send before they end a job, and Ctrl-C. A second Ctrl-C ends the
+    process immediately. The death of torchrun counts as a stop request too, because nothing else would end the process.
 
-    To be used as a context: outside of it, signals do what they did before. Data workers, which a scheduler may signal
-    as well, ignore them and wait for their process to end them: see :func:`ignore_signals`.
+    The previous signal handlers are restored on exit. Data workers, which a scheduler may signal as well, ignore these
+    signals, see :func:`ignore_signals`.
 
     Attributes:
-        exit_code (int): With which the run leaves when it is asked to.
+        exit_code (int): Exit code of the run after a stop request.
     """
 
     def __init__(self) -> None:
@@ -41,25 +41,25 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether this process is to stop."""
+        """Whether this process was asked to stop."""
         if not self._asked and self._parent is not None and os.getppid() != self._parent:
             self._ask('torchrun is gone')
         return self._asked
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
+        if threading.current_thread() is threading.main_thread():  # only the main thread can handle signals
             for name in SIGNALS:
                 if (number := getattr(signal, name, None)) is not None:
                     self._before[number] = signal.signal(number, self._note)
         if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            # On the CPU, whatever the gradients travel by: nothing on a GPU waits for it. A process may be kept from
-            # answering for as long as another one reads or validates.
+            # A gloo group, so no GPU work waits for it. The timeout is long because a process answers only after it has
+            # finished reading or validating.
             self._group = torch.distributed.new_group(backend='gloo', timeout=timedelta(days=1))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, SystemExit):
-            ignore_signals()  # it is leaving, and its exit code is to say why
+            ignore_signals()  # keep the exit code: a signal must not end the process first
             return
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -73,14 +73,14 @@ class StopRequest:
     def _ask(self, why: str) -> None:
         if not self._asked:
             self._asked = True
-            again = '. Ctrl-C again ends it at once' if why == 'SIGINT' else ''
-            print_log(f'{why}: the run saves its state after this step and leaves{again}', logger='current')
+            again = '. Press Ctrl-C again to quit immediately' if why == 'SIGINT' else ''
+            print_log(f'{why}: the run saves a checkpoint after this step and exits{again}', logger='current')
 
     def agree(self, failed: bool = False) -> int:
-        """What all processes do next, the same in each: ``FAILED`` if one has failed, ``STOP`` if one was signalled.
+        """Return the common action: ``FAILED`` if any process failed, ``STOP`` if any was signalled, else ``GO_ON``.
 
         Args:
-            failed: Whether this process has no batch to go on with.
+            failed: Whether this process failed to read a batch.
         """
         state = FAILED if failed else STOP if self.asked else GO_ON
         if self._group is None:
@@ -90,7 +90,7 @@ class StopRequest:
         return int(states)
 
     def is_common(self, value: int) -> bool:
-        """Whether all processes have this value."""
+        """Return whether all processes have the same value."""
         if self._group is None:
             return True
         bounds = torch.tensor([value, -value])
@@ -99,7 +99,7 @@ class StopRequest:
 
 
 def ignore_signals() -> None:
-    """For data workers: leave signals to the process that they work for."""
+    """Ignore stop signals. Data workers call this to leave them to the main process."""
     for name in SIGNALS:
         if (number := getattr(signal, name, None)) is not None:
             signal.signal(number, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""Pure functions of tensors: no registry, no state."""
+"""Pure functions of tensors, without registry or state."""

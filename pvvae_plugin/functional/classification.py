@@ -1,4 +1,4 @@
-"""How often guesses are right, and how sure one may be of it."""
+"""Classification accuracy and its confidence interval."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 
 def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes: int) -> np.ndarray:
-    """Count how often each true class was taken for each class.
+    """Count how often each true class was predicted as each class.
 
     Args:
-        labels: True classes, ``N`` of them.
-        guesses: Classes they were taken for, ``N`` of them.
+        labels: ``N`` true classes.
+        guesses: ``N`` predicted classes.
         num_classes: ``K``.
 
     Returns:
-        int64 ``(K, K)``: row the true class, column the guess.
+        int64 ``(K, K)``: true class in rows, predicted class in columns.
 
     Raises:
         ValueError: If the lengths differ, or a class is not in ``0..K - 1``.
@@ -29,23 +29,23 @@ def confusion_counts(labels: Sequence[int], guesses: Sequence[int], num_classes:
                [0, 1]])
     """
     if len(labels) != len(guesses):
-        raise ValueError(f'as many labels as guesses are needed, got {len(labels)} and {len(guesses)}')
+        raise ValueError(f'labels and guesses differ in length: {len(labels)} and {len(guesses)}')
     pairs = np.array([labels, guesses], dtype=np.int64)  # (2, N)
     if pairs.size and (pairs.min() < 0 or pairs.max() >= num_classes):
-        raise ValueError(f'classes must lie in 0..{num_classes - 1}, got {pairs.min()} to {pairs.max()}')
+        raise ValueError(f'classes must be in 0..{num_classes - 1}, got {pairs.min()} to {pairs.max()}')
     return np.bincount(pairs[0] * num_classes + pairs[1], minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927), which holds near 0 and 1 too and stays within them.
+    """Return Wilson's score interval of a proportion (Wilson 1927). It is valid near 0 and 1 and stays within [0, 1].
 
     Args:
-        hits: How many of ``num`` were right.
-        num: How many there were, at least 1.
+        hits: Number of correct predictions.
+        num: Number of predictions, at least 1.
         z: Quantile of the normal distribution, 1.96 for 95 %.
 
     Returns:
-        Lower and upper end.
+        Lower and upper bound.
 
     Raises:
         ValueError: If ``num`` is not positive or ``hits`` not in ``0..num``.
@@ -57,7 +57,7 @@ def wilson_interval(hits: int, num: int, z: float = 1.959964) -> tuple[float, fl
         0.404 to 0.596
     """
     if num < 1 or not 0 <= hits <= num:
-        raise ValueError(f'hits must lie in 0..num and num be positive, got {hits} of {num}')
+        raise ValueError(f'num must be positive and hits in 0..num, got num={num} and hits={hits}')
     share = hits / num
     middle = (share + z**2 / (2 * num)) / (1 + z**2 / num)
     half = z * math.sqrt(share * (1 - share) / num + z**2 / (4 * num**2)) / (1 + z**2 / num)

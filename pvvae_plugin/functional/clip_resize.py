@@ -1,4 +1,4 @@
-"""Resizing clips to the square that a pretrained network takes."""
+"""Resizing of clips to the square input of a pretrained network."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ RESIZE_MODES = ('stretch', 'short-side-crop')
 
 
 def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
-    """Resize every frame to a square, bilinearly: half-pixel centres, no antialiasing.
+    """Resize every frame to a square with bilinear interpolation (half-pixel centres, no antialiasing).
 
     Args:
         video: ``(N, C, T, H, W)``, float.
         size: Side of the square, in pixels.
-        mode: ``'stretch'``: height and width each to ``size``. ``'short-side-crop'``: the shorter to ``size`` and the
-            longer in proportion, rounded up, then the square in the middle (VideoGPT's; the odd pixel is cut off at
-            the bottom or the right).
+        mode: ``'stretch'`` resizes height and width to ``size``. ``'short-side-crop'`` resizes the shorter side to
+            ``size`` and the longer one in proportion, rounded up, then crops the center square (as VideoGPT; an odd
+            pixel is cropped at the bottom or right).
 
     Returns:
-        ``(N, C, T, size, size)``; the argument itself where it has that size.
+        ``(N, C, T, size, size)``; the input itself if it already has this size.
 
     Raises:
-        ValueError: If the video does not have five dimensions, or there is no such mode.
+        ValueError: If the video does not have five dimensions, or the mode is unknown.
 
     Example:
         >>> from pvvae_plugin.functional.clip_resize import resize_clip
@@ -31,13 +31,13 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
         torch.Size([1, 3, 9, 224, 224])
     """
     if video.dim() != 5:
-        raise ValueError(f'a clip to resize has the shape (N, C, T, H, W), got {tuple(video.shape)}')
+        raise ValueError(f'video must have shape (N, C, T, H, W), got {tuple(video.shape)}')
     if mode not in RESIZE_MODES:
         raise ValueError(f'resize must be one of {RESIZE_MODES}, got {mode!r}')
     height, width = video.shape[-2:]
     if mode == 'stretch':
         return resize_frames(video, size, size)
-    # In whole numbers: as floats, 25 * (224 / 25) is a little more than 224, and would be rounded up to 225.
+    # Integer arithmetic: in floating point, 25 * (224 / 25) is slightly above 224 and would round up to 225.
     short = min(height, width)
     tall, wide = -(-height * size // short), -(-width * size // short)
     top, left = (tall - size) // 2, (wide - size) // 2
@@ -45,16 +45,16 @@ def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
 
 
 def resize_frames(video: Tensor, height: int, width: int, align_corners: bool = False) -> Tensor:
-    """Resize every frame bilinearly without antialiasing.
+    """Resize every frame with bilinear interpolation, without antialiasing.
 
     Args:
         video: ``(N, C, T, H, W)``, float.
-        height: In pixels.
-        width: In pixels.
-        align_corners: Corner pixels stay where they are, instead of the edges of the picture.
+        height: Target height in pixels.
+        width: Target width in pixels.
+        align_corners: Align the centers of the corner pixels instead of the image edges.
 
     Returns:
-        ``(N, C, T, height, width)``; the argument itself where it has that size.
+        ``(N, C, T, height, width)``; the input itself if it already has this size.
 
     Example:
         >>> from pvvae_plugin.functional.clip_resize import resize_frames
@@ -64,7 +64,7 @@ def resize_frames(video: Tensor, height: int, width: int, align_corners: bool = 
     """
     if tuple(video.shape[-2:]) == (height, width):
         return video
-    # Each picture of each channel by itself: as N * C images of T channels no frame has to be moved in memory.
+    # Treat the clip as N * C images of T channels, which needs no copy.
     images = video.flatten(0, 1)  # (N * C, T, H, W)
     images = F.interpolate(images, (height, width), mode='bilinear', align_corners=align_corners, antialias=False)
     return images.unflatten(0, video.shape[:2])

@@ -1,4 +1,4 @@
-"""Conversions: decoded frames to the tensors that a VAE takes, and tensors to at least float32."""
+"""Conversion of decoded frames to VAE inputs, and of tensors to at least float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def as_video(frames: np.ndarray) -> Tensor:
-    """Convert frames, uint8 ``(T, H, W, 3)``, to a video ``(1, 3, T, H, W)`` in [-1, 1].
+    """Convert uint8 frames ``(T, H, W, 3)`` to a video ``(1, 3, T, H, W)`` in [-1, 1].
 
     Example:
         >>> from pvvae_plugin.functional.conversion import as_video
@@ -21,7 +21,7 @@ def as_video(frames: np.ndarray) -> Tensor:
 
 
 def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize frames ``(T, H, W, 3)`` to cover ``size`` (height, width) and crop the middle.
+    """Resize frames ``(T, H, W, 3)`` to cover ``size`` (height, width), and crop the center.
 
     Example:
         >>> from pvvae_plugin.functional.conversion import cover
@@ -30,7 +30,7 @@ def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     height, width = frames.shape[1:3]
     scale = max(size[0] / height, size[1] / width)
-    # What will be seen is cut out first: a long thin picture would become enormous before it is cut.
+    # Crop before resizing, because a long, thin image would become huge.
     rows, columns = (min(have, max(1, round(want / scale))) for have, want in zip((height, width), size, strict=True))
     top, left = (height - rows) // 2, (width - columns) // 2
     frames = frames[:, top : top + rows, left : left + columns]
@@ -39,7 +39,7 @@ def cover(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Convert a half-precision tensor to float32. Losses need it under autocast.
+    """Convert a half-precision tensor to float32, as losses require under autocast.
 
     Example:
         >>> from pvvae_plugin.functional.conversion import at_least_float32

@@ -1,4 +1,4 @@
-"""Fréchet distance between Gaussians, and how it varies when parts of the samples are left out."""
+"""Fréchet distance between Gaussians, with leave-one-group-out values for a jackknife."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from .moments import Moments, covariance, merge_all
 
 
 def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
-    """Squared 2-Wasserstein distance of the Gaussians with these moments (Dowson and Landau 1982).
+    """Return the squared 2-Wasserstein distance of the Gaussians with these moments (Dowson and Landau 1982).
 
-    ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``. The last trace is taken as the sum of singular
-    values of ``A^1/2 B^1/2``, from eigendecompositions of symmetric matrices in float64: defined for any covariances,
-    also rank-deficient ones, and accurate to rounding where a root of their product is not.
+    ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``. The last trace is the sum of the singular
+    values of ``A^1/2 B^1/2``, with eigendecompositions of symmetric matrices in float64. It is defined for all
+    covariances, including rank-deficient ones, and more accurate than a root of their product.
 
     Args:
-        a: Moments of one set.
-        b: Of the other. Its features have as many numbers.
+        a: Moments of the first set.
+        b: Moments of the second set, with the same feature size.
         ddof: Covariances divide by ``N - ddof``.
 
     Returns:
         Scalar, float64, never negative.
 
     Raises:
-        ValueError: If there are no more than ``ddof`` samples, or the features' lengths differ.
+        ValueError: If a set has ``ddof`` samples or fewer, or the feature sizes differ.
 
     Example:
         >>> from pvvae_plugin.functional.frechet import frechet_distance
@@ -46,24 +46,24 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
 def frechet_without_groups(
     groups_a: Sequence[Moments], groups_b: Sequence[Moments], ddof: int = 0, paired: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the distances without one group of samples at a time, for a jackknife.
+    """Return leave-one-group-out distances for a jackknife.
 
-    The trace is taken of eigenvalues of ``R A R`` with ``R`` the root of the side that stays whole: one decomposition
-    a distance. It is less accurate, by about 1e-7 of the traces, than :func:`frechet_distance`. Where there are fewer
-    samples than features, all of it happens within what the samples span.
+    The trace comes from the eigenvalues of ``R A R``, where ``R`` is the root of the complete side. This needs one
+    decomposition per distance and is less accurate than :func:`frechet_distance`, by about 1e-7 of the traces. If there
+    are fewer samples than features, everything is computed in the span of the samples.
 
     Args:
-        groups_a: Moments of disjoint groups of one set, at least 2.
-        groups_b: Of the other.
+        groups_a: Moments of at least 2 disjoint groups of the first set.
+        groups_b: Moments of the groups of the second set.
         ddof: Covariances divide by ``N - ddof``.
-        paired: Leave out group ``i`` of both at once. Else of ``a`` with the whole ``b``, then of ``b`` with the
-            whole ``a``.
+        paired: Omit group ``i`` of both sets at once. If False, omit groups of ``a`` with the whole ``b``, then groups
+            of ``b`` with the whole ``a``.
 
     Returns:
         ``(G_a,)`` and ``(G_b,)``, float64; with ``paired`` ``(G,)`` and None.
 
     Raises:
-        ValueError: If there are fewer than 2 groups, or paired sets differ in their number.
+        ValueError: If a set has fewer than 2 groups, or paired sets have different numbers of groups.
 
     Example:
         >>> from pvvae_plugin.functional.frechet import frechet_without_groups
@@ -71,16 +71,16 @@ def frechet_without_groups(
         >>> real = [moments(torch.tensor([[0.0], [2.0]])), moments(torch.tensor([[0.0], [2.0]]))]
         >>> generated = [of._replace(mean=of.mean + 3) for of in real]
         >>> without_generated, without_real = frechet_without_groups(generated, real)
-        >>> without_generated.round(decimals=6)  # 3^2, whichever group is left out
+        >>> without_generated.round(decimals=6)  # 3^2, whichever group is omitted
         tensor([9., 9.], dtype=torch.float64)
     """
     if min(len(groups_a), len(groups_b)) < 2:
-        raise ValueError(f'at least 2 groups a side are needed, got {len(groups_a)} and {len(groups_b)}')
+        raise ValueError(f'each set needs at least 2 groups, got {len(groups_a)} and {len(groups_b)}')
     groups_a, groups_b = _within_span(groups_a, groups_b)
     rest_a, rest_b = _rests(groups_a), _rests(groups_b)
     if paired:
         if len(rest_a) != len(rest_b):
-            raise ValueError(f'paired sets need as many groups, got {len(rest_a)} and {len(rest_b)}')
+            raise ValueError(f'paired sets need equal numbers of groups, got {len(rest_a)} and {len(rest_b)}')
         pairs = zip(rest_a, rest_b, strict=True)
         return torch.stack([_quick_distance(a, b, _root(covariance(b, ddof)), ddof) for a, b in pairs]), None
     whole_a, whole_b = merge_all(groups_a), merge_all(groups_b)
@@ -94,14 +94,14 @@ def frechet_without_groups(
 def _within_span(
     groups_a: Sequence[Moments], groups_b: Sequence[Moments]
 ) -> tuple[Sequence[Moments], Sequence[Moments]]:
-    """The same moments in coordinates of the space that all samples span, where it is smaller than that of features.
+    """Project the moments to the span of all samples if it has fewer dimensions than the features.
 
-    Distances do not change, and each decomposition takes a time that grows with the third power of the dimension.
+    Distances do not change, and the time of a decomposition grows with the third power of the dimension.
     """
     pooled = merge_all([*groups_a, *groups_b])
     if pooled.count > len(pooled.mean):
         return groups_a, groups_b
-    basis = torch.linalg.eigh(pooled.scatter).eigenvectors[:, 1 - pooled.count :]  # (D, N - 1), of the largest
+    basis = torch.linalg.eigh(pooled.scatter).eigenvectors[:, 1 - pooled.count :]  # (D, N - 1), largest eigenvalues
 
     def project(of: Moments) -> Moments:
         return Moments(of.count, (of.mean - pooled.mean) @ basis, basis.T @ of.scatter @ basis)
@@ -110,7 +110,7 @@ def _within_span(
 
 
 def _rests(groups: Sequence[Moments]) -> list[Moments]:
-    """All but one group, for each of them. Merged anew: taking one away from the whole would cancel."""
+    """Merge all groups but one, for each group. Subtracting one from the total would suffer from cancellation."""
     return [merge_all([*groups[:i], *groups[i + 1 :]]) for i in range(len(groups))]
 
 
@@ -123,15 +123,15 @@ def _quick_distance(a: Moments, b: Moments, root_b: Tensor, ddof: int) -> Tensor
 
 def _combine(a: Moments, b: Moments, cov_a: Tensor, cov_b: Tensor, overlap: Tensor) -> Tensor:
     distance = (a.mean - b.mean).square().sum() + cov_a.trace() + cov_b.trace() - 2 * overlap
-    return distance.clamp(min=0)  # rounding alone can bring it below
+    return distance.clamp(min=0)  # rounding errors can make it negative
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """Root of a symmetric positive semidefinite matrix."""
+    """Return the square root of a symmetric positive semidefinite matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def _check_lengths(a: Moments, b: Moments) -> None:
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers cannot be compared')
+        raise ValueError(f'feature sizes differ: {len(a.mean)} and {len(b.mean)}')

@@ -1,12 +1,12 @@
-"""PSNR and SSIM of videos, one number a frame."""
+"""PSNR and SSIM of videos, one value per frame."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Identical frames have an infinite PSNR, which no mean survives. The error is floored at this fraction of the squared
-# range, so that they count as 100 dB, far above what a lossy model reaches.
+# Identical frames have an infinite PSNR, which would make every mean infinite. The error is floored at this fraction of
+# the squared range, which gives 100 dB, far above any lossy model.
 MIN_RELATIVE_MSE = 1e-10
 
 WINDOW_SIZE = 11
@@ -14,7 +14,7 @@ WINDOW_SIGMA = 1.5
 
 
 def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error of each frame, over channels and pixels.
+    """Return the mean squared error per frame, over channels and pixels.
 
     Args:
         a: Video ``(N, C, T, H, W)``.
@@ -37,9 +37,9 @@ def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Peak signal-to-noise ratio of each frame, in dB.
+    """Return the peak signal-to-noise ratio per frame, in dB.
 
-    The mean squared error is floored at ``1e-10 * data_range**2``: identical frames give 100 dB, not infinity (ours).
+    The mean squared error is floored at ``1e-10 * data_range**2``, so identical frames give 100 dB (ours).
 
     Args:
         a: Video ``(N, C, T, H, W)``.
@@ -66,14 +66,14 @@ def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """Structural similarity of each frame: the mean over channels of each channel's mean SSIM.
+    """Return the structural similarity per frame, averaged over the channels.
 
     Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to structural similarity",
-    2004: 11 x 11 Gaussian window of sigma 1.5, only positions where it fits whole, K1 = 0.01, K2 = 0.03, biased
-    covariances. Computed in float64, because the variances are differences of nearly equal numbers.
+    2004: 11 x 11 Gaussian window of sigma 1.5 without padding, K1 = 0.01, K2 = 0.03, biased covariances. Computed in
+    float64, because the variances are differences of nearly equal numbers.
 
-    SSIM compares mean intensities, so it depends on where zero lies: give values that start at 0 (as [0, 1] does) to
-    get the numbers that the literature reports. On [-1, 1] they differ.
+    SSIM compares mean intensities and therefore depends on the zero point. Use values that start at 0, e.g. [0, 1], to
+    get results comparable to the literature. Results on [-1, 1] differ.
 
     Args:
         a: Video ``(N, C, T, H, W)``.
@@ -98,13 +98,13 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
     n, c, t, h, w = a.shape
     if min(h, w) < WINDOW_SIZE:
         raise ValueError(
-            f'SSIM needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} pixels, its window; got {h} x {w}. '
-            'Evaluate larger frames'
+            f'SSIM needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} pixels (the size of its window), got '
+            f'{h} x {w}; evaluate larger frames'
         )
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
 
     values = torch.empty(n, t, dtype=torch.float64, device=a.device)
-    for i in range(n):  # one clip at a time: the five filtered maps in float64 are 10 times the clip's own memory
+    for i in range(n):  # one clip at a time: five filtered maps in float64 take 10 times the memory of the clip
         x, y = (v[i].double().transpose(0, 1).reshape(t * c, h, w) for v in (a, b))
         mean_x, mean_y = _blur(x), _blur(y)
         var_x = _blur(x * x) - mean_x**2
@@ -117,13 +117,13 @@ def ssim(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian window over ``(B, H, W)``, without padding: ``(B, H - 10, W - 10)``."""
-    # as two products with band matrices: float64 convolutions have no fast CPU kernel and take twice as long
+    """Apply the Gaussian window to ``(B, H, W)`` without padding: ``(B, H - 10, W - 10)``."""
+    # Two products with band matrices take half the time of a float64 convolution, which has no fast CPU kernel.
     return _band(x.shape[-2], x) @ x @ _band(x.shape[-1], x).T
 
 
 def _band(size: int, like: Tensor) -> Tensor:
-    """``(size - 10, size)``: row ``i`` holds the window's weights at columns ``i..i + 10``."""
+    """Return a matrix ``(size - 10, size)`` with the window's weights in columns ``i..i + 10`` of row ``i``."""
     offsets = (
         torch.arange(size, device=like.device)[None] - torch.arange(size - WINDOW_SIZE + 1, device=like.device)[:, None]
     )
@@ -135,7 +135,7 @@ def _band(size: int, like: Tensor) -> Tensor:
 def _check_pair(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.dim() != 5:
         raise ValueError(
-            f'two videos of one shape (N, C, T, H, W) are needed, got {tuple(a.shape)} and {tuple(b.shape)}'
+            f'both videos must have the same shape (N, C, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
         )
 
 

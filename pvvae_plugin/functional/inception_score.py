@@ -1,4 +1,4 @@
-"""Inception Score: how sure a classifier is of each sample, and how varied the samples are."""
+"""Inception Score: confidence of a classifier per sample, and diversity of the samples."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from torch import Tensor
 
 
 def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
-    """``exp(E[KL(p(y | x) || p(y))])`` of each of several disjoint parts of the samples (Salimans et al. 2016).
+    """Return the Inception Score ``exp(E[KL(p(y | x) || p(y))])`` per split (Salimans et al. 2016).
 
-    Part ``i`` of ``S`` are the samples from ``i N // S`` to ``(i + 1) N // S``, in the order given, as in the original.
+    Split ``i`` of ``S`` holds samples ``i N // S`` to ``(i + 1) N // S``, in the given order, as in the original.
 
     Args:
-        probabilities: Class probabilities of each sample, ``(N, K)``.
-        num_splits: ``S``.
+        probabilities: Class probabilities per sample, ``(N, K)``.
+        num_splits: Number of splits ``S``.
 
     Returns:
-        ``(S,)``, float64, each from 1 to ``K``. The usual numbers are their mean and their standard deviation.
+        ``(S,)``, float64, each from 1 to ``K``. Papers report the mean and standard deviation.
 
     Raises:
-        ValueError: If there are fewer samples than parts, or rows are not probabilities.
+        ValueError: If there are fewer samples than splits, or rows are not probabilities.
 
     Example:
         >>> from pvvae_plugin.functional.inception_score import inception_scores
-        >>> round(inception_scores(torch.eye(5), num_splits=1).item(), 6)  # always sure, 5 classes equally often
+        >>> round(inception_scores(torch.eye(5), num_splits=1).item(), 6)  # always certain, 5 equally frequent classes
         5.0
-        >>> round(inception_scores(torch.full((5, 5), 0.2), num_splits=1).item(), 6)  # the same guess for each sample
+        >>> round(inception_scores(torch.full((5, 5), 0.2), num_splits=1).item(), 6)  # same prediction for each sample
         1.0
     """
     if probabilities.dim() != 2 or not 1 <= num_splits <= len(probabilities):
@@ -35,7 +35,7 @@ def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
         )
     probabilities = probabilities.double()
     if not (probabilities.isfinite().all() and (probabilities >= 0).all()):
-        raise ValueError('class probabilities must be finite and not negative: are these logits?')
+        raise ValueError('class probabilities must be finite and not negative; apply softmax to logits first')
     sums = probabilities.sum(dim=1)
     if (sums - 1).abs().max() > 1e-3:
         raise ValueError(f'class probabilities must add up to 1, got sums from {sums.min():g} to {sums.max():g}')
@@ -44,6 +44,6 @@ def inception_scores(probabilities: Tensor, num_splits: int = 10) -> Tensor:
     for i in range(num_splits):
         part = probabilities[i * n // num_splits : (i + 1) * n // num_splits]  # (N / S, K)
         marginal = part.mean(dim=0)
-        divergence = torch.xlogy(part, part) - torch.xlogy(part, marginal)  # 0 log 0 = 0, in both
+        divergence = torch.xlogy(part, part) - torch.xlogy(part, marginal)  # 0 log 0 = 0 in both terms
         scores.append(divergence.sum(dim=1).mean().exp())
     return torch.stack(scores)

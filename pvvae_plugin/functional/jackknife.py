@@ -1,8 +1,7 @@
-"""Standard error and bias of a statistic from its values with one group of samples left out at a time.
+"""Delete-a-group jackknife: standard error and bias of a statistic from leave-one-group-out values.
 
-A bootstrap of a Fréchet distance is not centred on it: drawing with replacement leaves fewer distinct samples, and the
-distance grows as samples get fewer. Leaving groups out keeps the samples distinct, and the same values say how large
-the bias itself is.
+A bootstrap of a Fréchet distance is biased: drawing with replacement gives fewer distinct samples, and the distance
+grows as the number of samples falls. The jackknife keeps the samples distinct and also estimates the bias.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ class Jackknife(NamedTuple):
     """Result of a jackknife.
 
     Attributes:
-        standard_error: Of the statistic at this number of samples.
-        bias: How much of it is due to there being only so many samples, to first order in ``1 / N``.
+        standard_error: Standard error of the statistic at this number of samples.
+        bias: Bias of the statistic due to the finite number of samples, to first order in ``1 / N``.
 
     Example:
         >>> from pvvae_plugin.functional.jackknife import jackknife
@@ -34,7 +33,7 @@ class Jackknife(NamedTuple):
 
 
 def group_of(index: int | Tensor) -> int | Tensor:
-    """The group of the sample at an index: samples are dealt out in turn.
+    """Return the group of the sample at an index. Samples are assigned round-robin.
 
     Example:
         >>> from pvvae_plugin.functional.jackknife import group_of
@@ -45,14 +44,14 @@ def group_of(index: int | Tensor) -> int | Tensor:
 
 
 def jackknife(value: Tensor, *without: Tensor) -> Jackknife:
-    """Delete-a-group jackknife (Shao and Tu 1995, section 2.3), of one or of several independent sets of samples.
+    """Compute a delete-a-group jackknife (Shao and Tu 1995, section 2.3) over one or more independent sets.
 
     Args:
-        value: Of all samples, a scalar.
-        without: For each set, the values with one of its ``G`` groups left out, ``(G,)``.
+        value: Statistic of all samples, a scalar.
+        without: For each set, the statistic without each of its ``G`` groups, ``(G,)``.
 
     Returns:
-        Variances and biases of the sets add up.
+        Standard error and bias. Variances and biases of the sets are summed.
 
     Example:
         >>> from pvvae_plugin.functional.jackknife import jackknife

@@ -1,4 +1,4 @@
-"""Squared maximum mean discrepancy with a polynomial kernel, unbiased, and what a jackknife of it needs."""
+"""Unbiased squared maximum mean discrepancy with a polynomial kernel, with group sums for a jackknife."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROWS = 1024  # of the kernel matrix at once: 16 MB for 2,048 columns
+ROWS = 1024  # rows of the kernel matrix per block: 16 MB for 2,048 columns
 
 
 class KernelSums(NamedTuple):
-    """Sums of kernel values over pairs of groups, ``(G, G)`` each, and how many samples each group has, ``(G,)``.
+    """Sums of kernel values over pairs of groups, ``(G, G)`` each, and samples per group, ``(G,)``.
 
     Attributes:
-        xx: Over pairs of two different samples of x.
-        yy: Of y.
-        xy: Over pairs of one of each.
+        xx: Sums over pairs of different samples of x.
+        yy: Sums over pairs of different samples of y.
+        xy: Sums over pairs of a sample of x and a sample of y.
         count_x: Samples of x in each group, float64.
-        count_y: Of y.
+        count_y: Samples of y in each group, float64.
 
     Example:
         >>> from pvvae_plugin.functional.kernel_distance import kernel_sums
@@ -36,21 +36,22 @@ class KernelSums(NamedTuple):
 
 
 def polynomial_mmd(x: Tensor, y: Tensor, degree: int = 3, coef: float = 1.0) -> Tensor:
-    """Unbiased estimate of the squared MMD with kernel ``(x . y / D + coef)^degree`` (Gretton et al. 2012, eq. 3).
+    """Return an unbiased estimate of the squared MMD (Gretton et al. 2012, eq. 3).
 
-    One estimate over all samples, no subsets. It can be negative, as an unbiased estimate of 0 must.
+    The kernel is ``(x . y / D + coef)^degree``. The estimate uses all samples at once, without subsets. It can be
+    negative because it is unbiased.
 
     Args:
         x: Features ``(N, D)``, ``N`` at least 2.
         y: Features ``(M, D)``, ``M`` at least 2.
-        degree: Of the polynomial.
-        coef: Its constant.
+        degree: Degree of the polynomial.
+        coef: Constant of the polynomial.
 
     Returns:
         Scalar, float64.
 
     Raises:
-        ValueError: If the shapes do not fit, there are too few samples, or a value is not finite.
+        ValueError: If the shapes do not match, there are too few samples, or a value is not finite.
 
     Example:
         >>> from pvvae_plugin.functional.kernel_distance import polynomial_mmd
@@ -65,19 +66,19 @@ def polynomial_mmd(x: Tensor, y: Tensor, degree: int = 3, coef: float = 1.0) -> 
 def kernel_sums(
     x: Tensor, y: Tensor, groups_x: Tensor, groups_y: Tensor, num_groups: int, degree: int = 3, coef: float = 1.0
 ) -> KernelSums:
-    """Sums of kernel values over pairs of groups, computed in float64 a block of rows at a time.
+    """Sum kernel values over pairs of groups in float64, one block of rows at a time.
 
     Args:
         x: Features ``(N, D)``.
         y: Features ``(M, D)``.
-        groups_x: Group of each sample of x, int64 ``(N,)`` in ``0..num_groups - 1``.
-        groups_y: Of y, ``(M,)``.
+        groups_x: Group indices of the samples of x, int64 ``(N,)`` in ``0..num_groups - 1``.
+        groups_y: Group indices of the samples of y, int64 ``(M,)``.
         num_groups: ``G``.
         degree: See :func:`polynomial_mmd`.
         coef: See :func:`polynomial_mmd`.
 
     Raises:
-        ValueError: As :func:`polynomial_mmd`.
+        ValueError: See :func:`polynomial_mmd`.
 
     Example:
         >>> from pvvae_plugin.functional.kernel_distance import kernel_sums
@@ -92,7 +93,7 @@ def kernel_sums(
         )
     x, y = x.double(), y.double()
     if not (x.isfinite().all() and y.isfinite().all()):
-        raise ValueError('a feature is not finite')
+        raise ValueError('features must be finite, got NaN or infinity')
 
     def sums(a: Tensor, b: Tensor, in_a: Tensor, in_b: Tensor) -> Tensor:
         out = a.new_zeros(num_groups, num_groups)
@@ -111,12 +112,12 @@ def kernel_sums(
 
 
 def mmd_of_sums(sums: KernelSums, without_x: int | None = None, without_y: int | None = None) -> Tensor:
-    """Unbiased squared MMD of all samples, or of those outside of one group.
+    """Return the unbiased squared MMD of all samples, or without one group.
 
     Args:
-        sums: The sums.
-        without_x: Group of x to leave out.
-        without_y: Group of y to leave out.
+        sums: Result of :func:`kernel_sums`.
+        without_x: Group of x to omit.
+        without_y: Group of y to omit.
 
     Example:
         >>> from pvvae_plugin.functional.kernel_distance import kernel_sums, mmd_of_sums

@@ -1,7 +1,7 @@
-"""Random numbers keyed by what they are for, not drawn from whatever state a process happens to have.
+"""Random number generators seeded by a key instead of global RNG state.
 
-A draw keyed by (seed, epoch, sample, purpose) is the same whatever the number of workers or processes, and after any
-resume. The purpose keeps draws for different uses of one sample independent.
+A draw keyed by (seed, epoch, sample, purpose) is the same for any number of workers or processes, and after a resume.
+The purpose keeps different draws for the same sample independent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def derive_key(*parts: int | str) -> int:
-    """A 63-bit key from any sequence of ints and strings (BLAKE2b, so nearby parts give unrelated keys).
+    """Derive a 63-bit key from a sequence of ints and strings with BLAKE2b. Similar parts give unrelated keys.
 
     Example:
         >>> from pvvae_plugin.functional.keyed_random import derive_key
@@ -29,7 +29,7 @@ def derive_key(*parts: int | str) -> int:
 
 
 def numpy_rng(*parts: int | str) -> np.random.Generator:
-    """A NumPy random generator for the key of ``parts``.
+    """Return a NumPy random generator for the key of ``parts``.
 
     Example:
         >>> from pvvae_plugin.functional.keyed_random import numpy_rng
@@ -40,7 +40,7 @@ def numpy_rng(*parts: int | str) -> np.random.Generator:
 
 
 def torch_rng(*parts: int | str, device: torch.device | str = 'cpu') -> torch.Generator:
-    """A torch random generator on ``device`` for the key of ``parts``.
+    """Return a torch random generator on ``device`` for the key of ``parts``.
 
     Example:
         >>> from pvvae_plugin.functional.keyed_random import torch_rng
@@ -54,7 +54,7 @@ def torch_rng(*parts: int | str, device: torch.device | str = 'cpu') -> torch.Ge
 def torch_rngs(
     keys: Sequence[int | None], purpose: str, device: torch.device | str = 'cpu'
 ) -> list[torch.Generator] | None:
-    """Return one random generator per key for a purpose; None if any key is missing, as in other projects' datasets.
+    """Return one random generator per key for a purpose; None if any key is missing, as in third-party datasets.
 
     Example:
         >>> from pvvae_plugin.functional.keyed_random import torch_rngs
@@ -67,12 +67,12 @@ def torch_rngs(
 
 
 def randn_like(x: Tensor, rng: torch.Generator | Sequence[torch.Generator] | None = None) -> Tensor:
-    """Standard normal noise of the shape, type and device of ``x``.
+    """Draw standard normal noise with the shape, dtype and device of ``x``.
 
     Args:
         x: ``(N, ...)``.
-        rng: One generator for the whole batch, or one for each of the ``N`` entries, so that an entry's noise
-            does not depend on the rest of its batch.
+        rng: One generator for the batch, or one per entry. With one per entry, the noise of an entry does not depend
+            on the rest of the batch.
 
     Example:
         >>> from pvvae_plugin.functional.keyed_random import randn_like, torch_rngs
@@ -84,5 +84,5 @@ def randn_like(x: Tensor, rng: torch.Generator | Sequence[torch.Generator] | Non
     if rng is None or isinstance(rng, torch.Generator):
         return torch.randn(x.shape, generator=rng, dtype=x.dtype, device=x.device)
     if len(rng) != x.shape[0]:
-        raise ValueError(f'{len(rng)} generators for a batch of {x.shape[0]}')
+        raise ValueError(f'rng has {len(rng)} generators for a batch of {x.shape[0]}; pass one, or one per entry')
     return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=x.device) for g in rng])

@@ -1,4 +1,4 @@
-"""How far latent frames of a clip lie apart, by how much time lies between them."""
+"""Distance between latent frames of a clip as a function of their time interval."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def latent_temporal_distances(latents: Tensor) -> Tensor:
-    """Latent Temporal Distance of a clip: mean L2 distance between latent frames at each interval (paper, analysis).
+    """Return the Latent Temporal Distance: mean L2 distance between latent frames per interval (paper, analysis).
 
-    The norm runs over channels at each position, and positions and pairs of frames are averaged (ours: the paper does
-    not say over what its norm runs).
+    The norm is taken over channels at each position, then averaged over positions and pairs of frames. This is ours;
+    the paper does not state the axes of its norm.
 
     Args:
         latents: ``(C, t, h, w)`` with ``t`` at least 2.
 
     Returns:
-        ``(t - 1,)``, float64; entry ``i`` is the mean over the ``t - 1 - i`` pairs that are ``i + 1`` apart.
+        ``(t - 1,)``, float64; entry ``i`` is the mean over the ``t - 1 - i`` pairs at interval ``i + 1``.
 
     Raises:
         ValueError: If there are fewer than two latent frames.
@@ -40,9 +40,9 @@ def latent_temporal_distances(latents: Tensor) -> Tensor:
 
 
 def channel_sums(latents: Tensor) -> tuple[int, Tensor, Tensor]:
-    """Return the number of values per channel, their sums and the sums of their squares: ``(C,)``, float64.
+    """Return the number of values per channel, their sums and their sums of squares (both ``(C,)``, float64).
 
-    They add up over clips; :func:`latent_scale` makes a scale of them.
+    Add them up over clips and pass the totals to :func:`latent_scale`.
 
     Args:
         latents: ``(C, t, h, w)``.
@@ -58,15 +58,15 @@ def channel_sums(latents: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 def latent_scale(count: int, sums: Tensor, squares: Tensor) -> Tensor:
-    """Distance of two unrelated latents: ``sqrt(2 * sum of the channels' variances)``, a scalar (ours).
+    """Return the root-mean-square distance of two independent latents, a scalar (ours).
 
-    The root of the mean square over independent pairs. Latent distances divided by it compare between VAEs whose
-    latents have other scales.
+    It equals ``sqrt(2 * sum of channel variances)``. Latent distances divided by it are comparable between VAEs with
+    different latent scales.
 
     Args:
-        count: Values of each channel.
-        sums: Their sums, ``(C,)``.
-        squares: Sums of their squares, ``(C,)``.
+        count: Number of values per channel.
+        sums: Sums per channel, ``(C,)``.
+        squares: Sums of squares per channel, ``(C,)``.
 
     Example:
         >>> from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale

@@ -1,4 +1,4 @@
-"""What a linear map can read out of features: ridge regression in closed form, its penalty chosen on clips apart."""
+"""Linear probe of features: closed-form ridge regression with the penalty selected on held-out clips."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PENALTIES = tuple(10.0**power for power in range(-4, 3))  # of a mean squared error, on features of unit deviation
+PENALTIES = tuple(10.0**power for power in range(-4, 3))  # relative to a mean squared error, for standardized features
 
 
 class Probe(NamedTuple):
-    """A fitted linear map.
+    """Fitted linear map.
 
     Attributes:
-        weight: ``(D, K)``, of features as they are.
+        weight: ``(D, K)``, for features that are not standardized.
         bias: ``(K,)``.
-        penalty: The one that was chosen.
+        penalty: Selected penalty.
 
     Example:
         >>> from pvvae_plugin.functional.linear_probe import Probe
@@ -31,7 +31,7 @@ class Probe(NamedTuple):
     penalty: float
 
     def __call__(self, features: Tensor) -> Tensor:
-        """``(N, D)`` to ``(N, K)``, float64."""
+        """Map features ``(N, D)`` to predictions ``(N, K)``, float64."""
         return features.double() @ self.weight + self.bias
 
 
@@ -41,19 +41,19 @@ def fit_probe(
     apart: tuple[Tensor, Tensor],
     penalties: Sequence[float] = PENALTIES,
 ) -> Probe:
-    """Fit ``targets`` linearly by ridge regression (ours).
+    """Fit ``targets`` by ridge regression (ours).
 
-    ``|Y - X W|^2 / N + penalty |W|^2`` is minimised on features brought to mean 0 and deviation 1, in float64. Of the
-    penalties that one is taken whose squared error ``apart`` is the least.
+    Minimises ``|Y - X W|^2 / N + penalty |W|^2`` in float64, on features standardized to mean 0 and standard deviation
+    1. The penalty with the smallest squared error on ``apart`` is selected.
 
     Args:
         features: ``(N, D)``.
         targets: ``(N, K)``.
-        apart: Features ``(M, D)`` and targets ``(M, K)`` that the penalty is chosen on.
-        penalties: Those to choose from.
+        apart: Held-out features ``(M, D)`` and targets ``(M, K)`` for selecting the penalty.
+        penalties: Candidate penalties.
 
     Raises:
-        ValueError: If there are not two rows, or rows of features and targets differ in number.
+        ValueError: If there are fewer than two rows, or features and targets have different numbers of rows.
 
     Example:
         >>> from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
@@ -71,9 +71,9 @@ def fit_probe(
     x, y = features.double(), targets.double()
     mean, offset = x.mean(dim=0), y.mean(dim=0)
     scale = x.std(dim=0, correction=0)
-    scale = torch.where(scale > 0, scale, 1.0)  # what never changes tells nothing, at any scale
+    scale = torch.where(scale > 0, scale, 1.0)  # constant features carry no information
     x = (x - mean) / scale
-    # One decomposition serves all penalties.
+    # All penalties share one decomposition.
     values, vectors = torch.linalg.eigh(x.mT @ x / len(x))
     rotated = vectors.mT @ (x.mT @ (y - offset) / len(x))
     best: tuple[float, Probe] | None = None
@@ -87,7 +87,7 @@ def fit_probe(
 
 
 def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """Share of the targets' variance that predictions explain: 1 for all of it, 0 for guessing their mean.
+    """Return the explained variance of the targets: 1 for perfect predictions, 0 for predicting the mean.
 
     Squared errors and variances are summed over all ``K`` targets.
 
@@ -96,7 +96,7 @@ def explained_variance(predictions: Tensor, targets: Tensor) -> float:
         targets: ``(N, K)``.
 
     Returns:
-        At most 1; NaN where targets do not vary.
+        At most 1; NaN if the targets are constant.
 
     Example:
         >>> from pvvae_plugin.functional.linear_probe import explained_variance

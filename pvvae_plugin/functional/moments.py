@@ -1,4 +1,4 @@
-"""Mean and covariance of features that come a batch at a time, on any number of processes."""
+"""Mean and covariance of features, accumulated over batches and processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Moments(NamedTuple):
-    """Number of feature vectors, their mean, and their scatter about it.
+    """Number of feature vectors, their mean, and their scatter around it.
 
     Attributes:
-        count: ``N``, 0 for none.
+        count: ``N``, may be 0.
         mean: ``(D,)``, float64.
         scatter: Sum of outer products of deviations from the mean, ``(D, D)``, float64.
 
@@ -31,7 +31,7 @@ class Moments(NamedTuple):
 
 
 def no_moments(dim: int, device: torch.device | str = 'cpu') -> Moments:
-    """Return the moments of no feature vectors, of ``dim`` numbers each.
+    """Return the moments of an empty set of feature vectors of size ``dim``.
 
     Example:
         >>> from pvvae_plugin.functional.moments import merge_moments, moments, no_moments
@@ -46,7 +46,7 @@ def moments(features: Tensor) -> Moments:
     """Return the moments of feature vectors ``(N, D)``, computed in float64.
 
     Raises:
-        ValueError: If ``features`` is not a matrix, has no rows, or holds a value that is not finite.
+        ValueError: If ``features`` is not a matrix, has no rows, or contains a value that is not finite.
 
     Example:
         >>> from pvvae_plugin.functional.moments import covariance, moments
@@ -65,10 +65,10 @@ def moments(features: Tensor) -> Moments:
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Merge the moments of two sets (Chan, Golub and LeVeque 1979): no large sums are subtracted.
+    """Merge the moments of two sets without cancellation (Chan, Golub and LeVeque 1979).
 
     Raises:
-        ValueError: If they are of features of different lengths.
+        ValueError: If the feature sizes differ.
 
     Example:
         >>> from pvvae_plugin.functional.moments import merge_moments, moments
@@ -78,7 +78,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
         True
     """
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f'features of {len(a.mean)} and of {len(b.mean)} numbers do not go together')
+        raise ValueError(f'feature sizes differ: {len(a.mean)} and {len(b.mean)}')
     count = a.count + b.count
     if not (a.count and b.count):
         return a if a.count else b
@@ -88,7 +88,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def merge_all(parts: Sequence[Moments]) -> Moments:
-    """Merge the moments of one or more sets.
+    """Merge the moments of a non-empty sequence of sets.
 
     Example:
         >>> from pvvae_plugin.functional.moments import merge_all, moments
@@ -100,14 +100,14 @@ def merge_all(parts: Sequence[Moments]) -> Moments:
 
 
 def covariance(of: Moments, ddof: int) -> Tensor:
-    """Covariance matrix ``(D, D)``.
+    """Return the covariance matrix ``(D, D)``.
 
     Args:
-        of: The moments.
+        of: Moments of the features.
         ddof: Divide by ``N - ddof``.
 
     Raises:
-        ValueError: If there are no more than ``ddof`` feature vectors.
+        ValueError: If there are ``ddof`` feature vectors or fewer.
 
     Example:
         >>> from pvvae_plugin.functional.moments import covariance, moments
@@ -116,5 +116,5 @@ def covariance(of: Moments, ddof: int) -> Tensor:
         (1.0, 2.0)
     """
     if of.count <= ddof:
-        raise ValueError(f'a covariance that divides by N - {ddof} needs more than {ddof} samples, got {of.count}')
+        raise ValueError(f'a covariance with ddof={ddof} needs more than {ddof} samples, got {of.count}')
     return of.scatter / (of.count - ddof)

@@ -1,4 +1,4 @@
-"""Where things move in a few frames, and what of it falls into each latent cell."""
+"""Optical flow over a few frames, and its mean per latent cell."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# DIS matches patches of 8 pixels at half the resolution: in smaller pictures they are larger than what moves.
+# DIS matches patches of 8 pixels at half the resolution, which are too coarse for smaller images.
 MIN_SIDE = 128
 
 
 def optical_flow(frames: np.ndarray) -> np.ndarray:
-    """Optical flow from the first to the last of a few frames, by OpenCV's DIS, medium preset.
+    """Compute optical flow from the first to the last frame with OpenCV's DIS, medium preset.
 
-    It is followed from frame to frame, as DIS loses small things that jump by more than their size. Pictures with a
-    side below 128 pixels are enlarged for it.
+    The flow is accumulated frame by frame, because DIS loses small objects that move by more than their size. Frames
+    with a side below 128 pixels are enlarged first.
 
     Args:
         frames: uint8 RGB ``(n, H, W, 3)`` with ``n`` at least 2.
 
     Returns:
-        float32 ``(H, W, 2)``: pixels to the right and down that what is seen in the first frame has moved.
+        float32 ``(H, W, 2)``: displacement (right, down) of every pixel in the first frame, in pixels.
 
     Raises:
-        ValueError: If these are no such frames.
+        ValueError: If the dtype or shape is wrong.
 
     Example:
         >>> from pvvae_plugin.functional.optical_flow import optical_flow
@@ -47,7 +47,7 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
     flow = np.zeros_like(start)
     for first, second in zip(grey, grey[1:], strict=False):
         step = dis.calc(first, second, None)
-        # the step of what has come from here, at the place where it is now
+        # sample the step at the current positions of the tracked points
         flow += cv2.remap(step, start + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if factor > 1:
         flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA) / np.float32(factor)
@@ -55,11 +55,11 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
 
 
 def cell_means(values: Tensor, spatial_ratio: int) -> Tensor:
-    """Means over the pixels of each latent cell.
+    """Average pixel values per latent cell.
 
     Args:
-        values: ``(N, H, W)``. Where sides do not divide by the ratio, the last cells have fewer pixels.
-        spatial_ratio: ``p_s``, pixels for each side of a cell.
+        values: ``(N, H, W)``. If a side is not divisible by the ratio, the last cells have fewer pixels.
+        spatial_ratio: ``p_s``, side of a cell in pixels.
 
     Returns:
         ``(N, ceil(H / p_s), ceil(W / p_s))``, float64.

@@ -1,7 +1,8 @@
-"""Squared errors of predicted frames, beside those of two predictors that know nothing of motion.
+"""Squared errors of predicted frames, compared with two baselines without motion.
 
-On footage that hardly moves a model learns to copy, and its error looks small. So every error comes with that of
-repeating the last observed frame and of the mean observed frame, over all pixels and over those that move.
+On nearly static video, a model that only copies frames has a small error. Each error is therefore reported with those
+of two baselines: the last observed frame and the mean observed frame. All are given over all pixels and over moving
+pixels.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from torch import Tensor
 
 
 class SquaredErrors(NamedTuple):
-    """Sums of squared errors and how many values each sums, one number a clip: ``(N,)``, float64.
+    """Sums of squared errors and numbers of values per clip: ``(N,)``, float64.
 
-    Sums and counts add up over clips; a ratio or a mean of a data set is the quotient of two such sums.
+    Add sums and counts over clips before dividing, to get a mean or ratio over a dataset.
 
     Example:
         >>> from pvvae_plugin.functional.prediction_error import prediction_errors
         >>> video = torch.zeros(1, 3, 5, 8, 8)
         >>> errors = prediction_errors(video, video + 0.5, num_observed_frames=1)
-        >>> errors.model / errors.count  # mean squared error of each clip
+        >>> errors.model / errors.count  # mean squared error per clip
         tensor([0.2500], dtype=torch.float64)
     """
 
@@ -36,14 +37,14 @@ class SquaredErrors(NamedTuple):
 
 
 def moving_pixels(video: Tensor, threshold: float) -> Tensor:
-    """Pixels that differ from the same pixel one frame earlier by more than ``threshold`` in any channel (ours).
+    """Return a mask of pixels that changed since the previous frame by more than ``threshold`` in any channel (ours).
 
     Args:
         video: ``(N, C, T, H, W)``.
-        threshold: On the scale of ``video``.
+        threshold: Threshold on the scale of ``video``.
 
     Returns:
-        bool ``(N, 1, T - 1, H, W)``; entry ``t`` tells about frame ``t + 1``.
+        bool ``(N, 1, T - 1, H, W)``; entry ``t`` refers to frame ``t + 1``.
 
     Example:
         >>> from pvvae_plugin.functional.prediction_error import moving_pixels
@@ -58,22 +59,22 @@ def moving_pixels(video: Tensor, threshold: float) -> Tensor:
 def prediction_errors(
     truth: Tensor, prediction: Tensor, num_observed_frames: int, threshold: float = 0.1
 ) -> SquaredErrors:
-    """Squared errors of the predicted frames: the model's, and of two baselines.
+    """Compute the squared errors of the predicted frames for the model and two baselines.
 
-    The baselines are "repeat the last observed frame" and "the mean of the observed frames", both made of true frames.
+    The baselines repeat the last observed true frame, and the mean of the observed true frames.
 
     Args:
         truth: ``(N, C, T, H, W)`` in [-1, 1].
-        prediction: Whole clips of the same shape; only frames from ``num_observed_frames`` on are read.
-        num_observed_frames: Frames that the model saw, ``1..T-1``.
-        threshold: A pixel of a predicted frame moves if in the truth it differs from the frame before by more than
-            this in any channel. The default is 0.1 on [-1, 1], about 13 of 255 (ours).
+        prediction: Whole clips of the same shape; only frames from ``num_observed_frames`` on are used.
+        num_observed_frames: Number of frames that the model saw, ``1..T-1``.
+        threshold: A pixel moves if its true value changes from the previous frame by more than this in any channel.
+            The default is 0.1 on [-1, 1], about 13 of 255 levels (ours).
 
     Returns:
-        The sums and counts, see :class:`SquaredErrors`.
+        Sums and counts, see :class:`SquaredErrors`.
 
     Raises:
-        ValueError: If the shapes differ or no frame is observed or none is predicted.
+        ValueError: If the shapes differ, or the clip has no observed or no predicted frame.
 
     Example:
         >>> from pvvae_plugin.functional.prediction_error import prediction_errors
@@ -84,14 +85,14 @@ def prediction_errors(
     """
     if truth.shape != prediction.shape or truth.dim() != 5:
         raise ValueError(
-            f'truth and prediction must share one shape (N, C, T, H, W), got {tuple(truth.shape)} and '
+            f'truth and prediction must have the same shape (N, C, T, H, W), got {tuple(truth.shape)} and '
             f'{tuple(prediction.shape)}'
         )
     num_frames = truth.shape[2]
     if not 1 <= num_observed_frames < num_frames:
         raise ValueError(
-            f'num_observed_frames must lie in 1..{num_frames - 1} so that at least one of the {num_frames} frames is '
-            f'observed and one predicted, got {num_observed_frames}'
+            f'num_observed_frames must be in 1..{num_frames - 1} for a clip of {num_frames} frames, got '
+            f'{num_observed_frames}'
         )
     truth = truth.double()
     observed, target = truth[:, :, :num_observed_frames], truth[:, :, num_observed_frames:]
@@ -102,7 +103,7 @@ def prediction_errors(
         observed[:, :, -1:],
         observed.mean(dim=2, keepdim=True),
     )
-    # (N, 1, T - n, H, W) each: moving pixels are chosen whole, so channels may be summed first
+    # (N, 1, T - n, H, W) each; the mask does not depend on the channel, so sum channels first
     errors = [(guess - target).square().sum(dim=1, keepdim=True) for guess in guesses]
     sums = [error.flatten(1).sum(dim=1) for error in errors]
     moving_sums = [torch.where(moving, error, 0.0).flatten(1).sum(dim=1) for error in errors]

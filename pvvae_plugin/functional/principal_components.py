@@ -1,4 +1,4 @@
-"""Principal components of a cloud of vectors, and values stretched so that they can be shown."""
+"""Principal components of vectors, and contrast stretching for display."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-12  # of the whole variance: less is what rounding leaves, and would be stretched into a picture of noise
+ROUNDING = 1e-12  # fraction of the total variance; smaller components are rounding noise
 
 
 class PrincipalComponents(NamedTuple):
-    """Vectors along their directions of most variance.
+    """Vectors projected onto their directions of largest variance.
 
     Attributes:
-        scores: Centred vectors along each direction, ``(N, num)``, float64.
-        directions: Unit vectors in rows, most variance first, ``(num, C)``; 0 where there is no further one.
-        shares: Of the whole variance, ``(num,)``; all 0 where vectors do not differ.
+        scores: Centred vectors projected onto each direction, ``(N, num)``, float64.
+        directions: Unit vectors in rows, largest variance first, ``(num, C)``; missing directions are 0.
+        shares: Fraction of the total variance, ``(num,)``; all 0 if the vectors are equal.
 
     Example:
         >>> from pvvae_plugin.functional.principal_components import principal_components
@@ -31,17 +31,17 @@ class PrincipalComponents(NamedTuple):
 
 
 def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
-    """The first principal components, by eigendecomposition of the covariance in float64.
+    """Compute the first principal components by eigendecomposition of the covariance in float64.
 
-    A direction and its opposite are equally good: the one whose largest entry is positive is taken (the first of
-    equally large ones), so that the same vectors always give the same picture.
+    The sign of a direction is chosen to make its largest entry positive (the first one in a tie), so the result is
+    deterministic.
 
     Args:
         vectors: ``(N, C)``.
-        num: How many. Those beyond what ``N`` vectors in ``C`` dimensions can have are 0.
+        num: Number of components. Components beyond the rank of the vectors are 0.
 
     Raises:
-        ValueError: If ``vectors`` is not a matrix, has no rows, or holds a value that is not finite.
+        ValueError: If ``vectors`` is not a matrix, has no rows, or contains a value that is not finite.
 
     Example:
         >>> from pvvae_plugin.functional.principal_components import principal_components
@@ -50,14 +50,14 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
         tensor([0.9000, 0.1000], dtype=torch.float64)
     """
     if vectors.dim() != 2 or not vectors.numel() or num < 1:
-        raise ValueError(f'components need a matrix (N, C) and num >= 1, got {tuple(vectors.shape)} and {num}')
+        raise ValueError(f'vectors must be a matrix (N, C) and num at least 1, got {tuple(vectors.shape)} and {num}')
     if not vectors.isfinite().all():
-        raise ValueError('components need finite values')
+        raise ValueError('vectors must be finite, got NaN or infinity')
     centred = vectors.double() - vectors.double().mean(dim=0)
     variances, columns = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
     variances, rows = variances.flip(0)[:num].clamp(min=0), columns.T.flip(0)[:num]
     total = centred.square().sum() / len(centred)
-    # rounding of a large mean leaves a variance, too: of about eps of the values, squared
+    # rounding of a large mean also leaves a variance of about (eps * value)^2
     least = max(ROUNDING * total.item(), (torch.finfo(vectors.dtype).eps * vectors.abs().max().item()) ** 2)
     kept = (variances > least).double()
     largest = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
@@ -69,15 +69,15 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
 
 
 def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
-    """Map each column to [0, 1]: percentile ``low`` becomes 0, ``high`` becomes 1, values outside are clipped.
+    """Map each column to [0, 1]: percentile ``low`` becomes 0, ``high`` becomes 1, and other values are clipped.
 
     Args:
         values: ``(N, K)``.
-        low: In per cent.
-        high: In per cent.
+        low: Lower percentile, in percent.
+        high: Upper percentile, in percent.
 
     Returns:
-        ``(N, K)``, float64; 0.5 in a column whose percentiles are equal.
+        ``(N, K)``, float64; 0.5 in columns whose percentiles are equal.
 
     Example:
         >>> from pvvae_plugin.functional.principal_components import stretch
@@ -85,7 +85,7 @@ def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
         tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
     values = values.double()
-    # not torch.quantile, which refuses more than 16 million values
+    # torch.quantile is limited to 16 million values
     ordered = values.sort(dim=0).values
     floor, ceiling = (_percentile(ordered, q) for q in (low, high))
     width = ceiling - floor
@@ -93,7 +93,7 @@ def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:
 
 
 def _percentile(ordered: Tensor, q: float) -> Tensor:
-    """Percentile ``q`` of sorted columns, linear between neighbours."""
+    """Return percentile ``q`` of sorted columns with linear interpolation."""
     place = (len(ordered) - 1) * q / 100
     below = int(place)
     above = min(below + 1, len(ordered) - 1)

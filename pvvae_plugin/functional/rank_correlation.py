@@ -1,4 +1,4 @@
-"""Whether one quantity grows with another, whatever the units and however bent the relation."""
+"""Spearman's rank correlation, independent of units and of nonlinear monotonic relations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def average_ranks(values: Tensor) -> Tensor:
-    """Ranks from 1, float64; equal values share the mean of theirs.
+    """Return ranks from 1, float64; ties get their mean rank.
 
     Args:
         values: ``(N,)``.
@@ -22,14 +22,14 @@ def average_ranks(values: Tensor) -> Tensor:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float:
-    """Spearman's correlation: Pearson's of the ranks, in [-1, 1]; NaN where one of them does not vary.
+    """Return Spearman's rank correlation, in [-1, 1]; NaN if either input is constant.
 
     Args:
         first: ``(N,)``.
         second: ``(N,)``.
 
     Raises:
-        ValueError: If shapes are others, or a value is NaN.
+        ValueError: If the inputs are not vectors of the same length, or a value is NaN.
 
     Example:
         >>> from pvvae_plugin.functional.rank_correlation import rank_correlation
@@ -38,7 +38,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
         (1.0, -1.0)
     """
     if first.dim() != 1 or first.shape != second.shape:
-        raise ValueError(f'two vectors of one length are needed, got {tuple(first.shape)} and {tuple(second.shape)}')
+        raise ValueError(f'inputs must be vectors of equal length, got {tuple(first.shape)} and {tuple(second.shape)}')
     if first.isnan().any() or second.isnan().any():
         raise ValueError('NaN has no rank')
     if len(first) < 2:

@@ -1,12 +1,12 @@
-"""Rectified flow: the straight path from noise to data, its velocity, and samplers that follow it.
+"""Rectified flow: the straight path from noise to data, its velocity, and samplers.
 
-Time runs from noise to data: ``t = 0`` is noise, ``t = 1`` is data, ``x_t = (1 - t) * noise + t * data``, and the
-velocity to learn is ``data - noise`` (Liu et al., "Flow Straight and Fast", 2022). SD3 counts the other way: its
-noise level is ``sigma = 1 - t``.
+Time runs from noise (``t = 0``) to data (``t = 1``): ``x_t = (1 - t) * noise + t * data``. The velocity to learn is
+``data - noise`` (Liu et al., "Flow Straight and Fast", 2022). SD3 uses the opposite direction: its noise level is
+``sigma = 1 - t``.
 
-A *velocity* here is any function ``(x, times) -> dx/dt`` of a batch ``(N, ...)`` and its times ``(N,)``. Samplers call
-it; :func:`with_guidance` and :func:`with_conditioned_frames` make one from a network. Pass noise in float32 even where
-the network computes in less: steps are summed in the noise's type.
+A *velocity* is any function ``(x, times) -> dx/dt`` of a batch ``(N, ...)`` and its times ``(N,)``. Samplers call it;
+:func:`with_guidance` and :func:`with_conditioned_frames` build one from a network. Pass noise in float32 even for a
+half-precision network, because samplers accumulate steps in the dtype of the noise.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def interpolate(data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """The point ``x_t = (1 - t) * noise + t * data`` of the straight path.
+    """Return the point ``x_t = (1 - t) * noise + t * data`` of the straight path.
 
     Args:
         data: ``(N, ...)``.
-        noise: Of the same shape.
-        times: In [0, 1], ``(N,)``, or ``(N, F)``, one for each frame of data ``(N, C, F, H, W)``.
+        noise: Noise of the same shape.
+        times: Times in [0, 1]: ``(N,)``, or ``(N, F)`` for one time per frame of data ``(N, C, F, H, W)``.
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import interpolate
@@ -42,7 +42,7 @@ def interpolate(data: Tensor, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
-    """The velocity ``data - noise`` of the straight path, the same at every time.
+    """Return the velocity ``data - noise`` of the straight path, which is constant in time.
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import interpolate, velocity_target
@@ -59,7 +59,7 @@ def _broadcast_times(times: Tensor, x: Tensor) -> Tensor:
     if x.ndim == 5 and times.shape == (x.shape[0], x.shape[2]):
         return times[:, None, :, None, None]  # (N, 1, F, 1, 1)
     raise ValueError(
-        f'times of shape {tuple(times.shape)} do not fit data of shape {tuple(x.shape)}: give (N,), or (N, F) for '
+        f'times of shape {tuple(times.shape)} do not match data of shape {tuple(x.shape)}; use (N,), or (N, F) for '
         'data (N, C, F, H, W)'
     )
 
@@ -70,14 +70,14 @@ def sample_times(
     rng: torch.Generator | Sequence[torch.Generator] | None = None,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
-    """Training times, float32 ``(n,)``.
+    """Draw training times, float32 ``(n,)``.
 
     Args:
-        n: How many.
+        n: Number of times.
         distribution: ``'uniform'`` on [0, 1), or ``'logit-normal'``, the logistic function of a standard normal, which
-            prefers the middle of the path (SD3, Esser et al. 2024, section 3.1).
-        rng: One for all, or one for each time. The draw is made on the rng's own device.
-        device: Of the result.
+            favours the middle of the path (SD3, Esser et al. 2024, section 3.1).
+        rng: One generator for all times, or one per time. Times are drawn on the device of the generator.
+        device: Device of the result.
 
     Raises:
         ValueError: If the distribution is unknown, or the number of generators is not ``n``.
@@ -99,19 +99,19 @@ def sample_times(
     elif len(rng) == n:
         values = torch.cat([draw(1, generator=g, dtype=torch.float32, device=g.device) for g in rng])
     else:
-        raise ValueError(f'{len(rng)} generators for {n} times: give one, or one for each')
+        raise ValueError(f'rng has {len(rng)} generators for {n} times; pass one, or one per time')
     return (values if distribution == 'uniform' else values.sigmoid()).to(device)
 
 
 def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
-    """Edges of the steps from noise to data, float64 ``(num_steps + 1,)``, the first 0 and the last 1.
+    """Return the step boundaries from noise (0) to data (1), float64 ``(num_steps + 1,)``.
 
-    SD3's timestep shift ``sigma -> s * sigma / (1 + (s - 1) * sigma)`` of an even grid (its section 5.3.2), with
-    ``sigma = 1 - t``, reads ``t -> t / (s - (s - 1) * t)``.
+    SD3's timestep shift of an even grid is ``sigma -> s * sigma / (1 + (s - 1) * sigma)`` (section 5.3.2). With
+    ``sigma = 1 - t`` it becomes ``t -> t / (s - (s - 1) * t)``.
 
     Args:
-        num_steps: How many, at least 1.
-        shift: ``0 < s < 1e6``. 1 leaves the grid even, more makes the steps shorter near noise and longer near data.
+        num_steps: Number of steps, at least 1.
+        shift: ``0 < s < 1e6``. 1 gives an even grid; larger values give shorter steps near noise, longer near data.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -120,7 +120,7 @@ def time_grid(num_steps: int, shift: float = 1.0) -> Tensor:
         >>> from pvvae_plugin.functional.rectified_flow import time_grid
         >>> time_grid(4)
         tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
-        >>> time_grid(2, shift=3.0)  # the first step, near noise, is the short one
+        >>> time_grid(2, shift=3.0)  # the first step, near noise, is shorter
         tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
     _check_count('num_inference_steps', num_steps)
@@ -136,20 +136,20 @@ def _check_count(name: str, value: int) -> None:
 
 
 def _times_of(x: Tensor, time: float) -> Tensor:
-    """The one time of a whole batch, ``(N,)``, never coarser than float32."""
+    """Expand one time to the batch, ``(N,)``, in float32 or better."""
     return torch.full(x.shape[:1], time, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
 
 def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
-    """Follow ``velocity`` from noise to data with Euler steps, one call each; the error falls as ``1 / num_steps``.
+    """Integrate ``velocity`` from noise to data with Euler steps (one call per step, error of order 1 / steps).
 
     Args:
         velocity: ``(x, times (N,)) -> (N, ...)``.
-        noise: ``(N, ...)``, the state at the first time.
-        times: Edges of the steps, ``(num_steps + 1,)``, increasing from 0 to 1, see :func:`time_grid`.
+        noise: State at the first time, ``(N, ...)``.
+        times: Step boundaries ``(num_steps + 1,)``, increasing from 0 to 1, see :func:`time_grid`.
 
     Returns:
-        The state at the last time, of the shape of ``noise``.
+        State at the last time, with the shape of ``noise``.
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import euler, time_grid
@@ -165,7 +165,7 @@ def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
-    """Follow ``velocity`` with Heun steps, two calls each; the error falls as ``1 / num_steps ** 2``.
+    """Integrate ``velocity`` with Heun steps (two calls per step, error of order 1 / steps^2).
 
     Arguments and result are those of :func:`euler`.
 
@@ -184,7 +184,7 @@ def heun(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 
 class Solver(NamedTuple):
-    """A way to follow a velocity.
+    """ODE solver for a velocity.
 
     Attributes:
         integrate: ``(velocity, noise, times) -> data``.
@@ -204,16 +204,16 @@ SOLVERS = {'euler': Solver(euler, 1), 'heun': Solver(heun, 2)}
 
 
 def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance ``unconditional + scale * (conditional - unconditional)``, over all channels.
+    """Apply classifier-free guidance: ``unconditional + scale * (conditional - unconditional)`` over all channels.
 
-    Scale 1 is the conditional velocity exactly, scale 0 the unconditional one (Ho & Salimans, 2022).
+    Scale 1 gives exactly the conditional velocity, scale 0 the unconditional one (Ho & Salimans, 2022).
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import guided_velocity
         >>> guided_velocity(conditional=torch.tensor([3.0]), unconditional=torch.tensor([1.0]), scale=2.0)
         tensor([5.])
     """
-    return torch.lerp(unconditional, conditional, scale)  # unlike the formula as written, exact at both ends
+    return torch.lerp(unconditional, conditional, scale)  # exact at scales 0 and 1, unlike the formula
 
 
 def with_guidance(
@@ -223,21 +223,21 @@ def with_guidance(
     scale: float,
     interval: tuple[float, float] = (0.0, 1.0),
 ) -> Velocity:
-    """A velocity that guides ``network`` towards ``labels``.
+    """Return a velocity that guides ``network`` towards ``labels``.
 
-    Inside the interval the conditional and the unconditional evaluation are one call of the network on ``2 N`` clips.
-    Outside it, and everywhere for scale 1, only the conditional one is made.
+    Inside the interval, conditional and unconditional velocities come from one network call on ``2 N`` clips. Outside
+    it, and for scale 1, only the conditional velocity is computed.
 
     Args:
         network: ``(x, times, labels) -> (N, ...)``, e.g. a :class:`LatentDiT`.
         labels: LongTensor ``(N,)``.
-        null_label: The label that stands for "no class".
+        null_label: Label for "no class".
         scale: See :func:`guided_velocity`.
-        interval: The times ``(low, high)``, both included, at which guidance is on (Kynkaanniemi et al., 2024). The
-            whole batch must be at one time, as it is in a sampler.
+        interval: Times ``(low, high)``, inclusive, between which guidance is applied (Kynkaanniemi et al., 2024). The
+            whole batch must share one time, as in a sampler.
 
     Raises:
-        ValueError: If the interval does not lie in [0, 1].
+        ValueError: If the interval is not within [0, 1].
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import with_guidance
@@ -254,7 +254,7 @@ def with_guidance(
     def guides(times: Tensor) -> bool:
         if scale == 1.0:
             return False
-        # Reading a time waits for the device, so only where needed. Conditioned frames are at 1: min() skips them.
+        # Reading a time synchronizes, so do it only if needed. Conditioned frames are at time 1; min() ignores them.
         return (low, high) == (0.0, 1.0) or low <= times.min().item() <= high
 
     def velocity(x: Tensor, times: Tensor) -> Tensor:
@@ -267,15 +267,15 @@ def with_guidance(
 
 
 def condition_frames(x: Tensor, clean: Tensor, num_conditioned: int | Tensor) -> Tensor:
-    """``x`` with its first frames replaced by clean ones.
+    """Replace the first frames of ``x`` with clean ones.
 
     Args:
         x: ``(N, C, F, H, W)``.
-        clean: ``(N, C, f, H, W)``, of at least the frames used.
-        num_conditioned: How many, ``0..F``: an int, or a LongTensor ``(N,)``, one for each clip.
+        clean: Clean frames ``(N, C, f, H, W)``, at least as many as are used.
+        num_conditioned: Number of clean frames, ``0..F``: an int, or a LongTensor ``(N,)`` with one number per clip.
 
     Raises:
-        ValueError: If ``num_conditioned`` does not fit.
+        ValueError: If ``num_conditioned`` is out of range.
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import condition_frames
@@ -290,11 +290,11 @@ def condition_frames(x: Tensor, clean: Tensor, num_conditioned: int | Tensor) ->
 
 
 def frame_times(times: Tensor, num_conditioned: int | Tensor, num_frames: int) -> Tensor:
-    """Times of each frame, ``(N, F)``: 1, which is data, for conditioned frames, and the clip's own for the rest.
+    """Return one time per frame, ``(N, F)``: 1 (data) for conditioned frames, the time of the clip for the rest.
 
     Args:
-        times: ``(N,)``.
-        num_conditioned: As in :func:`condition_frames`.
+        times: One time per clip, ``(N,)``.
+        num_conditioned: See :func:`condition_frames`.
         num_frames: ``F``.
 
     Example:
@@ -307,10 +307,10 @@ def frame_times(times: Tensor, num_conditioned: int | Tensor, num_frames: int) -
 
 
 def with_conditioned_frames(velocity: Velocity, clean: Tensor, num_conditioned: int | Tensor) -> Velocity:
-    """A velocity whose network sees the first frames clean, at time 1, in every call.
+    """Return a velocity whose network sees the first frames clean, at time 1, in every call.
 
-    ``velocity`` is then called with times ``(N, F)``. What a sampler carries along in the conditioned frames means
-    nothing: put the clean ones there at the end, with :func:`condition_frames`.
+    ``velocity`` is called with times ``(N, F)``. The sampler's state in the conditioned frames is meaningless; replace
+    it with the clean frames at the end, using :func:`condition_frames`.
 
     Example:
         >>> from pvvae_plugin.functional.rectified_flow import with_conditioned_frames
@@ -327,11 +327,11 @@ def with_conditioned_frames(velocity: Velocity, clean: Tensor, num_conditioned: 
 
 
 def _known_frames(num_conditioned: int | Tensor, n: int, num_frames: int, device: torch.device) -> Tensor:
-    """Which frames are conditioned: bool ``(N, F)``."""
+    """Return a mask of the conditioned frames, bool ``(N, F)``."""
     counts = torch.as_tensor(num_conditioned).reshape(-1)
     if counts.is_floating_point() or counts.numel() not in (1, n) or counts.min() < 0 or counts.max() > num_frames:
         raise ValueError(
-            f'num_conditioned must be an integer or LongTensor ({n},) in 0..{num_frames}, the clean frames there are, '
+            f'num_conditioned must be an integer or LongTensor ({n},) in 0..{num_frames} (number of clean frames), '
             f'got {num_conditioned}'
         )
     return (torch.arange(num_frames, device=device) < counts.to(device)[:, None]).expand(n, num_frames)

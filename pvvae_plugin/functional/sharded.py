@@ -1,4 +1,4 @@
-"""Tensors of which each process holds a share (``DTensor``, as FSDP leaves weights). Whole tensors pass as they are."""
+"""Sharded tensors (``DTensor``, as FSDP stores weights). Unsharded tensors pass through unchanged."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Return True if the weights of a module are sharded: all processes must then take part in a forward pass.
+    """Return True if the weights of a module are sharded. All processes must then run its forward pass together.
 
     Example:
         >>> from pvvae_plugin.functional.sharded import is_sharded
-        >>> is_sharded(torch.nn.Linear(2, 2))  # in one process
+        >>> is_sharded(torch.nn.Linear(2, 2))  # single process
         False
     """
     return any(isinstance(p, DTensor) for p in module.parameters())
@@ -23,14 +23,14 @@ def local(tensor: Tensor) -> Tensor:
 
     Example:
         >>> from pvvae_plugin.functional.sharded import local
-        >>> local(torch.ones(3))  # a whole tensor stays as it is
+        >>> local(torch.ones(3))  # not sharded: returned unchanged
         tensor([1., 1., 1.])
     """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def local_numel(tensor: Tensor) -> int:
-    """Return the number of elements of a tensor that this process holds.
+    """Return the number of elements of the local shard of a tensor.
 
     Example:
         >>> from pvvae_plugin.functional.sharded import local_numel
@@ -41,7 +41,7 @@ def local_numel(tensor: Tensor) -> int:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Gather a whole tensor in every process. All processes must call this.
+    """Gather the full tensor on every process. All processes must call this.
 
     Example:
         >>> from pvvae_plugin.functional.sharded import whole
@@ -52,7 +52,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def gather_to_main(tensor: Tensor) -> Tensor:
-    """Gather a whole tensor on the CPU of process 0, elsewhere only its shape (on ``meta``); all must call this.
+    """Gather the full tensor on the CPU of process 0; other processes get a ``meta`` tensor. All must call this.
 
     Example:
         >>> from pvvae_plugin.functional.sharded import gather_to_main
@@ -65,11 +65,11 @@ def gather_to_main(tensor: Tensor) -> Tensor:
 
 
 def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Shard a whole tensor, the same in every process, like ``like`` and on its device. All must call this.
+    """Shard a tensor like ``like`` and move it to the same device. All processes must call this with equal tensors.
 
     Example:
         >>> from pvvae_plugin.functional.sharded import shard_like
-        >>> shard_like(torch.ones(3), like=torch.zeros(3))  # not sharded, so the result is not either
+        >>> shard_like(torch.ones(3), like=torch.zeros(3))  # ``like`` is not sharded, so the result is not either
         tensor([1., 1., 1.])
     """
     tensor = tensor.to(like.device)

@@ -1,8 +1,8 @@
-"""Damages of known kind and strength, to see what a measure of videos reacts to. Ours.
+"""Video corruptions of known type and strength, for testing the sensitivity of video metrics (ours).
 
-Each takes a clip ``(3, T, H, W)`` in [-1, 1], a strength, and a generator on the CPU, and returns a new clip of the
-same shape, type and device in [-1, 1]; strength 0 changes nothing. What is drawn does not depend on the strength: with
-generators of one seed a stronger damage is more of the same, not another one.
+Each function takes a clip ``(3, T, H, W)`` in [-1, 1], a strength, and a random generator on the CPU. It returns a new
+clip in [-1, 1] with the same shape, dtype and device. Strength 0 changes nothing. The random draws do not depend on the
+strength: with the same seed, a larger strength amplifies the same corruption.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Generator, Tensor
 
 
 def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> Tensor:
-    """Blur every frame by a Gaussian that is cut off at three standard deviations; edges are repeated outwards.
+    """Blur every frame with a Gaussian truncated at three standard deviations, with replicated edges.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
         sigma: Standard deviation, in pixels.
-        rng: Not used, as nothing is drawn.
+        rng: Not used.
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
@@ -30,7 +30,7 @@ def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> 
         >>> video = torch.zeros(3, 1, 9, 9)
         >>> video[:, :, 4, 4] = 1.0  # one bright pixel
         >>> blurred = gaussian_blur(video, sigma=1.0)
-        >>> round(blurred[0].sum().item(), 4), bool(blurred.max() < 0.2)  # the light is spread, not lost
+        >>> round(blurred[0].sum().item(), 4), bool(blurred.max() < 0.2)  # brightness is spread, not lost
         (1.0, True)
     """
     _check(video, 'sigma', sigma)
@@ -47,12 +47,12 @@ def gaussian_blur(video: Tensor, sigma: float, rng: Generator | None = None) -> 
 
 
 def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
-    """Add Gaussian noise, independent in each value of each frame, and clip to black and white.
+    """Add Gaussian noise, independent per value, and clip to [-1, 1].
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
-        sigma: Standard deviation, in levels of 255.
-        rng: On the CPU.
+        sigma: Standard deviation, on the scale of 0 to 255.
+        rng: Random generator on the CPU.
 
     Raises:
         ValueError: If the clip has another shape, or ``sigma`` is negative.
@@ -70,21 +70,21 @@ def add_noise(video: Tensor, sigma: float, rng: Generator) -> Tensor:
 
 
 def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
-    """Move a random share of the frames along one random cycle: none of them keeps its place.
+    """Permute a random fraction of the frames along one random cycle. Every selected frame moves.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
-        share: From 0 to 1; of a positive share at least two frames are moved.
-        rng: On the CPU.
+        share: Fraction from 0 to 1; any positive fraction moves at least two frames.
+        rng: Random generator on the CPU.
 
     Raises:
-        ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+        ValueError: If the clip has another shape, or ``share`` is not in [0, 1].
 
     Example:
         >>> from pvvae_plugin.functional.video_damage import shuffle_frames
         >>> video = torch.linspace(-1, 1, 5).view(1, 5, 1, 1).expand(3, 5, 8, 8)
         >>> shuffled = shuffle_frames(video, share=1.0, rng=torch.Generator().manual_seed(0))
-        >>> bool((shuffled != video).all())  # no frame keeps its place
+        >>> bool((shuffled != video).all())  # every frame moves
         True
     """
     num_frames = _check(video, 'share', share, highest=1)
@@ -96,15 +96,15 @@ def shuffle_frames(video: Tensor, share: float, rng: Generator) -> Tensor:
 
 
 def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Tensor:
-    """Replace the last frames by the one before them, as if motion had stopped. At least one frame is left.
+    """Freeze the end of a clip: the last frames repeat the frame before them. The first frame is always kept.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
-        share: Of the frames that repeat, from 0 to 1.
-        rng: Not used, as nothing is drawn.
+        share: Fraction of repeated frames, from 0 to 1.
+        rng: Not used.
 
     Raises:
-        ValueError: If the clip has another shape, or ``share`` is not within 0 and 1.
+        ValueError: If the clip has another shape, or ``share`` is not in [0, 1].
 
     Example:
         >>> from pvvae_plugin.functional.video_damage import freeze_end
@@ -118,15 +118,15 @@ def freeze_end(video: Tensor, share: float, rng: Generator | None = None) -> Ten
 
 
 def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
-    """Multiply the brightness of each frame by a random factor and clip to white.
+    """Multiply the brightness by a random factor per frame, and clip to white.
 
     Args:
         video: ``(3, T, H, W)`` in [-1, 1].
-        strength: Factors are uniform between ``1 - strength`` and ``1 + strength``; from 0 to 1.
-        rng: On the CPU.
+        strength: Strength from 0 to 1. Factors are uniform between ``1 - strength`` and ``1 + strength``.
+        rng: Random generator on the CPU.
 
     Raises:
-        ValueError: If the clip has another shape, or ``strength`` is not within 0 and 1.
+        ValueError: If the clip has another shape, or ``strength`` is not in [0, 1].
 
     Example:
         >>> from pvvae_plugin.functional.video_damage import flicker
@@ -143,10 +143,10 @@ def flicker(video: Tensor, strength: float, rng: Generator) -> Tensor:
 
 
 def _check(video: Tensor, name: str, strength: float, highest: float = math.inf) -> int:
-    """The number of frames."""
+    """Check the arguments and return the number of frames."""
     if video.dim() != 4 or video.shape[0] != 3 or not video.is_floating_point():
-        raise ValueError(f'a clip to damage is a float tensor (3, T, H, W), got {video.dtype} {tuple(video.shape)}')
+        raise ValueError(f'video must be a float tensor (3, T, H, W), got {video.dtype} {tuple(video.shape)}')
     if not 0 <= strength <= highest:
-        within = f'within 0 and {highest:g}' if math.isfinite(highest) else 'at least 0'
+        within = f'in [0, {highest:g}]' if math.isfinite(highest) else 'at least 0'
         raise ValueError(f'{name} must be {within}, got {strength!r}')
     return video.shape[1]

@@ -1,4 +1,4 @@
-"""Weights of an earlier run: finding its checkpoint, and refusing one that does not fit."""
+"""Checkpoints of earlier runs: lookup, and checks that reject mismatched ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pvvae_plugin import config_path
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.safe_globals import load_safely
 
-# Entries of a part's config that make no other network of it.
+# Config entries that do not change the network.
 IRRELEVANT = (
     'init_cfg',
     'gradient_checkpointing',
@@ -31,58 +31,56 @@ IRRELEVANT = (
     '_scope_',
 )
 
-OWN_WEIGHTS = 'pretrained'  # on a command line, in place of a checkpoint: those that the backbone reads by itself
+OWN_WEIGHTS = 'pretrained'  # given on a command line instead of a checkpoint, for a backbone that loads its own weights
 
 
 def check_brings_weights(backbone: Mapping) -> None:
-    """Refuse a config of a VAE that reads no weights by itself where none are given.
+    """Check that the VAE of a config loads its own weights.
 
     Raises:
-        ValueError: If it is of such a VAE.
+        ValueError: If the VAE needs a checkpoint.
     """
     if 'pretrained' not in backbone:
         raise ValueError(
-            f'{OWN_WEIGHTS!r} stands for the weights that model.backbone reads by itself, as a DiffusersVAE does; '
-            f'{backbone["type"]} has none: give a checkpoint, or the work directory of a run'
+            f'{OWN_WEIGHTS!r} needs a backbone that loads its own weights, such as DiffusersVAE, but model.backbone is '
+            f'a {backbone["type"]}: give a checkpoint, or the work directory of a run'
         )
 
 
 def resolve_checkpoint(path: str, setting: str | None = None) -> str:
-    """A checkpoint file from a file's path or the work directory of a run.
+    """Resolve a checkpoint path or a work directory to a checkpoint file.
 
     Args:
-        path: A file, or a directory, which stands for the last checkpoint written in it: the one noted in
-            ``last_checkpoint`` if it is there, or else the ``iter_N.pth`` of the largest ``N``.
-        setting: The entry of the config that holds the path; None where it is an argument.
+        path: A file or a directory. A directory resolves to its last checkpoint: the one named in ``last_checkpoint``
+            if it exists, else ``iter_N.pth`` with the largest ``N``.
+        setting: Config entry that holds the path; None for a command-line argument.
 
     Raises:
-        FileNotFoundError: If there is none, saying what to do.
-        ValueError: If it is a URL: MMEngine would unpickle whatever comes from there.
+        FileNotFoundError: If the checkpoint does not exist. The message gives a remedy.
+        ValueError: If the path is a URL, because MMEngine would unpickle its content.
     """
     if '://' in path:
-        raise ValueError(
-            f'{path} is a URL: download the file first, so that it can be loaded safely, and give its path'
-        )
+        raise ValueError(f'{path} is a URL: download the file first for safe loading, and give its path')
     if os.path.isfile(path):
         return path
     found = last_checkpoint(path)
     if found is None and os.path.isfile(os.path.join(path, 'config.json')):
         raise FileNotFoundError(
-            f'{path} is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict('
+            f'{path} is the folder of a VAE, not a checkpoint: set it in the config as model.backbone=dict('
             f"_delete_=True, type='PretrainedVAE', pretrained={path!r}), with model.backbone_checkpoint=None for a "
-            f'generator; on a command line give {OWN_WEIGHTS!r}'
+            f'generator; on a command line use {OWN_WEIGHTS!r}'
         )
     if found is None:
         another = f' with --cfg-options {setting}=PATH' if setting else ''
         raise FileNotFoundError(
             f'no checkpoint at {path!r}. It must be a .pth file, or the work directory of a finished run; train it '
-            f'first{_command_that_makes(path)}, or name another{another}'
+            f'first{_command_that_makes(path)}, or set another path{another}'
         )
     return found
 
 
 def _command_that_makes(path: str) -> str:
-    """For a work directory named after one of our configs, as it is by default."""
+    """Return the command that trains the checkpoint, if its work directory is named after one of our configs."""
     folder = Path(path).parent if path.endswith('.pth') else Path(path)
     if folder.name in ('quickstart', 'quickstart_generator'):
         return ' (bash tools/quickstart.sh)'
@@ -94,12 +92,12 @@ def _command_that_makes(path: str) -> str:
 
 
 def last_checkpoint(work_dir: str) -> str | None:
-    """The last whole checkpoint in a directory, None if there is none. A directory may have been copied or moved.
+    """Return the last valid checkpoint in a directory, or None. The directory may have been copied or moved.
 
-    A damaged one is skipped with a warning, for the one before it.
+    Damaged checkpoints are skipped with a warning.
 
     Raises:
-        ValueError: If there are checkpoints and all of them are damaged.
+        ValueError: If all checkpoints are damaged.
     """
     folder = Path(work_dir)
     note = folder / 'last_checkpoint'
@@ -107,7 +105,7 @@ def last_checkpoint(work_dir: str) -> str | None:
     numbered = [(int(m[1]), p) for p in folder.glob('iter_*.pth') if (m := re.fullmatch(r'iter_(\d+)\.pth', p.name))]
     found = [path for _, path in sorted(numbered, reverse=True)]
     if noted and (folder / noted).is_file():
-        # What is newer than the noted one is of an earlier run, which was resumed before its end.
+        # Newer checkpoints than the noted one belong to an earlier run that was resumed from before its end.
         of = re.fullmatch(r'iter_(\d+)\.pth', noted)
         older = [path for number, path in sorted(numbered, reverse=True) if of and number < int(of[1])]
         found = [folder / noted, *older]
@@ -117,7 +115,7 @@ def last_checkpoint(work_dir: str) -> str | None:
             open_checkpoint(str(path))
         except ValueError as error:
             damaged.append(str(error))
-            print_log(f'{error}. The checkpoint before it is tried', logger='current', level=logging.WARNING)
+            print_log(f'{error}. Trying the previous checkpoint', logger='current', level=logging.WARNING)
             continue
         return str(path)
     if damaged:
@@ -126,27 +124,28 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 
 def open_checkpoint(path: str) -> dict:
-    """A checkpoint, its tensors mapped and not yet in memory.
+    """Open a checkpoint with memory-mapped tensors.
 
     Raises:
-        ValueError: If it is damaged, no checkpoint, or holds something that would be run.
+        ValueError: If the file is damaged, is not a checkpoint, or contains code that would be executed.
     """
     checkpoint = load_safely(path)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f"{path} holds no 'state_dict': it is not a checkpoint of a run")
+        raise ValueError(f"{path} has no 'state_dict': it is not a checkpoint of a run")
     check_runs_nothing(checkpoint, path)
     return checkpoint
 
 
 def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> None:
-    """Refuse, by name and before anything is built, a file that a run could not load.
+    """Check that a run can load a checkpoint, before anything is built.
 
     Args:
         path: The file.
-        optimizers: To resume: names of the run's optimisers.
+        optimizers: Names of the run's optimisers when resuming; None to load weights only.
 
     Raises:
-        ValueError: If it is damaged, no checkpoint, holds not what is needed, or something that would be run.
+        ValueError: If the file is damaged, is not a checkpoint, lacks entries needed to resume, or contains code that
+            would be executed.
     """
     checkpoint = open_checkpoint(path)
     if optimizers is None:
@@ -154,24 +153,24 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
     missing = [key for key in ('meta', 'message_hub', 'optimizer', 'param_schedulers') if key not in checkpoint]
     if missing:
         raise ValueError(
-            f'{path} cannot be resumed, it lacks {", ".join(missing)}: to start from its weights use load_from'
+            f'{path} cannot be resumed: it lacks {", ".join(missing)}. Use load_from to load only its weights'
         )
     trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
-    trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))  # of an earlier version
+    trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))  # old names
     if optimizers and trained != set(optimizers):
         raise ValueError(
-            f'{path} was written while training {sorted(trained)}, this config trains {sorted(optimizers)}: '
-            'to start from its weights use load_from'
+            f'{path} was written while training {sorted(trained)}, but this config trains {sorted(optimizers)}. '
+            'Use load_from to load only its weights'
         )
 
 
 def rename_optimizers(states: Mapping[str, Any], optimizers: Collection[str]) -> Mapping[str, Any]:
-    """Rename the VAE's optimizer in configs and checkpoints of earlier versions, where it was called ``generator``.
+    """Rename the VAE's optimizer from ``generator``, its name in configs and checkpoints of earlier versions.
 
     Args:
-        states: A value per optimizer. If both names are there, as after a child config's override by the old name, that
-            override goes into the new entry.
-        optimizers: Names that the run has now.
+        states: One value per optimizer. If both names exist (a child config overrides by the old name), the old entry
+            is merged into the new one.
+        optimizers: Current optimizer names of the run.
     """
     if 'generator' not in states or 'vae' not in optimizers:
         return states
@@ -182,10 +181,10 @@ def rename_optimizers(states: Mapping[str, Any], optimizers: Collection[str]) ->
 
 
 def upgrade_checkpoint(checkpoint: dict, optimizers: Collection[str]) -> None:
-    """Give the entries of a checkpoint of an earlier version their names of today, in place.
+    """Rename the entries of a checkpoint from an earlier version to their current names, in place.
 
     Args:
-        checkpoint: As loaded.
+        checkpoint: The loaded checkpoint.
         optimizers: Names of the run's optimizers.
     """
     if 'vae' not in optimizers or 'generator' not in checkpoint.get('optimizer', {}):
@@ -208,27 +207,27 @@ def upgrade_checkpoint(checkpoint: dict, optimizers: Collection[str]) -> None:
 
 
 def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> None:
-    """Refuse a checkpoint with text in it that MMEngine would run as Python when it resumes.
+    """Reject a checkpoint that contains text that MMEngine would execute as Python when it resumes.
 
-    Its ``Runner.resume`` reads ``meta['config']`` by ``Config.fromstring``, and reading a config runs it. MMEngine
-    writes the config as ``meta['cfg']``, which nothing reads.
+    ``Runner.resume`` passes ``meta['config']`` to ``Config.fromstring``, which executes it. MMEngine itself writes the
+    config as ``meta['cfg']``, which is never read.
 
     Raises:
-        ValueError: If it holds such text.
+        ValueError: If the checkpoint contains ``meta['config']``.
     """
     meta = checkpoint.get('meta')
     if isinstance(meta, Mapping) and 'config' in meta:
         raise ValueError(
-            f"{path} is refused: it holds meta['config'], a text that MMEngine would run as Python when it resumes. No "
-            'checkpoint of ours has it. If you trust the file, remove that entry and save it again'
+            f"{path} is refused: it contains meta['config'], which MMEngine would execute as Python when it resumes. "
+            'Checkpoints of this package do not have it. If you trust the file, remove that entry and save it again'
         )
 
 
 def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare the weights of a file with those of a network, or of the parts of it that are given.
+    """Compare the weights of a file with those of a network, or of the given parts of it.
 
     Raises:
-        ValueError: If one is missing, has another shape or is unknown to these parts, naming the first few.
+        ValueError: If a weight is missing, has another shape or is unknown. The message lists the first few.
     """
     missing = [name for name in expected if name not in found]
     prefixes = {name.split('.')[0] for name in expected}
@@ -242,24 +241,24 @@ def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
         raise ValueError(
             'the checkpoint does not fit the model of this config: '
             f'{len(missing)} weights missing ({", ".join(missing[:3])}), {len(differing)} of another shape '
-            f'({"; ".join(differing[:3])}), {len(unknown)} unknown ({", ".join(unknown[:3])}). Was it written by a '
-            'config with another backbone?'
+            f'({"; ".join(differing[:3])}), {len(unknown)} unknown ({", ".join(unknown[:3])}). Use the config that '
+            'wrote it'
         )
 
 
 def load_backbone(backbone: nn.Module, path: str) -> str:
-    """Load a VAE from the checkpoint of a run that trained it.
+    """Load the weights of a VAE from the checkpoint of its training run.
 
     Args:
         backbone: The VAE.
-        path: See :func:`resolve_checkpoint`.
+        path: Checkpoint or work directory, see :func:`resolve_checkpoint`.
 
     Returns:
         SHA-256 of the file.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it holds another network.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the checkpoint holds another network.
     """
     path = resolve_checkpoint(path)
     check_checkpoint(path)
@@ -268,16 +267,16 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}
     check_weights(backbone.state_dict(), state)
     backbone.load_state_dict(state)
-    backbone.knows_statistics = False  # training moved its latents
+    backbone.knows_statistics = False  # training changed the latent statistics
     return file_sha256(path)
 
 
 def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str, str] | None) -> None:
-    """Refuse a generator that learned the latents of another VAE than the one at hand.
+    """Check that a generator was trained on the loaded VAE.
 
     Args:
-        made_with: ``path`` and ``sha256`` of the VAE, as the generator's checkpoint names it; None where it does not.
-        here: The same of the VAE that is loaded.
+        made_with: ``path`` and ``sha256`` of the VAE recorded in the generator's checkpoint; None if not recorded.
+        here: ``path`` and ``sha256`` of the loaded VAE.
 
     Raises:
         ValueError: If the files differ.
@@ -286,29 +285,29 @@ def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str
         raise ValueError(
             f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
             f'model.backbone_checkpoint (or model.backbone.pretrained) is {here["path"]} (sha256 '
-            f'{here["sha256"][:12]}): name the former'
+            f'{here["sha256"][:12]}): use the VAE it was trained on'
         )
 
 
 def generator_config(model: Mapping) -> dict:
-    """What a checkpoint writes down of a generator's config: its networks, as plain values, and how it was conditioned.
+    """Return the part of a generator's config stored in checkpoints: networks as plain values, and ``condition_prob``.
 
     Args:
-        model: ``model`` of the config.
+        model: ``model`` entry of the config.
     """
     networks = {part: _plain(model[part]) for part in ('backbone', 'head')}
     return {**networks, 'condition_prob': model.get('condition_prob', 0.0)}
 
 
 def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
-    """Refuse networks that take the same weights but compute something else, as with another number of heads.
+    """Reject networks that accept the weights but compute something else, e.g. with another number of heads.
 
     Args:
-        trained: Of the checkpoint, see :func:`generator_config`; None where it holds none.
-        here: Of the config at hand.
+        trained: Config stored in the checkpoint, see :func:`generator_config`; None if not stored.
+        here: The same part of the current config.
 
     Raises:
-        ValueError: If an entry of ``backbone`` or ``head`` differs, naming each.
+        ValueError: If entries of ``backbone`` or ``head`` differ. The message lists them.
     """
     if trained is None:
         return
@@ -324,11 +323,11 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
         if here[part].get(key) != trained[part].get(key)
     ]
     if differing:
-        raise ValueError(f'the checkpoint is of another network: {", ".join(differing)}')
+        raise ValueError(f'the checkpoint belongs to another network: {", ".join(differing)}')
 
 
 def _plain(config: Mapping) -> dict:
-    """Without what makes no other network, and with the bare name of the type."""
+    """Return a config without the :data:`IRRELEVANT` entries and with the bare name of its type."""
     kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
     kind = kept['type']
     kept['type'] = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]

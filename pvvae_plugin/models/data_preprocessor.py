@@ -1,4 +1,4 @@
-"""From a list of packed clips to a batch on the model's device."""
+"""Collation of packed clips into a batch on the model's device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pvvae_plugin.registry import MODELS
 
 @MODELS.register_module()
 class VideoDataPreprocessor(BaseDataPreprocessor):
-    """Stack clips, and scale bytes to [-1, 1] on the device: bytes take a quarter of the transfer that floats would.
+    """Preprocessor that stacks clips and scales uint8 to [-1, 1] on the device.
+
+    Scaling after the transfer moves a quarter of the bytes that float32 would need.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -23,9 +25,9 @@ class VideoDataPreprocessor(BaseDataPreprocessor):
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Turn ``inputs``, ``N`` tensors ``(3, T, H, W)`` uint8, into one ``(N, 3, T, H, W)`` float in [-1, 1].
+        """Convert ``inputs``, ``N`` uint8 tensors ``(3, T, H, W)``, to one float ``(N, 3, T, H, W)`` in [-1, 1].
 
-        Floats, such as the moments of cached latents, are stacked as they are.
+        Float inputs, such as moments of cached latents, are stacked unchanged.
 
         Raises:
             ValueError: If the clips of the batch differ in shape.
@@ -35,8 +37,8 @@ class VideoDataPreprocessor(BaseDataPreprocessor):
         if len(shapes) > 1:
             paths = [sample.metainfo.get('path') for sample in data['data_samples']]
             raise ValueError(
-                f'clips of one batch differ in shape: {sorted(shapes)} (from {paths}). Crop to one size in the '
-                'pipeline, or use MultiResolutionBatchSampler, which keeps sizes apart'
+                f'clips in a batch differ in shape: {sorted(shapes)} (from {paths}). Crop to a common size in the '
+                'pipeline, or use MultiResolutionBatchSampler, which batches equal sizes together'
             )
         inputs = torch.stack(list(data['inputs']))
         if inputs.dtype == torch.uint8:

@@ -1,4 +1,4 @@
-"""LatentVideoGenerator: how a generator is trained on the latents of a frozen VAE, and sampled (paper, generation)."""
+"""LatentVideoGenerator: training and sampling of a generator on the latents of a frozen VAE (paper, generation)."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from .checkpoints import load_backbone, resolve_checkpoint
 from .vae import DiagonalGaussian
 
-NUM_TIMES = 4  # of the validation loss
-MAX_GUIDANCE = 1e3  # far above any that makes a video
+NUM_TIMES = 4  # times per clip in the validation loss
+MAX_GUIDANCE = 1e3  # far above any useful scale
 
 
 @MODELS.register_module()
 class LatentVideoGenerator(BaseModel):
-    """Algorithm of generation: frozen backbone + head + rectified flow.
+    """Latent video generator: frozen backbone + head + rectified flow.
 
-    The head learns the velocity from noise to the backbone's latents, normalised for each channel by the backbone's
-    statistics. Clips are encoded on the fly, or their moments come from a :class:`LatentDataset`.
+    The head learns the velocity from noise to the backbone's latents, normalised per channel with the backbone's
+    latent statistics. Clips are encoded on the fly, or their moments come from a :class:`LatentDataset`.
 
     Args:
-        backbone: Config of a VAE with the interface of :class:`PredictiveVAE`; never trained here.
-        backbone_checkpoint: Checkpoint or work directory of the run that trained it. None for a backbone that reads
-            weights by itself, as :class:`DiffusersVAE` does.
+        backbone: Config of a VAE with the interface of :class:`PredictiveVAE`. It stays frozen.
+        backbone_checkpoint: Checkpoint or work directory of the run that trained the backbone. None for a backbone
+            that loads its own weights, such as :class:`DiffusersVAE`.
         head: Config of a network ``(latents, times, labels) -> velocity``, e.g. :class:`LatentDiT`.
         time_sampling: Distribution of training times, ``'uniform'`` or ``'logit-normal'``.
-        class_dropout: Share of training clips whose class is hidden, so that guidance has an unconditional model.
-        condition_prob: Share of training clips whose first latent frames, 1 to all but one of them, are given clean:
-            what continuation and image-to-video need. 0 trains none.
-        data_preprocessor: Config; :class:`VideoDataPreprocessor` if None.
-        init_cfg: As for every MMEngine module.
+        class_dropout: Probability of hiding the class of a training clip; classifier-free guidance needs it.
+        condition_prob: Probability that a training clip gets its first latent frames clean (1 to ``t - 1`` frames).
+            Needed for video continuation and image-to-video; 0 disables it.
+        data_preprocessor: Config of the preprocessor; :class:`VideoDataPreprocessor` if None.
+        init_cfg: MMEngine initialization config.
 
     Attributes:
-        optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
+        optimized_modules (dict[str, nn.Module]): Optimiser name -> submodule that it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
 
@@ -78,7 +78,7 @@ class LatentVideoGenerator(BaseModel):
         super().__init__(data_preprocessor or {'type': 'pvvae_plugin.VideoDataPreprocessor'}, init_cfg)
         for name, value in (('class_dropout', class_dropout), ('condition_prob', condition_prob)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f'{name} must lie in [0, 1], got {value}')
+                raise ValueError(f'{name} must be in [0, 1], got {value}')
         if backbone_checkpoint is not None:
             resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
@@ -89,7 +89,7 @@ class LatentVideoGenerator(BaseModel):
         self.head = MODELS.build(head)
         if self.head.latent_channels != self.backbone.latent_channels:
             raise ValueError(
-                f'the head works on {self.head.latent_channels} latent channels, the backbone makes '
+                f'the head expects {self.head.latent_channels} latent channels, but the backbone has '
                 f'{self.backbone.latent_channels}: set model.head.latent_channels={self.backbone.latent_channels}'
             )
         self.time_sampling = time_sampling
@@ -102,13 +102,13 @@ class LatentVideoGenerator(BaseModel):
         return {'head': self.head}
 
     def train(self, mode: bool = True) -> LatentVideoGenerator:
-        """As for every module, but the frozen backbone stays in evaluation mode."""
+        """Set the training mode of the head. The frozen backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
-        """One step of the head."""
+        """Run one training step of the head."""
         optim = optim_wrapper['head'] if isinstance(optim_wrapper, OptimWrapperDict) else optim_wrapper
         with optim.optim_context(self.parallel.get('head', self.head)):
             data = self.data_preprocessor(data, training=True)
@@ -120,16 +120,16 @@ class LatentVideoGenerator(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[VideoDataSample], mode: str = 'loss'
     ) -> dict[str, Tensor] | list[VideoDataSample]:
-        """MMEngine's modes: ``'loss'``; ``'predict'`` fills in ``flow_losses`` of each sample.
+        """Return losses (``'loss'``), or fill in ``flow_losses`` of the samples (``'predict'``).
 
-        Those are losses at :data:`NUM_TIMES` times, one drawn uniformly from each of as many equal parts of [0, 1],
-        whatever times the model trains at. Time and noise follow from the clip's ``draw_key``: at each validation a
-        clip meets the same ones. Its class is always shown.
+        [0, 1] is split into :data:`NUM_TIMES` equal parts, and ``flow_losses`` has one loss at a uniformly drawn time
+        per part, independent of ``time_sampling``. Times and noise depend on the clip's ``draw_key`` only, so they are
+        the same in every validation. The class is never hidden.
 
         Args:
             inputs: Clips ``(N, 3, T, H, W)`` in [-1, 1], or moments ``(N, 2 C, t, h, w)``.
-            data_samples: One for each clip.
-            mode: Which.
+            data_samples: One sample per clip.
+            mode: ``'loss'`` or ``'predict'``.
 
         Example:
             >>> from pvvae_plugin.models import LatentVideoGenerator
@@ -151,11 +151,11 @@ class LatentVideoGenerator(BaseModel):
         raise ValueError(f"mode must be 'loss' or 'predict', got {mode!r}")
 
     def loss(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over all latents that are not given."""
+        """Return the mean squared error of the velocity over all latents that are not conditioned."""
         return {'loss_flow': self._clip_losses(inputs, data_samples).mean()}
 
     def _clip_losses(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
-        """One loss for each clip, ``(N,)``, so that means over batches and processes add up."""
+        """Return one loss per clip, ``(N,)``."""
         rngs = torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'flow', inputs.device)
         latents = self._latents(inputs, rngs)
         noise = randn_like(latents, rngs)
@@ -164,7 +164,7 @@ class LatentVideoGenerator(BaseModel):
         return self._losses_at(times, latents, noise, labels, rngs)
 
     def _losses_over_time(self, inputs: Tensor, data_samples: list[VideoDataSample]) -> Tensor:
-        """Losses of each clip at one time of each part of the path, ``(N, NUM_TIMES)``."""
+        """Return losses per clip at one time per part of [0, 1], ``(N, NUM_TIMES)``."""
         rngs = torch_rngs([sample.metainfo.get('draw_key') for sample in data_samples], 'flow', inputs.device)
         latents = self._latents(inputs, rngs)
         labels = self._labels(data_samples, inputs.device, rngs)
@@ -175,10 +175,10 @@ class LatentVideoGenerator(BaseModel):
         return torch.stack(losses, dim=1)
 
     def _losses_at(self, times: Tensor, latents: Tensor, noise: Tensor, labels: Tensor | None, rngs: Any) -> Tensor:
-        """Mean squared error of each clip's velocity at its time, over all latents that are not given: ``(N,)``."""
+        """Return the mean squared error of the velocity per clip, over latents that are not conditioned, ``(N,)``."""
         given = self._given_frames(latents, rngs)
         wanted = torch.arange(latents.shape[2], device=latents.device)[None] >= given[:, None]  # (N, t)
-        # Not flow.frame_times(), which checks the numbers: to read them would wait for the device in every step.
+        # flow.frame_times() checks the values, which would synchronize with the device in every step.
         frame_times = torch.where(wanted, times[:, None], 1.0)  # (N, t)
         noisy = flow.interpolate(latents, noise, frame_times)
         head = self.parallel.get('head', self.head)
@@ -188,10 +188,10 @@ class LatentVideoGenerator(BaseModel):
 
     @torch.no_grad()
     def _latents(self, inputs: Tensor, rngs: Any) -> Tensor:
-        """Normalised latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or cached moments ``(N, 2 C, t, h, w)``.
+        """Return normalised latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or moments ``(N, 2 C, t, h, w)``.
 
-        In the VAE's own precision even under autocast: bfloat16's error would become part of the latents that the head
-        learns, and their statistics are measured without it.
+        Autocast is off here. The head would learn the rounding error of bfloat16, and the latent statistics are
+        measured without it.
         """
         with torch.autocast(inputs.device.type, enabled=False):
             if inputs.shape[1] == 2 * self.backbone.latent_channels:
@@ -208,14 +208,14 @@ class LatentVideoGenerator(BaseModel):
             if label is None or not 0 <= label < self.head.null_label:
                 raise ValueError(
                     f'{sample.metainfo.get("path")} has {"no label" if label is None else f"label {label}"}, but the '
-                    f'head asks for one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
+                    f'head needs one in 0..{self.head.null_label - 1}: use other data, or set model.head.num_classes'
                 )
-        labels = torch.tensor(labels).to(device, non_blocking=True)  # a blocking copy waits for the device
+        labels = torch.tensor(labels).to(device, non_blocking=True)  # a blocking copy would synchronize
         hidden = flow.sample_times(len(samples), 'uniform', rngs, device) < self.class_dropout
         return torch.where(hidden, self.head.null_label, labels) if self.training else labels
 
     def _given_frames(self, latents: Tensor, rngs: Any) -> Tensor:
-        """How many first latent frames each clip is given clean, ``(N,)``."""
+        """Draw the number of clean first latent frames per clip, ``(N,)``."""
         n, _, t = latents.shape[:3]
         if not self.condition_prob or t == 1:
             return torch.zeros(n, dtype=torch.long, device=latents.device)
@@ -224,7 +224,7 @@ class LatentVideoGenerator(BaseModel):
         return torch.where(chosen, count, 0)
 
     def clip_geometry(self, inputs: Tensor) -> tuple[int, tuple[int, int]]:
-        """Frames, height and width of a clip ``(3, T, H, W)``, or of the one whose moments are ``(2 C, t, h, w)``."""
+        """Return frames and (height, width) of a clip ``(3, T, H, W)`` or of moments ``(2 C, t, h, w)``."""
         length, height, width = inputs.shape[1:]
         if inputs.shape[0] != 2 * self.backbone.latent_channels:
             return length, (height, width)
@@ -249,33 +249,33 @@ class LatentVideoGenerator(BaseModel):
         indices: Sequence[int] | None = None,
         steps: int | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Make videos; each follows from ``seed`` and its index alone, whatever the batch and the other processes.
+        """Generate videos. Each one depends on ``seed`` and its index only, not on the batch or the process.
 
-        Its noise, drawn on the CPU, is the same bit for bit anywhere. What follows from it is so for the same batches
-        on the same device with as many threads; else roundings differ.
+        The noise is drawn on the CPU and is identical everywhere. The videos are bit-identical for the same batches,
+        device and number of threads. In other cases they differ by rounding.
 
         Args:
-            num: How many.
-            num_frames: Frames ``T`` of each, ``1 + k * p_t``.
-            size: Height and width in pixels, dividing by ``p_s``.
-            labels: Class of each; None for an unconditional head.
-            num_inference_steps: Steps of the solver. Euler calls the network once per step, Heun twice.
-            guidance_scale: Classifier-free guidance scale; 1 is none.
-            guidance_interval: Times at which guidance is on.
+            num: Number of videos.
+            num_frames: Frames ``T`` per video, ``1 + k * p_t``.
+            size: Height and width in pixels, divisible by ``p_s``.
+            labels: One class per video; None for an unconditional head.
+            num_inference_steps: Solver steps. Euler calls the network once per step, Heun twice.
+            guidance_scale: Classifier-free guidance scale; 1 disables guidance.
+            guidance_interval: Times ``(low, high)`` between which guidance is applied.
             shift: Timestep shift, see :func:`time_grid`.
             solver: ``'euler'`` or ``'heun'``.
             seed: Seed of the noise.
-            batch_size: Videos made at once.
+            batch_size: Videos per batch.
             first_frames: Frames to continue, ``(n, 3, T', H, W)`` in [-1, 1], for a head trained with
-                ``condition_prob``; used in turn where ``n`` is less than ``num``. One frame animates an image.
-            indices: Which of the ``num`` videos to make, in this order, e.g. a process's share; all if None.
-            steps: Old argument, for one release: number of network calls, in place of ``num_inference_steps``.
+                ``condition_prob``. If ``n`` is less than ``num``, they are cycled. One frame animates an image.
+            indices: Indices of the videos to generate, in this order, e.g. the shard of a process; all if None.
+            steps: Deprecated number of network calls; use ``num_inference_steps``.
 
         Returns:
-            An iterator over index and video ``(3, T, H, W)`` in [-1, 1], made when asked for.
+            A lazy iterator over index and video ``(3, T, H, W)`` in [-1, 1].
 
         Raises:
-            ValueError: If an argument does not fit, at once.
+            ValueError: If an argument is invalid. Raised at the call, not during iteration.
             FloatingPointError: If a video is not finite.
 
         Example:
@@ -338,16 +338,16 @@ class LatentVideoGenerator(BaseModel):
             yield from zip(chosen, videos, strict=True)
 
     def _clean_latents(self, video: Tensor) -> Tensor:
-        """Of frames to continue, in the VAE's own precision as :meth:`_latents`."""
+        """Encode the frames to continue, without autocast as in :meth:`_latents`."""
         with torch.autocast(video.device.type, enabled=False):
             return at_least_float32(self.backbone.normalize_latents(self.backbone.encode(video).mode()))
 
 
 def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Shape ``(C, t, h, w)`` of the latents of a video.
+    """Return the shape ``(C, t, h, w)`` of the latents of a video.
 
     Raises:
-        ValueError: If the length or the size is none that the VAE accepts.
+        ValueError: If the VAE does not accept the length or the size.
     """
     vae.check_video(torch.empty(1, 3, num_frames, *size, device='meta'))
     height, width = (side // vae.spatial_ratio for side in size)
@@ -355,16 +355,16 @@ def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tupl
 
 
 def steps_of_calls(calls: int, solver: str) -> int:
-    """Return the number of solver steps that make ``calls`` network calls, for the old argument ``steps``.
+    """Return the number of solver steps for ``calls`` network calls, for the deprecated argument ``steps``.
 
     Raises:
-        ValueError: If no number of steps does.
+        ValueError: If ``calls`` is not a multiple of the solver's calls per step.
     """
     per_step = flow.SOLVERS[solver].calls_per_step if solver in flow.SOLVERS else 1
     if calls % per_step:
         raise ValueError(
-            f'steps={calls} network calls, but {solver} makes {per_step} per step: give num_inference_steps='
-            f'{calls // per_step} or {calls // per_step + 1}'
+            f'steps={calls} network calls is not a multiple of {per_step}, the calls per {solver} step: use '
+            f'num_inference_steps={calls // per_step} or {calls // per_step + 1}'
         )
     warn_renamed('steps', f'num_inference_steps={calls // per_step}', 'generate')
     return calls // per_step
@@ -377,15 +377,15 @@ def check_sampler(
     shift: float,
     solver: str,
 ) -> None:
-    """Refuse settings with which no video can be made.
+    """Check the settings of the sampler.
 
     Raises:
-        ValueError: If one of them is unknown or out of range.
+        ValueError: If a setting is unknown or out of range.
     """
     if solver not in flow.SOLVERS:
         raise ValueError(f'solver must be one of {", ".join(flow.SOLVERS)}, got {solver!r}')
     if not abs(guidance_scale) < MAX_GUIDANCE:
-        raise ValueError(f'guidance_scale must lie within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
+        raise ValueError(f'guidance_scale must be within +-{MAX_GUIDANCE:g} (1 for none), got {guidance_scale}')
     low, high = guidance_interval
     if not 0.0 <= low <= high <= 1.0:
         raise ValueError(f'guidance_interval must be (low, high) with 0 <= low <= high <= 1, got {guidance_interval}')
@@ -393,14 +393,14 @@ def check_sampler(
 
 
 def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None) -> list[int] | None:
-    """``num`` classes as plain integers; None for an unconditional head.
+    """Return ``num`` class labels as plain integers; None for an unconditional head.
 
     Raises:
-        ValueError: If there are not as many, one is out of range, or labels are not wanted.
+        ValueError: If the number is wrong, a label is out of range, or an unconditional head gets labels.
     """
     if num_classes is None:
         if labels is not None:
-            raise ValueError('the head is unconditional: give no labels')
+            raise ValueError('labels must be None, because the head is unconditional')
         return None
     labels = None if labels is None else [int(label) for label in labels]
     if labels is None or len(labels) != num or not all(0 <= label < num_classes for label in labels):
@@ -411,23 +411,23 @@ def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None
 def check_first_frames(
     first_frames: Tensor, vae: nn.Module, condition_prob: float, num: int, num_frames: int, size: tuple[int, int]
 ) -> None:
-    """Refuse frames that cannot be continued.
+    """Check that the model can continue the given frames.
 
     Args:
         first_frames: ``(n, 3, T', H, W)``.
         vae: The backbone.
-        condition_prob: Of the model.
+        condition_prob: ``condition_prob`` of the model.
         num: Number of videos.
-        num_frames: Frames of a video, given ones included.
+        num_frames: Frames of a video, including the given ones.
         size: Height and width of a video.
 
     Raises:
-        ValueError: If the model was not trained for it, or number, length or size do not fit.
+        ValueError: If the model was not trained to continue frames, or their number, length or size is wrong.
     """
     if not condition_prob:
         raise ValueError(
-            'this model cannot continue frames: it was trained with condition_prob=0. Train one with '
-            'model.condition_prob=0.5, say'
+            'this model cannot continue frames: it was trained with condition_prob=0. Train a model with e.g. '
+            'model.condition_prob=0.5'
         )
     if not 1 <= len(first_frames) <= num:
         raise ValueError(f'first_frames must hold 1..{num} clips for {num} videos, got {len(first_frames)}')
@@ -435,22 +435,22 @@ def check_first_frames(
     given, height, width = first_frames.shape[2:]
     if given >= num_frames:
         raise ValueError(
-            f'{given} frames are given of videos of {num_frames}: nothing is left to make; give fewer, or ask for '
-            'longer videos'
+            f'first_frames has {given} frames, but a video has only {num_frames}: pass fewer frames, or increase '
+            'num_frames'
         )
     if (height, width) != tuple(size):
-        raise ValueError(f'first_frames are {height} x {width}, the videos {size[0]} x {size[1]}: resize them')
+        raise ValueError(f'first_frames are {height} x {width}, but the videos are {size[0]} x {size[1]}: resize them')
 
 
 def check_finite(videos: Tensor, indices: Sequence[int]) -> None:
-    """Refuse videos ``(N, 3, T, H, W)`` that are no pictures: a NaN would be written as black.
+    """Check that videos ``(N, 3, T, H, W)`` are finite, because a NaN would be written as black.
 
     Raises:
-        FloatingPointError: If one is not finite, naming it.
+        FloatingPointError: If a video is not finite. The message gives its index.
     """
     finite = videos.flatten(1).isfinite().all(dim=1).tolist()
     if not all(finite):
         raise FloatingPointError(
-            f'video {indices[finite.index(False)]} is not finite: the weights of the checkpoint have diverged, or the '
-            'guidance is too high'
+            f'video {indices[finite.index(False)]} is not finite: the checkpoint has diverged, or guidance_scale is '
+            'too high'
         )

@@ -1,4 +1,4 @@
-"""VideoAutoencoder: how a predictive VAE is trained and evaluated (paper, stages 1 to 3)."""
+"""VideoAutoencoder: training and evaluation of a predictive VAE (paper, stages 1 to 3)."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from pvvae_plugin.temporal import ObservedGroups, frames_to_groups, groups_to_fr
 
 @MODELS.register_module()
 class VideoAutoencoder(BaseModel):
-    """Algorithm of the VAE's stages: backbone + loss (+ discriminator).
+    """Video autoencoder for the VAE training stages: backbone + loss (+ discriminator).
 
     Args:
         backbone: Config of a VAE with the interface of :class:`PredictiveVAE`.
         loss: Config of the reconstruction objective, e.g. :class:`PredictiveReconLoss`.
         discriminator: Config of a discriminator ``video -> logits``; None for no adversarial term.
-        adversarial: Config of :class:`AdversarialLoss`; given exactly where a discriminator is.
-        freeze_encoder: Train the decoder alone (stage 3): encoder and padding token stay as loaded.
-        data_preprocessor: Config; :class:`VideoDataPreprocessor` if None.
-        init_cfg: As for every MMEngine module.
+        adversarial: Config of :class:`AdversarialLoss`; required with a discriminator, and only then.
+        freeze_encoder: Train only the decoder (stage 3); encoder and padding token keep the loaded weights.
+        data_preprocessor: Config of the preprocessor; :class:`VideoDataPreprocessor` if None.
+        init_cfg: MMEngine initialization config.
 
     Attributes:
-        optimized_modules (dict[str, nn.Module]): Name of an optimiser -> the submodule it trains.
-        parallel (dict[str, Callable]): Name of a submodule -> its data-parallel wrapper, filled by the wrapper of the
-            whole model. A plain dict, so that names in checkpoints do not depend on how a run was distributed.
+        optimized_modules (dict[str, nn.Module]): Optimiser name -> submodule that it trains.
+        parallel (dict[str, Callable]): Submodule name -> its data-parallel wrapper, filled by the wrapper of the whole
+            model. It is a plain dict to keep the names in checkpoints independent of the distribution strategy.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -60,7 +60,7 @@ class VideoAutoencoder(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'pvvae_plugin.VideoDataPreprocessor'}, init_cfg)
         if (discriminator is None) != (adversarial is None):
-            raise ValueError('discriminator and adversarial go together: give both, or neither')
+            raise ValueError('discriminator and adversarial must be set together: give both, or neither')
         self.backbone = MODELS.build(backbone)
         self.loss = MODELS.build(loss)
         self.discriminator = MODELS.build(discriminator) if discriminator else None
@@ -80,13 +80,13 @@ class VideoAutoencoder(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: list[VideoDataSample], mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[VideoDataSample]:
-        """MMEngine's three modes.
+        """Run one of MMEngine's three modes.
 
         Args:
             inputs: ``(N, 3, T, H, W)`` in [-1, 1].
-            data_samples: One for each clip.
-            mode: ``'tensor'`` gives reconstructions, ``'loss'`` the terms without the adversarial one, ``'predict'``
-                the data samples with reconstruction and predictions filled in.
+            data_samples: One sample per clip.
+            mode: ``'tensor'`` returns reconstructions. ``'loss'`` returns the loss terms except the adversarial one.
+                ``'predict'`` fills in reconstruction and predictions of the samples and returns them.
 
         Example:
             >>> from pvvae_plugin.models import VideoAutoencoder
@@ -106,7 +106,7 @@ class VideoAutoencoder(BaseModel):
         raise ValueError(f"mode must be 'tensor', 'loss' or 'predict', got {mode!r}")
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapper | OptimWrapperDict) -> dict[str, Tensor]:
-        """One step of the VAE and, once the adversarial term has started, one of the discriminator."""
+        """Run one step of the VAE and, after the adversarial start, one of the discriminator."""
         several = isinstance(optim_wrapper, OptimWrapperDict)
         vae_optim = optim_wrapper['vae'] if several else optim_wrapper
         adversarial = self._adversarial_now()
@@ -114,9 +114,9 @@ class VideoAutoencoder(BaseModel):
             # 1. Move the clips to the device, scaled to [-1, 1].
             data = self.data_preprocessor(data, training=True)
             video = data['inputs']  # (N, 3, T, H, W)
-            # 2. Encode the observed groups of each clip, pad, decode the whole clip.
+            # 2. Encode the observed groups, pad, and decode the whole clip.
             output = self._run_backbone(video, data['data_samples'])
-            # 3. Compare the whole clip, and ask the discriminator once it plays.
+            # 3. Compute the loss over the whole clip, plus the adversarial term after its start.
             losses = self.loss(output, video)
             if adversarial:
                 losses.update(self._adversarial_term(output.reconstruction, losses))
@@ -135,7 +135,7 @@ class VideoAutoencoder(BaseModel):
         return self.adversarial is not None and iteration >= self.adversarial.start_iter
 
     def _adversarial_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        # Every term of the pixels, whatever a loss of one's own calls them: all but the latents' KL.
+        # Sum all terms except KL, because custom losses may use other names for the pixel terms.
         rec_loss = sum(value for key, value in losses.items() if key.startswith('loss_') and key != 'loss_kl')
         with frozen(self.discriminator):
             fake_logits = self.discriminator(reconstruction)
@@ -146,13 +146,13 @@ class VideoAutoencoder(BaseModel):
     ) -> dict[str, Tensor]:
         discriminator = self.parallel.get('discriminator', self.discriminator)
         with optim_wrapper.optim_context(discriminator):
-            # One pass for both: a data-parallel wrapper expects one forward for each backward.
+            # A single pass for both, because a data-parallel wrapper expects one forward per backward.
             both = torch.cat([video.to(reconstruction.dtype), reconstruction.detach()])
             real_logits, fake_logits = discriminator(both).chunk(2)
             losses = self.adversarial.discriminator_loss(real_logits, fake_logits)
         total, log = self.parse_losses(losses)
         optim_wrapper.update_params(total)
-        log.pop('loss')  # the total of the VAE keeps this name
+        log.pop('loss')  # this key belongs to the VAE's total
         return log
 
     def _run_backbone(self, video: Tensor, data_samples: list[VideoDataSample]) -> PredictiveOutput:
@@ -160,9 +160,9 @@ class VideoAutoencoder(BaseModel):
         return backbone(video, self._observed(video, data_samples), self._rngs(video, data_samples))
 
     def _observed(self, video: Tensor, data_samples: list[VideoDataSample]) -> ObservedGroups:
-        """Collect which groups of each clip are observed; all groups if a sample does not say."""
+        """Collect the observed groups per clip; all groups if a sample does not specify them."""
         num_groups = frames_to_groups(video.shape[2], self.backbone.temporal_ratio)
-        # Transforms of other projects may still write the number of leading groups.
+        # Third-party transforms may still write the number of leading groups.
         patterns = [
             sample.metainfo.get('observed_groups', sample.metainfo.get('num_observed_groups', num_groups))
             for sample in data_samples
@@ -175,7 +175,7 @@ class VideoAutoencoder(BaseModel):
 
     @torch.no_grad()
     def _predict(self, video: Tensor, data_samples: list[VideoDataSample]) -> list[VideoDataSample]:
-        """Fill in ``video``, ``latents``, ``reconstruction`` and ``predictions`` of all numbers of observed groups."""
+        """Fill in ``video``, ``latents``, ``reconstruction`` and the ``predictions`` for 1 to G - 1 observed groups."""
         vae = self.backbone
         num_groups = frames_to_groups(video.shape[2], vae.temporal_ratio)
         latents = vae.encode(video).mode()
@@ -183,7 +183,7 @@ class VideoAutoencoder(BaseModel):
         rngs = self._rngs(video, data_samples)
         predictions = {}
         for g in range(1, num_groups):
-            # Causality makes one encoding serve all: that of a prefix is the prefix of that of the clip.
+            # For a causal VAE, encoding a prefix gives the prefix of the clip's encoding.
             seen = (
                 latents
                 if getattr(vae, 'is_causal', True)
@@ -201,7 +201,7 @@ class VideoAutoencoder(BaseModel):
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it the parameters of ``module`` want no gradient: what passes through trains only what came before."""
+    """Freeze the parameters of ``module`` within the context. Gradients still flow through to its inputs."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)

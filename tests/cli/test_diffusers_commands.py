@@ -64,5 +64,5 @@ def test_a_generator_on_published_latents(run):
 
 def test_a_backbone_without_weights_of_its_own_needs_a_checkpoint(run, tmp_path):
     (tmp_path / 'pvvae_demo.py').write_text(f'_base_ = {str(ROOT / "configs" / "pvvae_demo.py")!r}\n')
-    with pytest.raises(ValueError, match='PredictiveVAE has none: give a checkpoint'):
+    with pytest.raises(ValueError, match='is a PredictiveVAE: give a checkpoint'):
         run('test', 'pvvae_demo', 'pretrained')

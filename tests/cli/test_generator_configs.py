@@ -287,7 +287,11 @@ def test_the_test_script_gives_the_same_loss_for_clips_and_for_their_latents(dat
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        (['model.head.num_classes=101'], ValueError, r'have 2 classes, the head 101: set model\.head\.num_classes=2'),
+        (
+            ['model.head.num_classes=101'],
+            ValueError,
+            r'have 2 classes, but the head has 101; set model\.head\.num_classes=2',
+        ),
         (['train_dataloader.dataset.data_root=/no/such/place'], FileNotFoundError, 'is not a folder'),
         (['model.backbone_checkpoint=/no/such/pvvae_ucf101_decoder'], FileNotFoundError, r'configs/pvvae_ucf101_d'),
     ],

@@ -256,7 +256,7 @@ def marked_columns(path):
     ('options', 'error', 'message'),
     [
         (['--first-frames', 'clip.webm'], ValueError, 'condition_prob above 0'),
-        (['--first-frames', 'clip.webm', '--num-given', 9, *CONDITIONED], ValueError, '9 frames are given'),
+        (['--first-frames', 'clip.webm', '--num-given', 9, *CONDITIONED], ValueError, 'first_frames has 9 frames'),
         (['--first-frames', 'clip.webm', '--num-given', 3, *CONDITIONED], ValueError, '3 frames does not split'),
         (['--first-frames', 'broken.mp4', *CONDITIONED], ClipError, 'broken.mp4'),
         (['--labels', 'orbit', 'fly'], ValueError, "no class 'fly'.*linear"),

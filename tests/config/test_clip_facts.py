@@ -1,4 +1,4 @@
-"""What is told of a config's clips is what its data set gives."""
+"""The clip facts of a config agree with the clips that its dataset returns."""
 
 import json
 
@@ -28,7 +28,7 @@ def drawn(pipeline):
 
 @pytest.fixture
 def latents(tmp_path):
-    """As much of a folder of latents as its manifest."""
+    """Write a folder of latents that holds only a manifest."""
     clips = {'type': 'SyntheticVideoDataset', 'length': 7, 'clip_len': 9, 'size': 64, 'pipeline': []}
     facts = {'latent_shape': [4, 3, 8, 16], 'temporal_ratio': 4, 'spatial_ratio': 8, 'dataset': {'config': clips}}
     (tmp_path / 'manifest.json').write_text(json.dumps({'format_version': 1, **facts}))
@@ -65,7 +65,7 @@ def test_geometry_behind_wrappers_and_of_the_validation_set(latents):
 
 def test_what_is_given_is_kept_and_what_is_unknown_asked_for():
     resized = config(videos([RESIZE]))  # the long side depends on the video
-    with pytest.raises(ValueError, match=r'give --size H W$'):
+    with pytest.raises(ValueError, match=r'pass --size H W$'):
         clip_geometry(resized)
     assert clip_geometry(resized, size=[40, 64]) == (17, (40, 64))
     assert clip_geometry(resized, num_frames=5, size=[40, 64]) == (5, (40, 64))
@@ -89,7 +89,7 @@ def test_names_of_classes(tmp_path, latents):
         (tmp_path / name).mkdir()
         (tmp_path / name / 'a.mp4').touch()
     assert class_names(config(videos([], data_root=str(tmp_path))), 2) == ('sit', 'walk')
-    (tmp_path / 'stray.mp4').touch()  # a folder that training would refuse
+    (tmp_path / 'stray.mp4').touch()  # training would reject this folder
     assert class_names(config(videos([], data_root=str(tmp_path))), 2) is None
 
 

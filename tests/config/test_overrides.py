@@ -1,4 +1,4 @@
-"""What --cfg-options takes and refuses, beyond the mistakes in tests/faults."""
+"""Overrides that --cfg-options accepts and rejects, in addition to the mistakes in tests/faults."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pvvae_plugin.config.schema import RUNNER_KEYS
 from pvvae_plugin.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
-# Stand for paths and numbers in commands of the docs.
+# Placeholders for paths and numbers in the commands of the docs.
 PLACEHOLDER = re.compile(r'\bN\b')
-# Configs that the study writes are not there before it has run; what they inherit is.
+# Configs that the study writes do not exist yet; map them to their base configs.
 OF_THE_STUDY = re.compile(r'work_dirs/study\w*/configs/\w+_generator\.py')
 
 
 def documented() -> list[tuple[str, str]]:
-    """Config and overrides of every command in the documents and in the comments of configs."""
+    """Return the config and overrides of all commands in the docs and in config comments."""
     found = []
     pages = (path for folder in ('docs', 'projects') for path in sorted((ROOT / folder).rglob('*.md')))
     for path in (ROOT / 'README.md', *pages, *sorted((ROOT / 'configs').rglob('*.py'))):
@@ -34,7 +34,7 @@ def documented() -> list[tuple[str, str]]:
             command = OF_THE_STUDY.sub('configs/dit_demo.py', command)
             named = re.search(r'configs/([\w/]+)\.py|\b(dit_demo|pvvae_demo)\b', command)
             config = named[1] or named[2] if named else path.stem if path.suffix == '.py' else None
-            if config and '=' in given and 'Error: ' not in command:  # a message names one as well
+            if config and '=' in given and 'Error: ' not in command:  # skip quoted error messages
                 found.append((config, PLACEHOLDER.sub('7', given)))
     return found
 
@@ -133,7 +133,7 @@ class Closed(Hook):
 
 @HOOKS.register_module(force=True)
 class Open(Hook):
-    """Its keyword arguments go nowhere that we could see."""
+    """A hook whose keyword arguments cannot be listed."""
 
     def __init__(self, **kwargs) -> None:
         self.options = kwargs
@@ -148,7 +148,7 @@ def test_classes_of_others_are_judged_by_what_they_take():
     with pytest.raises(ValueError, match=r'Closed.*did you mean speed'):
         apply_overrides(of_hook('Closed'), {'custom_hooks.0.sped': 3})
     apply_overrides(of_hook('Open'), {'custom_hooks.0.anything': 3})
-    for name in ('OfNoRegistry', '', '.', 'no.such.module', 'two words'):  # the registry will say so
+    for name in ('OfNoRegistry', '', '.', 'no.such.module', 'two words'):  # left to the registry's own error
         apply_overrides(of_hook(name), {'custom_hooks.0.anything': 3})
     apply_overrides(of_hook('Closed'), {'custom_hooks.0.type': 'OfNoRegistry', 'custom_hooks.0.anything': 3})
 
@@ -171,7 +171,7 @@ def test_a_project_of_others(name):
 
 
 def test_no_config_of_ours_has_a_name_that_mmengine_reads_by_accident():
-    """Names of helpers are no names of entries: what is overridden at the top is always read."""
+    """No helper variable shares a name with a runner setting, so top-level overrides always take effect."""
     assert {'train_dataloader', 'model_wrapper_cfg', 'randomness', 'custom_imports'} <= RUNNER_KEYS
     assert not {'data_root', 'train_pipeline', 'self', 'cfg'} & RUNNER_KEYS
 
@@ -190,7 +190,7 @@ def test_numbers_of_a_file_are_checked_as_well(value):
     if value is None:  # as with a batch sampler
         check_numbers(cfg)
     else:
-        with pytest.raises(ValueError, match=r'train_dataloader\.batch_size must be a whole number of at least 1'):
+        with pytest.raises(ValueError, match=r'train_dataloader\.batch_size must be an integer of at least 1'):
             check_numbers(cfg)
 
 

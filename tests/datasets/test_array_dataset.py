@@ -63,10 +63,10 @@ def test_what_is_not_an_array_of_videos_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='no array of videos'):
         build(tmp_path / 'none.npy')
     (tmp_path / 'text.npy').write_text('no array')
-    with pytest.raises(ValueError, match='no array that can be loaded safely'):
+    with pytest.raises(ValueError, match='cannot be loaded safely as an array'):
         build(tmp_path / 'text.npy')
     np.save(tmp_path / 'objects.npy', np.array([{'a': 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match='no array that can be loaded safely'):
+    with pytest.raises(ValueError, match='cannot be loaded safely as an array'):
         build(tmp_path / 'objects.npy')
     np.save(tmp_path / 'first.npy', np.zeros((2, 3, 8, 4, 6), np.uint8))
     with pytest.raises(ValueError, match='put the channels last'):

@@ -1,4 +1,4 @@
-"""Whole checkpoints, or none of that name, and always one of them there."""
+"""Checkpoints are complete or absent, and one always exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pvvae_plugin.registry import HOOKS
 
 
 class Run:
-    """As much of a runner as the hook looks at; ``fail`` is raised by the writes of these iterations."""
+    """Minimal runner for the hook. Writes at the iterations in ``fail`` raise its errors."""
 
     def __init__(self, work_dir: Path, max_iters: int = 100, fail: dict[int, OSError] | None = None, counts: int = 1):
         self.work_dir = str(work_dir)
@@ -30,7 +30,7 @@ class Run:
         self.iter, self.epoch, self.max_iters, self.hooks = 0, 0, max_iters, []
         self.fail = fail or {}
         self.log: list[str] = []
-        self.there: list[list[str]] = []  # the checkpoints beside each that was being written
+        self.there: list[list[str]] = []  # existing checkpoints during each write
         self.logger = SimpleNamespace(info=lambda _: None, warning=self.log.append, error=self.log.append)
 
     def save_checkpoint(self, out_dir, name, meta, **_):
@@ -65,7 +65,7 @@ def test_the_old_one_goes_when_the_new_one_is_there(tmp_path):
 
 
 def test_what_a_kill_left_is_tidied_up(tmp_path):
-    """A half-written file, and an old checkpoint that was about to be deleted: the new one's list still has it."""
+    """A kill leaves a partial file and an old checkpoint, which is still on the list of the new one."""
     (tmp_path / 'iter_4.pth.writing').write_bytes(b'half')
     (tmp_path / 'iter_1.pth').touch()
     (tmp_path / 'iter_3.pth').touch()
@@ -84,8 +84,8 @@ def test_a_full_disk_keeps_what_is_there_and_is_tried_again(tmp_path):
     run.train(make(max_keep_ckpts=1), 5)
     assert names(tmp_path) == ['iter_2.pth', 'last_checkpoint']
     assert 'iteration 4 could not be written: No space left on device' in run.log[0]
-    assert f'the last whole one is {tmp_path / "iter_2.pth"}' in run.log[0]
-    assert 'next try is at iteration 14' in run.log[0]
+    assert f'the last complete checkpoint is {tmp_path / "iter_2.pth"}' in run.log[0]
+    assert 'next attempt is at iteration 14' in run.log[0]
     assert len(run.log) == 1
     assert run.message_hub.get_info('keep_ckpt_ids') == [2]
     run.fail = {}
@@ -98,7 +98,7 @@ def test_a_full_disk_keeps_what_is_there_and_is_tried_again(tmp_path):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that sleeping turns on; the list of sleeps."""
+    """Replace the clock by one that advances on sleep. Return the list of sleeps."""
     sleeps: list[float] = []
     monkeypatch.setattr(checkpoint_hook.time, 'sleep', sleeps.append)
     monkeypatch.setattr(checkpoint_hook.time, 'monotonic', lambda: sum(sleeps))
@@ -113,12 +113,12 @@ def test_the_last_write_of_a_run_waits_for_room(tmp_path, clock):
     run.train(hook, 3)
     assert 100 < sum(clock) <= 130
     assert (tmp_path / 'iter_3.pth').is_file()
-    assert 'Ctrl-C or SIGTERM: one more try' in run.log[0]
+    assert 'After Ctrl-C or SIGTERM, it is tried once more' in run.log[0]
 
 
 def test_it_does_not_wait_for_ever(tmp_path, clock):
     run = Run(tmp_path, max_iters=3, fail={3: full()})
-    with pytest.raises(OSError, match='last checkpoint, of iteration 3, could not be written.*No space left'):
+    with pytest.raises(OSError, match=r'last checkpoint \(iteration 3\) could not be written.*No space left'):
         run.train(make(save_last=True), 3)
     assert 3000 < sum(clock) < 4000
 
@@ -127,7 +127,7 @@ def test_told_to_stop_it_tries_once_more_and_leaves(tmp_path, clock):
     run = Run(tmp_path, max_iters=3, fail={3: full()})
     hook = make(save_last=True)
     hook.is_stop_asked = lambda: sum(clock) >= 45
-    with pytest.raises(OSError, match='could not be written.*the last whole one is .*iter_2.pth'):
+    with pytest.raises(OSError, match='could not be written.*the last complete checkpoint is .*iter_2.pth'):
         run.train(hook, 3)
     assert sum(clock) == 45
 

@@ -1,4 +1,4 @@
-"""Two processes must give the weights that one process gives with the whole batch, step by step and in whole runs."""
+"""Two processes give the same weights as one process with the full batch, per step and in complete runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def build(config: dict, state: dict | None) -> torch.nn.Module:
 
 
 def batch_of(step: int, indices: list[int]) -> dict:
-    """Clips keyed by step and index, with their own numbers of observed groups; in step 0 nothing is dropped."""
+    """Return clips keyed by step and index, with different numbers of observed groups. Step 0 drops nothing."""
     inputs, samples = [], []
     for i in indices:
         generator = torch.Generator().manual_seed(1000 * step + i)
@@ -50,7 +50,7 @@ def batch_of(step: int, indices: list[int]) -> dict:
 
 
 def train(model: torch.nn.Module, indices: list[int]) -> None:
-    # SGD: its update is proportional to the gradient, where Adam's first one is only the gradient's sign.
+    # SGD, because its update is proportional to the gradient. Adam's first update depends only on the sign.
     entry = {'type': 'AutocastOptimWrapper', 'optimizer': {'type': 'SGD', 'lr': 0.05}}
     parts = getattr(model, 'module', model).optimized_modules
     optim = SubmoduleOptimWrapperConstructor({name: dict(entry) for name in parts})(model)
@@ -99,7 +99,7 @@ def test_two_processes_equal_one(tiny_vae_config, tmp_path):
 
 
 def test_a_whole_run_of_two_processes_equals_one(tmp_path):
-    """By MMEngine's runner, hooks and samplers, with AdamW, accumulated gradients, averages, and a GAN that joins in.
+    """Train with MMEngine's runner, hooks and samplers: AdamW, gradient accumulation, EMA, and a GAN that starts later.
 
     In float64 gradients differ by 1e-17. AdamW divides them by their own size plus ``eps`` (1e-8), which makes 1e-11 of
     it where a gradient is 0 but for roundings: that of the discriminator's last bias, while all logits lie within the
@@ -113,7 +113,7 @@ def test_a_whole_run_of_two_processes_equals_one(tmp_path):
             assert largest_difference(rank[key], alone[key]) < 1e-9, key
             assert largest_difference(rank[key], found[0][0][key]) == 0, key
         assert largest_difference(losses_of(rank), losses_of(alone)) < 1e-9
-        # Only the second step of each pair, and no discriminator before it joins in.
+        # Only the second step of each pair updates, and the discriminator starts later.
         both = ['backbone', 'discriminator']
         assert [sorted(count) for count in counts] == [[], ['backbone'], [], both, [], both]
     assert {'loss_gan', 'loss_disc'} <= alone['losses'][2].keys() - alone['losses'][1].keys()

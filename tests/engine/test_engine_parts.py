@@ -16,7 +16,7 @@ from pvvae_plugin.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 
 class Runner:
-    """As much of a runner as a hook looks at."""
+    """Minimal runner for hooks."""
 
     def __init__(self, model, optim_wrapper=None):
         self.model = model
@@ -124,7 +124,7 @@ def test_checkpoint_of_another_network_is_refused(tiny_vae_config):
 
 
 class Loop(BaseLoop):
-    """Of a training that has begun."""
+    """Training loop that has started."""
 
     def __init__(self):
         """Without a runner."""
@@ -141,7 +141,7 @@ def test_training_with_noise_for_padding_may_start_where_it_was_learned(tiny_vae
     given = {'state_dict': dict(learned['state_dict'])}
     hook.after_load_checkpoint(runner, given)
     assert learned['state_dict'].keys() - given['state_dict'].keys() == {'backbone.padding_token'}
-    # To be resumed, or tested, it must be of this network.
+    # For resume and test, the checkpoint must match the network.
     for resume, loop in ((True, Loop()), (False, {'type': 'ClipTrainLoop'})):
         runner._resume, runner._train_loop = resume, loop
         with pytest.raises(ValueError, match=r'1 unknown \(backbone.padding_token\)'):
@@ -178,13 +178,13 @@ def test_cost_of_a_convolution_only_network_against_counting_by_hand(tiny_vae_co
     def count(part):
         def hook(module, inputs, output):
             taps = module.weight[0, 0].numel()
-            if inputs[0].shape[2] == 1:  # a single frame meets one temporal tap
+            if inputs[0].shape[2] == 1:  # a single frame uses one temporal tap
                 taps //= module.kernel_size[0]
             total[part] += 2 * taps * module.in_channels * output.numel()
 
         return hook
 
-    def count_upsampling(module, inputs, output):  # nine taps meet four places, and are merged
+    def count_upsampling(module, inputs, output):  # nine taps are merged into four
         total['decoder'] += 2 * 4 * module.conv.in_channels * output.numel()
 
     for part in total:

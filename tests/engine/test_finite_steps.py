@@ -1,4 +1,4 @@
-"""Gradients that are not finite move nothing, are counted and named, and too many of them end the run."""
+"""Steps with non-finite gradients are skipped, counted and reported; too many in a row end the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pvvae_plugin.registry import HOOKS
 
 
 class Model(torch.nn.Module):
-    """Two parts with an optimiser each, as a GAN's."""
+    """Two parts with one optimiser each, like a GAN."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,7 @@ class Model(torch.nn.Module):
 
 
 class Run:
-    """As much of a runner as hooks look at."""
+    """Minimal runner for hooks."""
 
     def __init__(self, model, optim_wrapper):
         self.model, self.optim_wrapper = model, optim_wrapper
@@ -60,7 +60,7 @@ def weights(module):
 @pytest.mark.parametrize('clip', [{}, {'clip_grad': {'max_norm': 1.0}}])
 @pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
 def test_a_step_that_is_not_finite_leaves_no_trace(clip, bad):
-    """Weights and moments afterwards are those of a run without it."""
+    """Weights and moments afterwards equal those of a run without the step."""
     run, other = make(**clip), make(**clip)
     for factor in (1.0, bad, 0.5):
         step(run, 'first', factor)
@@ -105,7 +105,7 @@ def test_the_hook_names_the_term_or_the_parameter():
     assert 'loss_rec=nan' in run.warnings[-1]
     with torch.no_grad():
         run.model.second.weight.zero_()
-    # The loss is finite, its gradient is not: the root of zero.
+    # The loss is finite but its gradient is not (square root at zero).
     x = torch.tensor([1.0, 2.0])
     run.optim_wrapper['second'].update_params((run.model.second.weight * x).square().sum().sqrt())
     hook.after_train_iter(run, 0, outputs={'loss': torch.tensor(0.0)})
@@ -116,9 +116,9 @@ def test_the_hook_names_the_term_or_the_parameter():
 def test_too_many_in_a_row_end_the_run():
     run, hook = make(), HOOKS.build({'type': 'FiniteLossHook', 'max_in_a_row': 3})
     hook.before_train(run)
-    for factor in (math.nan, math.nan, 1.0, math.nan, math.nan):  # never three together
+    for factor in (math.nan, math.nan, 1.0, math.nan, math.nan):  # never three in a row
         hook.after_train_iter(run, 0, outputs=step(run, 'first', factor))
-    with pytest.raises(FloatingPointError, match='first made none of the last 3 steps, not finite: loss=nan'):
+    with pytest.raises(FloatingPointError, match='first skipped the last 3 steps, not finite: loss=nan'):
         hook.after_train_iter(run, 0, outputs=step(run, 'first', math.nan))
 
 
@@ -146,7 +146,7 @@ def test_an_optimiser_that_makes_such_steps_ends_the_run_at_once():
 
 
 def test_a_second_optimiser_counts_as_the_first():
-    """It starts later; resumed or not, both accumulate over the same iterations."""
+    """A part that starts later accumulates over the same iterations, with and without a resume."""
     run = make(accumulative_counts=2)
     first, second = run.optim_wrapper['first'], run.optim_wrapper['second']
     updates = []

@@ -1,4 +1,4 @@
-"""A generator whose head is shared out trains, saves and resumes as one that is whole."""
+"""A generator with a sharded head trains, saves and resumes like one without FSDP."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def shared(cfg: Config, resume_from: Path | None = None) -> Config:
     cfg = copy.deepcopy(cfg)
     cfg.strategy = {'type': 'GeneratorFSDPStrategy'}
     cfg.launcher = 'pytorch'
-    cfg.train_dataloader.batch_size = 4  # of 8 on two processes
-    cfg.model.head.gradient_checkpointing = True  # gathers a block once more, and changes no number
+    cfg.train_dataloader.batch_size = 4  # 8 on two processes
+    cfg.model.head.gradient_checkpointing = True  # gathers each block again; results do not change
     if resume_from is not None:
         cfg.resume, cfg.load_from = True, str(resume_from)
     return cfg
 
 
 def runs(cfg: Config, work_dir: Path, whole: Path) -> dict:
-    """One run to the end, and such as go on from its middle, from that of a run without FSDP, and from a bad file."""
+    """Run to the end, then resume from its middle, from a run without FSDP, and from a bad file."""
     found, held = {}, {}
     draw = GenerationVisualizationHook._draw
 
@@ -58,7 +58,7 @@ def runs(cfg: Config, work_dir: Path, whole: Path) -> dict:
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """A run in one process, the runs of :func:`runs` in two, and where they left their checkpoints."""
+    """Run in one process and :func:`runs` in two. Return the results and the checkpoint folders."""
     work_dir = tmp_path_factory.mktemp('fsdp')
     cfg = generator_config(4, 'AdamW', save_vae(work_dir / 'vae.pth'), accumulate=2)
     alone = train(copy.deepcopy(cfg), str(work_dir / 'alone'))
@@ -72,7 +72,7 @@ def test_two_processes_equal_one_without(finished):
     alone, ranks, _, _ = finished
     for rank in ranks:
         assert rank['held']['shared'] and 0.4 < rank['held']['share'] < 0.6
-        assert 'whole head in each process' in rank['held']['no_test']
+        assert 'does not support a sharded head' in rank['held']['no_test']
         for key in ('weights', 'averages', 'optimizers', 'losses', 'metrics'):
             assert largest_difference(rank['straight'][key], alone[key]) < 1e-9, key
             assert largest_difference(rank['straight'][key], ranks[0]['straight'][key]) == 0, key
@@ -112,16 +112,16 @@ def test_runs_with_and_without_resume_from_one_another(finished, tmp_path):
 
 
 def test_a_checkpoint_with_a_program_in_it_is_refused(finished):
-    """MMEngine would run ``meta.config`` as Python on resuming."""
+    """MMEngine would execute ``meta.config`` as Python on resume."""
     _, ranks, work_dir, _ = finished
-    assert all("refused: it holds meta['config']" in rank['refusal'] for rank in ranks)
+    assert all("refused: it contains meta['config']" in rank['refusal'] for rank in ranks)
     assert not (work_dir / 'broken_in').exists()
 
 
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'model': {'type': 'VideoAutoencoder', 'backbone': {}, 'loss': {}}}, 'for generators.*VideoAutoencoder'),
+        ({'model': {'type': 'VideoAutoencoder', 'backbone': {}, 'loss': {}}}, 'head of generators.*VideoAutoencoder'),
         ({'launcher': 'none'}, 'dist_train.sh.*strategy=None'),
         ({'strategy': {'type': 'FSDPStrategy'}}, "GeneratorFSDPStrategy', got 'FSDPStrategy'"),
         ({'strategy': {'type': 'NoSuchStrategy'}}, "GeneratorFSDPStrategy', got 'NoSuchStrategy'"),

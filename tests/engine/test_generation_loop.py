@@ -1,4 +1,4 @@
-"""GenerationLoop: which videos are made by whom, and what is checked before."""
+"""GenerationLoop: distribution of videos across processes, and checks before generation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 class Generator(torch.nn.Module):
-    """Makes clips of one value, its index."""
+    """Generator whose clips are filled with their index."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -73,7 +73,7 @@ def build(model, metric, **options):
 @pytest.mark.parametrize('world_size', [1, 2, 3, 5])
 @pytest.mark.parametrize('num_classes', [None, 3])
 def test_each_video_is_made_once_whoever_shares(world_size, num_classes, monkeypatch):
-    """7 videos in batches of 2: four batches, the last of one, which do not divide by any number of processes but 1."""
+    """7 videos in batches of 2 give four batches with a smaller last one, which no process count divides evenly."""
     made, batches = [], []
     for rank in range(world_size):
         monkeypatch.setattr(generation_loop, 'get_dist_info', lambda rank=rank: (rank, world_size))

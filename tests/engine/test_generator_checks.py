@@ -1,4 +1,4 @@
-"""Set-ups of a generator that would fail late, or pass unseen, are refused before the first step."""
+"""Invalid generator setups are rejected before the first step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLASSES = ('bounce', 'fall', 'turn')
 
 
 class Clips(list):
-    """A data set of clips, or of moments, with what a hook asks of it."""
+    """Minimal dataset of clips or moments for the hook."""
 
     def __init__(self, inputs, labels, **metainfo):
         samples = [VideoDataSample(metainfo={'label': label, 'path': f'{i}'}) for i, label in enumerate(labels)]
@@ -60,7 +60,7 @@ def test_what_fits_passes(model):
     check(model, clips(labels=(0, 1)))  # labels without names: a class may have no clip
     model.head.num_classes = None
     check(model, clips(labels=(None, None)))
-    check(model, clips(classes=CLASSES), clips(classes=CLASSES[:2]))  # folders of classes that nobody reads
+    check(model, clips(classes=CLASSES), clips(classes=CLASSES[:2]))  # class folders without a class-conditional head
 
 
 @pytest.mark.parametrize(
@@ -69,16 +69,16 @@ def test_what_fits_passes(model):
         (
             clips(classes=CLASSES[:2]),
             None,
-            r'train_dataloader have 2 classes, the head 3: .*\.num_classes=2',
+            r'train_dataloader have 2 classes, but the head has 3; .*\.num_classes=2',
         ),
-        (clips(classes=(*CLASSES, 'x')), None, 'have 4 classes, the head 3'),
-        (clips(num_classes=4), None, 'have 4 classes, the head 3'),
-        (clips(labels=(0, 3)), None, 'have 4 classes, the head 3'),  # label 3 would pass for "no class"
+        (clips(classes=(*CLASSES, 'x')), None, 'have 4 classes, but the head has 3'),
+        (clips(num_classes=4), None, 'have 4 classes, but the head has 3'),
+        (clips(labels=(0, 3)), None, 'have 4 classes, but the head has 3'),  # label 3 would pass for "no class"
         (clips(labels=(None, None)), None, r'no labels, but the head is class-conditional'),
-        (clips(classes=CLASSES), clips(classes=CLASSES[::-1]), 'differ in their classes or in the order'),
+        (clips(classes=CLASSES), clips(classes=CLASSES[::-1]), 'differ in their classes or in the class order'),
         (clips(frames=6, classes=CLASSES), None, r'train_dataloader do not fit the backbone: a clip of 6 frames'),
         (clips(classes=CLASSES), clips(size=40, classes=CLASSES), 'val_dataloader do not fit the backbone: height 40'),
-        (moments(channels=8), None, 'have 8 channels, the backbone makes 4: extract'),
+        (moments(channels=8), None, 'have 8 channels, but the backbone has 4; extract'),
         (moments(), moments(sha256='b' * 64), r'val_dataloader were made by the VAE their\.pth .*our\.pth'),
     ],
 )
@@ -108,5 +108,5 @@ def test_a_missing_vae_names_the_command_that_makes_it(tiny_vae_config):
         FileNotFoundError, match=r'configs/pvvae_ucf101_decoder\.py\), or .* model\.backbone_checkpoint='
     ):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/pvvae_ucf101_decoder'})
-    with pytest.raises(FileNotFoundError, match='train it first, or name'):
+    with pytest.raises(FileNotFoundError, match='train it first, or set another path'):
         MODELS.build({**config, 'backbone_checkpoint': 'no_such_folder/mine'})

@@ -1,4 +1,4 @@
-"""What a generator costs, against counting by hand and against a real step."""
+"""Cost estimates of a generator, compared with a count by hand and with a real step."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_unconditional_head_is_traced_without_labels():
 def test_activations_are_those_that_a_real_step_keeps(dtype, share):
     head = MODELS.build(head_config(hidden_size=128, num_heads=4))
     own = {p.untyped_storage()._cdata for p in head.parameters()}
-    # Under autocast the weights' copies in bfloat16 are kept as well, once for all clips.
+    # Autocast also keeps bfloat16 copies of the weights, once for all clips.
     layers = [m for m in head.modules() if isinstance(m, torch.nn.Linear)]
     copies = 2 * sum(m.weight.numel() for m in layers if m not in head.time_embedding.mlp.children())
     kept = {}
@@ -72,10 +72,10 @@ def test_peak_memory_counts_what_is_alive_at_once(device):
     x = torch.empty(1000, device=device)
 
     def call():
-        y = x + layer.weight[0]  # nor is one of the weights, which are counted apart
-        z = y.view(10, 100) + 1  # a view is no memory of its own
+        y = x + layer.weight[0]  # views of weights are not counted either
+        z = y.view(10, 100) + 1  # a view allocates nothing
         del y
-        w = torch.nn.functional.rms_norm(z, (100,))  # as one kernel
+        w = torch.nn.functional.rms_norm(z, (100,))  # counted as a fused kernel
         del z, w
 
     assert peak_bytes(layer, call) == 2 * 4000
@@ -89,7 +89,7 @@ def test_peak_of_encoding_lies_between_one_block_and_all_of_them(tiny_vae_config
 
 
 class Runner:
-    """As much of a runner as the hook looks at; the device does 1 TFLOP/s in products and half in convolutions."""
+    """Minimal runner for the hook. The device reaches 1 TFLOP/s in matrix products and half in convolutions."""
 
     def __init__(self, tiny_vae_config, inputs, batch_size, monkeypatch):
         monkeypatch.setattr(cost_hook, 'matmul_rate', lambda device, dtype: 1e12)
@@ -108,7 +108,7 @@ class Runner:
 
 
 def weights(runner):
-    """Bytes of weights, gradients and two moments."""
+    """Return the bytes of weights, gradients and two moments."""
     counts = [sum(p.numel() for p in part.parameters()) for part in (runner.model.backbone, runner.model.head)]
     return 4 * counts[0] + 16 * counts[1]
 
@@ -117,10 +117,10 @@ def test_the_estimate_of_a_generator_that_encodes_as_it_goes(tiny_vae_config, mo
     runner = Runner(tiny_vae_config, torch.zeros(3, 5, 32, 32, dtype=torch.uint8), 1000, monkeypatch)
     vae, head = backbone_cost(tiny_vae_config, 5, 32, 32), head_cost(head_config(), (4, 2, 2, 2))
     report = runner.report()
-    assert f'{3000 * head.flops / 1e12:.2f} TFLOP a step in the head; 1.00 TFLOP/s in a matrix product' in report
-    assert f'{1000 * vae.encode_flops / 1e12:.2f} TFLOP a step in the encoder; 0.50 TFLOP/s' in report
+    assert f'{3000 * head.flops / 1e12:.2f} TFLOP per step in the head; 1.00 TFLOP/s in a matrix product' in report
+    assert f'{1000 * vae.encode_flops / 1e12:.2f} TFLOP per step in the encoder; 0.50 TFLOP/s' in report
     memory = weights(runner) + 1000 * vae.encode_peak_bytes
-    assert f'about {memory / 2**30:.1f} GiB, {1000 * vae.encode_peak_bytes / 2**30:.1f} GiB of it' in report
+    assert f'about {memory / 2**30:.1f} GiB, including {1000 * vae.encode_peak_bytes / 2**30:.1f} GiB' in report
     assert 'activations of the encoder' in report
     seconds = 1e9 * 1000 * (3 * head.flops / 1e12 + vae.encode_flops / 0.5e12)
     assert f'about {seconds / 86400:.1f} days' in report
@@ -133,7 +133,10 @@ def test_the_estimate_of_a_generator_on_cached_latents(tiny_vae_config, monkeypa
     assert 'latents of 4 x 3 x 4 x 6 from a cache' in report
     assert 'encoder' not in report
     kept = 1000 * head.activation_bytes
-    assert f'{(weights(runner) + kept) / 2**30:.1f} GiB, {kept / 2**30:.1f} GiB of it activations of the head' in report
+    assert (
+        f'{(weights(runner) + kept) / 2**30:.1f} GiB, including {kept / 2**30:.1f} GiB for activations of the head'
+        in report
+    )
     assert f'about {1e9 * 3000 * head.flops / 1e12 / 86400:.1f} days' in report
 
 

@@ -10,7 +10,7 @@ from pvvae_plugin.registry import HOOKS, MODELS
 
 
 def warnings_of(curves: dict[str, list[float]], **options) -> tuple[list[str], MessageHub]:
-    """What the hook says of a run with these curves."""
+    """Return the warnings of the hook for a run with these curves."""
     hub, warnings = MessageHub.get_current_instance(), []
     runner = SimpleNamespace(message_hub=hub, logger=SimpleNamespace(warning=warnings.append), iter=0)
     hook = HOOKS.build({'type': 'TrainingHealthHook', 'window': 10, **options})
@@ -31,7 +31,7 @@ def test_a_kl_term_that_explodes_is_reported():
 def test_a_discriminator_that_has_won_is_reported():
     said, _ = warnings_of({'kl': [3.0] * 30, 'disc_accuracy': [0.9] * 10 + [0.97] * 5 + [1.0] * 5 + [0.5] * 10})
     assert len(said) == 1
-    assert 'right about 98.5% of clips' in said[0]
+    assert 'classifies 98.5% of clips correctly' in said[0]
 
 
 def test_before_a_window_is_full_nothing_is_said():

@@ -83,8 +83,8 @@ OVERRIDES = [
         'a helper of the file: data_root',
         lambda t: train(t, 'data_root=VIDEOS', config='pvvae_ucf101'),
         ValueError,
-        ('data_root changes nothing', 'a helper', r'places.*train_dataloader\.dataset\.data_root'),
-        faq="data_root changes nothing: 'data_root' is a helper of the config file, used when that was read.",
+        ('data_root has no effect', 'a helper', r'entries.*train_dataloader\.dataset\.data_root'),
+        faq="data_root has no effect: 'data_root' is a helper variable that was used when the config was read.",
     ),
     Mistake(
         'a helper of the file: a pipeline',
@@ -127,20 +127,20 @@ OVERRIDES = [
         'a misspelt type',
         options('model.loss.type=PredictveReconLoss'),
         ValueError,
-        ('there is no PredictveReconLoss', 'did you mean PredictiveReconLoss'),
+        ('no component is named PredictveReconLoss', 'did you mean PredictiveReconLoss'),
     ),
     Mistake(
         'a place past the end of a list',
         options('param_scheduler.7.end=2'),
         ValueError,
-        (r'param_scheduler\.7', 'list of 2', 'from 0 to 1'),
+        (r'param_scheduler\.7', 'list of 2', 'indices are 0 to 1'),
     ),
     Mistake(
         'a word for a number',
         options('train_cfg.max_iters=ten'),
         ValueError,
-        ('max_iters=ten is no number',),
-        faq='train_cfg.max_iters=ten is no number: there it is',
+        ('max_iters=ten is not a number',),
+        faq='train_cfg.max_iters=ten is not a number; the value in the config is',
     ),
     Mistake(
         'no iterations', options('train_cfg.max_iters=0'), ValueError, (r'train_cfg\.max_iters.*at least 1, got 0',)
@@ -165,8 +165,8 @@ OVERRIDES = [
         'a loader that the config has not',
         lambda t: test(t, 'test_dataloader.batch_size=2'),
         ValueError,
-        ('has no test_dataloader', 'override that'),
-        faq='has no test_dataloader; a test then takes val_dataloader, so override that, or',
+        ('has no test_dataloader', 'Override that'),
+        faq='has no test_dataloader; tests use val_dataloader instead. Override that, or',
     ),
     Mistake(
         "a validation set's entry, where a test has its own",
@@ -245,14 +245,14 @@ DATA = [
         'sides that do not divide',
         options('train_dataloader.dataset.size=30'),
         ValueError,
-        ('clips of train_dataloader', '30 does not divide by the spatial ratio', '28 or 32|24 or 32'),
+        ('clips of train_dataloader', '30 is not divisible by the spatial ratio', '28 or 32|24 or 32'),
         faq='clips of train_dataloader do not fit the backbone: height',
     ),
     Mistake(
         'groups of another VAE',
         options('train_dataloader.dataset.pipeline.0.temporal_ratio=8'),
         ValueError,
-        ('temporal_ratio=8', 'set the former to 4'),
+        ('temporal_ratio=8', 'set it to 4 in the pipeline'),
     ),
     Mistake(
         'more dropped than there is',
@@ -288,7 +288,7 @@ CHECKPOINTS = [
         lambda t: train(t, flags=('--resume', t.half)),
         ValueError,
         ('half.pth cannot be loaded safely', 'damaged'),
-        faq='cannot be loaded safely: it is damaged, or no file of torch.save (',
+        faq='cannot be loaded safely: it is damaged, or was not written by torch.save (',
     ),
     Mistake(
         'a checkpoint of another network',
@@ -313,20 +313,20 @@ CHECKPOINTS = [
         'the folder of a VAE for a checkpoint',
         lambda t: test(t, checkpoint=t.exported),
         FileNotFoundError,
-        ('folder of a VAE and no checkpoint', 'PretrainedVAE', "'pretrained'"),
-        faq='is the folder of a VAE and no checkpoint: name it in the config, model.backbone=dict(_delete_=True,',
+        ('folder of a VAE, not a checkpoint', 'PretrainedVAE', "'pretrained'"),
+        faq='is the folder of a VAE, not a checkpoint: set it in the config as model.backbone=dict(_delete_=True,',
     ),
     Mistake(
         'weights alone, to go on from',
         lambda t: train(t, flags=('--resume', t.checkpoint)),
         ValueError,
-        ('cannot be resumed', 'lacks .*optimizer', 'use load_from'),
+        ('cannot be resumed', 'lacks .*optimizer', 'Use load_from'),
     ),
     Mistake(
         'going on from another kind of run',
         lambda t: train(t, flags=('--resume', t.run_of('head'))),
         ValueError,
-        (r"training \['head'\], this config trains \['vae'\]", 'use load_from'),
+        (r"training \['head'\], but this config trains \['vae'\]", 'Use load_from'),
         faq='was written while training [',
     ),
     Mistake(
@@ -340,7 +340,7 @@ CHECKPOINTS = [
         'a generator on another VAE',
         lambda t: sample(t, '--cfg-options', f'model.backbone_checkpoint={t.other_vae}'),
         ValueError,
-        ('trained on the VAE .*vae.pth', 'other.pth', 'name the former'),
+        ('trained on the VAE .*vae.pth', 'other.pth', 'use the VAE it was trained on'),
         faq='this generator was trained on the VAE',
     ),
     Mistake(
@@ -348,7 +348,7 @@ CHECKPOINTS = [
         options('load_from=https://server/vae.pth'),
         ValueError,
         ('is a URL', 'download the file first'),
-        faq='https://server/vae.pth is a URL: download the file first, so that it can be loaded safely, and give',
+        faq='https://server/vae.pth is a URL: download the file first for safe loading, and give its path',
     ),
     Mistake(
         'a file for the folder to export to',
@@ -361,7 +361,7 @@ CHECKPOINTS = [
         lambda t: test(t, checkpoint='pretrained'),
         ValueError,
         ('PredictiveVAE has none', 'give a checkpoint'),
-        faq="'pretrained' stands for the weights that model.backbone reads by itself, as a DiffusersVAE does;",
+        faq="'pretrained' needs a backbone that loads its own weights, such as DiffusersVAE,",
     ),
 ]
 
@@ -370,8 +370,8 @@ GENERATORS = [
         'another number of classes',
         lambda t: train(t, 'model.head.num_classes=5', config=t.generator),
         ValueError,
-        ('have 7 classes, the head 5', r'set model\.head\.num_classes=7'),
-        faq='the clips of train_dataloader have 7 classes, the head 5: set model.head.num_classes=7',
+        ('have 7 classes, but the head has 5', r'set model\.head\.num_classes=7'),
+        faq='the clips of train_dataloader have 7 classes, but the head has 5; set model.head.num_classes=7',
     ),
     Mistake(
         'videos without labels for a class-conditional generator',
@@ -386,7 +386,7 @@ GENERATORS = [
         ),
         ValueError,
         ('have no labels', r'model\.head\.num_classes=None'),
-        faq='clips of train_dataloader have no labels, but the head is class-conditional: use labelled data, or',
+        faq='clips of train_dataloader have no labels, but the head is class-conditional; use labelled data, or',
     ),
     Mistake(
         'a class that there is not',

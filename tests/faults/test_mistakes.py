@@ -115,17 +115,17 @@ MADE_ELSEWHERE = (
     'LPIPS needs the packages',
     'Please run "pip install wandb"',
     '`_get_package_and_cfg_path` is used',
-    'AutoencoderKLCogVideoX of diffusers does not make',
+    'AutoencoderKLCogVideoX of diffusers does not decode',
     'conv3d_deepnetA_ucf.npz, looked at',
     'train_dataloader and val_dataloader differ in their classes',
     "no folder 'Wan-AI",
     'holds no config.json of a VAE',
-    'made none of the last 10 steps, not finite',  # test_train.py; those below in test_stops.py
-    'cannot go on with 5, which stands for other data',
+    'skipped the last 10 steps, not finite',  # test_train.py; those below in test_stops.py
+    'cannot be resumed with seed 5',
     'is in use by process',
     'timed out after 600 seconds',
     'it asks for posix.system',  # test_security.py
-    "it holds meta['config']",  # test_security_of_names.py
+    "it contains meta['config']",  # test_security_of_names.py
 )
 
 

@@ -90,7 +90,7 @@ def test_ctrl_c_saves_and_leaves_too(vae, tmp_path):
     slow = f"dict(type='SlowHook', seconds=0.5, started=r'{marker}')"
     config = write_config(tmp_path / 'config.py', VAE, extra=slow)
     log = stop(train_command(config, tmp_path / 'run'), marker, signal.SIGINT, to_group=True, code=INTERRUPTED)
-    assert 'Ctrl-C again ends it at once' in log
+    assert 'Press Ctrl-C again to quit immediately' in log
     assert 'Traceback' not in log
     run(train_command(vae[0], tmp_path / 'run', '--resume'))
     assert_same_state(last(tmp_path / 'run'), last(vae[1]))
@@ -118,7 +118,7 @@ def test_processes_leave_when_their_launcher_is_killed(tmp_path):
         except BlockingIOError:
             time.sleep(0.5)
     text = (tmp_path / 'log').read_text()
-    assert 'torchrun is gone: the run saves its state' in text
+    assert 'torchrun is gone: the run saves a checkpoint' in text
     assert f'Exit code {EXIT_CODE}' in text
     quick = ['bash', 'tools/dist_train.sh', str(write_config(tmp_path / 'quick.py', VAE)), '2']
     run([*quick, '--work-dir', str(tmp_path / 'run'), '--resume'])
@@ -144,7 +144,7 @@ def test_another_number_of_processes_sees_every_clip_once(vae, tmp_path):
     run(train_command(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_iters=8'))
     both = ['bash', 'tools/dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), '--resume']
     log = run([*both, '--cfg-options', 'train_dataloader.batch_size=1'])
-    assert 'resumed otherwise than before (there -> here): processes=1 -> 2' in log
+    assert 'resumed with other settings (checkpoint -> config): processes=1 -> 2' in log
     assert 'train_dataloader.batch_size=2 -> 1' in log
     assert last(tmp_path / 'run')['message_hub']['runtime_info']['samples_seen'] == 2 * ITERATIONS
 
@@ -187,9 +187,9 @@ def test_a_full_disk_costs_nothing_but_the_checkpoints(vae, tmp_path):
     config = write_config(tmp_path / 'config.py', VAE, extra="dict(type='FullDiskHook', begin=5, end=7)")
     log = run(train_command(config, tmp_path / 'run'))
     assert 'the checkpoint of iteration 6 could not be written: File too large' in log
-    assert 'the last whole one is' in log
-    assert 'iter_4.pth. Training goes on' in log
-    assert 'no logs of CurvesVisBackend written (File too large): the run goes on without' in log
+    assert 'the last complete checkpoint is' in log
+    assert 'iter_4.pth. Training continues' in log
+    assert 'no logs of CurvesVisBackend written (File too large): the run continues' in log
     assert_same_state(last(tmp_path / 'run'), last(vae[1]))
     curves = next((tmp_path / 'run').glob('*/vis_data/scalars.json')).read_text()
     assert '"step": 12' in curves  # after the disk was full they go on
@@ -235,7 +235,7 @@ def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(tmp_path, 
 def test_a_finished_run_says_so(vae, tmp_path):
     shutil.copytree(vae[1], tmp_path / 'run')
     log = run(train_command(vae[0], tmp_path / 'run', '--resume'))
-    assert f'nothing to train: the checkpoint has {ITERATIONS} iterations behind it' in log
+    assert f'nothing to train: the checkpoint is at iteration {ITERATIONS}' in log
 
 
 def test_settings_without_effect_are_named(vae, tmp_path):

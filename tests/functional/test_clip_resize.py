@@ -7,7 +7,7 @@ from pvvae_plugin.functional.clip_resize import resize_clip, resize_frames
 
 
 def sampled(line, position):
-    """A value between two neighbours; beyond the ends the end itself."""
+    """Interpolate between two neighbours; clamp at the ends."""
     position = min(max(position, 0.0), len(line) - 1.0)
     low = min(int(math.floor(position)), len(line) - 1)
     high = min(low + 1, len(line) - 1)
@@ -15,7 +15,7 @@ def sampled(line, position):
 
 
 def brute_force(picture, height, width, align_corners=False):
-    """One picture of float64, pixel by pixel."""
+    """Resize a float64 image pixel by pixel."""
 
     def position(index, length, new):
         if align_corners:

@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms, and its jackknife against repeated draws."""
+"""Fréchet distance compared with closed forms, and its jackknife compared with repeated draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIM = 400
 
 
 def gaussian(mean, cov):
-    return Moments(1, mean.double(), cov.double())  # of one sample and ddof=0 the scatter is the covariance
+    return Moments(1, mean.double(), cov.double())  # for one sample and ddof=0 the scatter is the covariance
 
 
 def orthogonal(dim, seed=0):
@@ -48,7 +48,7 @@ def test_scaled():
 
 
 def test_commuting_covariances():
-    """One basis, other spectra: the sum of (sqrt a - sqrt b)^2."""
+    """Same eigenvectors, different eigenvalues: the sum of (sqrt a - sqrt b)^2."""
     other = SPECTRUM.flip(0)
     zero = torch.zeros(DIM)
     distance = frechet_distance(gaussian(zero, covariance_with(SPECTRUM)), gaussian(zero, covariance_with(other)))
@@ -70,7 +70,7 @@ def test_two_dimensional_covariances_that_do_not_commute():
 
 
 def test_rank_deficient_on_separate_subspaces():
-    """Nothing in common: the sum of the traces. A root of the product, all zeros, would be of a singular matrix."""
+    """Disjoint supports: the sum of the traces. The product is zero, so its root would be singular."""
     half = DIM // 2
     first, second = SPECTRUM.clone(), SPECTRUM.clone()
     first[half:], second[:half] = 0, 0
@@ -85,7 +85,7 @@ def test_rank_deficient_and_shared():
 
 
 def nuclear_norm_distance(x, y):
-    """From the samples themselves, without covariances: tr((A^1/2 B A^1/2)^1/2) = |X'^T Y'|_* / N of centred rows."""
+    """Computed from samples, without covariances: tr((A^1/2 B A^1/2)^1/2) = |X'^T Y'|_* / N of centred rows."""
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = (x - mean_x) / len(x) ** 0.5, (y - mean_y) / len(y) ** 0.5
     overlap = torch.linalg.svdvals(x @ y.T).sum()
@@ -93,12 +93,12 @@ def nuclear_norm_distance(x, y):
 
 
 def test_fewer_samples_than_features():
-    """400 features of 256 samples."""
+    """256 samples with 400 features."""
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(256, DIM, generator=generator).double() * SPECTRUM.sqrt() for _ in range(2))
     expected = nuclear_norm_distance(x, y)
     assert frechet_distance(moments(x), moments(y)).item() == pytest.approx(expected.item(), rel=1e-6)
-    # samples against themselves, and in another order
+    # identical samples, and the same samples permuted
     assert 0 <= frechet_distance(moments(x), moments(x)) < 1e-9
     assert frechet_distance(moments(x.flip(0)), moments(y)).item() == pytest.approx(expected.item(), rel=1e-9)
 
@@ -117,14 +117,14 @@ def test_symmetric_and_never_negative_nor_nan():
 def test_ddof_scales_covariances():
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(20, 3, generator=generator).double()
-    y = 2 * x - x.mean(0)  # the same mean, twice the deviations
+    y = 2 * x - x.mean(0)  # same mean, twice the deviation
     variance = x.var(dim=0, unbiased=True).sum().item()
     assert frechet_distance(moments(x), moments(y), ddof=1).item() == pytest.approx(variance, rel=1e-9)
     assert frechet_distance(moments(x), moments(y), ddof=0).item() == pytest.approx(variance * 19 / 20, rel=1e-9)
 
 
 def test_lengths_must_agree():
-    with pytest.raises(ValueError, match='of 3 and of 4 numbers'):
+    with pytest.raises(ValueError, match='feature sizes differ: 3 and 4'):
         frechet_distance(moments(torch.zeros(5, 3)), moments(torch.zeros(5, 4)))
 
 
@@ -132,7 +132,7 @@ def grouped(x):
     return [moments(x[i::NUM_GROUPS]) for i in range(NUM_GROUPS)]
 
 
-@pytest.mark.parametrize('dim', [8, 119, 120, 300])  # less than all 120 samples span, as much, and more
+@pytest.mark.parametrize('dim', [8, 119, 120, 300])  # fewer, as many, and more dimensions than the 120 samples span
 @pytest.mark.parametrize('paired', [False, True])
 def test_leaving_out_groups_is_leaving_out_their_samples(paired, dim):
     generator = torch.Generator().manual_seed(3)
@@ -150,7 +150,7 @@ def test_leaving_out_groups_is_leaving_out_their_samples(paired, dim):
 
 
 def test_the_interval_covers_and_the_bias_is_found():
-    """Over repeated draws of a case with a known distance, where a naive bootstrap would be far off."""
+    """Repeated draws with a known distance, for which a naive bootstrap is strongly biased."""
     generator = torch.Generator().manual_seed(4)
     truth = 16 * 0.25**2 + 16 * 0.2**2  # shift 0.25 and scale 1.2 in 16 dimensions
     values, errors, biases = [], [], []
@@ -163,7 +163,7 @@ def test_the_interval_covers_and_the_bias_is_found():
         errors.append(found.standard_error)
         biases.append(found.bias)
     values, errors, biases = map(torch.stack, (values, errors, biases))
-    assert values.mean() - truth > 0.3 * truth  # so few samples bias it much
+    assert values.mean() - truth > 0.3 * truth  # a small number of samples gives a large bias
     assert ((values - biases).mean() - truth).abs() < 0.1 * (values.mean() - truth)
     assert 0.85 < errors.mean() / values.std() < 1.3
     covered = ((values - values.mean()).abs() < T_95 * errors).double().mean()

@@ -16,7 +16,7 @@ def pair():
 
 
 def brute_force_ssim(x, y, data_range):
-    """SSIM of one channel (H, W), window by window, from the definition."""
+    """Compute SSIM of one channel (H, W) from its definition, window by window."""
     ax = np.arange(11) - 5
     window = np.exp(-(ax[:, None] ** 2 + ax[None] ** 2) / (2 * 1.5**2))
     window /= window.sum()

@@ -1,4 +1,4 @@
-"""Inception Score against closed forms and a plain loop."""
+"""Inception Score compared with closed forms and a plain loop."""
 
 from __future__ import annotations
 

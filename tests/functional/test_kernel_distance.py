@@ -1,4 +1,4 @@
-"""MMD against a double loop over pairs."""
+"""MMD compared with a double loop over pairs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_leaving_out_groups_is_leaving_out_their_samples(sets):
 
 
 def test_unbiased():
-    """The mean over many small draws of one distribution is 0, where a biased estimate would be far above."""
+    """The mean over many small draws from the same distribution is 0; a biased estimate would be far above."""
     generator = torch.Generator().manual_seed(1)
     values = torch.stack(
         [

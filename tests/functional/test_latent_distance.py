@@ -1,4 +1,4 @@
-"""Latent Temporal Distance against plain loops and closed forms."""
+"""Latent Temporal Distance compared with plain loops and closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear probes against least squares written out, and what they refuse."""
+"""Linear probes compared with explicit least squares, and their argument checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 
 
 def data(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Targets that are linear in features of very different scales, and noise."""
+    """Draw features of very different scales, and targets linear in them plus noise."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 5, generator=generator, dtype=torch.float64) * torch.tensor([1e-3, 1.0, 50.0, 2.0, 1.0]) + 7
     weight = torch.tensor([[900.0, 0.0], [1.0, -2.0], [0.02, 0.01], [0.0, 3.0], [0.5, 0.5]], dtype=torch.float64)
@@ -23,7 +23,7 @@ def test_ridge_is_that_of_the_normal_equations():
     x, y = data(200, 0)
     for penalty in (1e-3, 0.5, 20.0):
         probe = fit_probe(x, y, data(50, 1), [penalty])
-        # By NumPy, as an ordinary least squares problem with rows that pull the weights to zero.
+        # NumPy: ordinary least squares with extra rows for the penalty.
         a, b = x.numpy(), y.numpy()
         z = (a - a.mean(0)) / a.std(0)
         rows = np.concatenate([z, math.sqrt(penalty * len(z)) * np.eye(5)])

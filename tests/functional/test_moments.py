@@ -1,4 +1,4 @@
-"""Streaming moments against those of all samples at once."""
+"""Streaming moments compared with moments of all samples at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_batches_of_any_sizes_in_any_order_give_the_moments_of_all():
 
 
 def test_a_large_mean_does_not_swallow_the_variance():
-    """Sums of squares less the square of the sum would lose all digits here."""
+    """The naive formula (sum of squares minus squared sum) would lose all digits here."""
     x = samples(offset=1e8)
     merged = merge_all([moments(part) for part in x.split(33)])
     np.testing.assert_allclose(covariance(merged, 1), np.cov((x - 1e8).numpy(), rowvar=False), rtol=1e-6, atol=1e-6)
@@ -52,7 +52,7 @@ def test_what_cannot_be_is_refused():
         moments(torch.tensor([[1.0, 2.0], [float('nan'), 0.0], [0.0, float('inf')]]))
     with pytest.raises(ValueError, match=r'\(N, D\)'):
         moments(torch.zeros(0, 4))
-    with pytest.raises(ValueError, match='of 3 and of 4 numbers'):
+    with pytest.raises(ValueError, match='feature sizes differ: 3 and 4'):
         merge_moments(no_moments(3), no_moments(4))
     with pytest.raises(ValueError, match='more than 1 samples, got 1'):
         covariance(moments(torch.zeros(1, 3)), 1)

@@ -1,4 +1,4 @@
-"""Flow of textures that move by known steps; means over cells against loops."""
+"""Optical flow of textures with known motion; cell means compared with loops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pvvae_plugin.functional.optical_flow import cell_means, optical_flow
 
 
 def moving(step, num_frames, height, width, seed=0):
-    """A smooth texture that moves by ``step`` (right, down) in each frame, uint8 ``(T, H, W, 3)``."""
+    """Create a smooth texture that moves by ``step`` (right, down) per frame, uint8 ``(T, H, W, 3)``."""
     texture = np.random.default_rng(seed).normal(size=(400, 400, 3))
     texture = cv2.normalize(cv2.GaussianBlur(texture, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     corners = [(150 - step[1] * t, 150 - step[0] * t) for t in range(num_frames)]
@@ -23,12 +23,12 @@ def moving(step, num_frames, height, width, seed=0):
 def test_known_translations(size, step):
     flow = optical_flow(moving(step, 3, *size))
     assert flow.shape == (*size, 2)
-    inner = flow[8:-8, 8:-8].reshape(-1, 2)  # what leaves the picture cannot be followed
+    inner = flow[8:-8, 8:-8].reshape(-1, 2)  # objects that leave the frame cannot be tracked
     np.testing.assert_allclose(np.median(inner, axis=0), 2 * np.array(step), atol=0.1)
 
 
 def test_small_things_are_followed_over_several_frames():
-    """A disc of 8 pixels that goes 3 pixels a frame, 12 in all, on plain ground."""
+    """A disc of 8 pixels moves 3 pixels per frame, 12 in total, on a plain background."""
     frames = np.full((5, 32, 32, 3), 30, np.uint8)
     for t, frame in enumerate(frames):
         cv2.circle(frame, (8 + 3 * t, 16), 4, (60, 180, 250), -1)

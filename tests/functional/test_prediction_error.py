@@ -5,7 +5,7 @@ from pvvae_plugin.functional.prediction_error import moving_pixels, prediction_e
 
 
 def brute_force(truth, prediction, observed, threshold):
-    """Eight sums of one clip (C, T, H, W), value by value."""
+    """Compute the eight sums of a clip (C, T, H, W) value by value."""
     channels, frames, height, width = truth.shape
     sums = dict.fromkeys(('model', 'repeat', 'mean', 'count'), 0.0)
     moving = dict(sums)

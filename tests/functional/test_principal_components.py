@@ -1,4 +1,4 @@
-"""Principal components against numpy's SVD, and the stretch against numpy's percentiles."""
+"""Principal components compared with numpy's SVD, and stretching with numpy's percentiles."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_components_that_are_not_there_are_zero():
 
 @pytest.mark.parametrize('vectors', [torch.zeros(3), torch.zeros(0, 3), torch.tensor([[1.0, torch.nan]])])
 def test_what_has_no_components(vectors):
-    with pytest.raises(ValueError, match='components need'):
+    with pytest.raises(ValueError, match='vectors must be'):
         principal_components(vectors)
 
 

@@ -1,4 +1,4 @@
-"""Spearman's correlation against ranks counted one by one, and numpy's Pearson."""
+"""Spearman's correlation compared with naive ranks and numpy's Pearson correlation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pvvae_plugin.functional.rank_correlation import average_ranks, rank_correla
 
 
 def counted_ranks(values):
-    """Rank by definition: those below, and half of the others that are equal."""
+    """Rank by definition: number of smaller values plus half the number of other equal values."""
     return [sum(b < a for b in values) + (sum(b == a for b in values) + 1) / 2 for a in values]
 
 

@@ -24,9 +24,9 @@ STDS = torch.tensor([0.4, 0.6], dtype=torch.float64)
 
 
 def mixture_velocity(x, times):
-    """E[data - noise | x_t = x] for one-dimensional data from the mixture and standard normal noise, both independent.
+    """Return E[data - noise | x_t = x] for 1D data from the mixture and independent standard normal noise.
 
-    Within a component, (data - noise, x_t) is jointly Gaussian: a linear regression.
+    Within a component, (data - noise, x_t) is jointly Gaussian, so this is a linear regression.
     """
     x, t = x[:, None], times[:, None]
     variance = (1 - t) ** 2 + t**2 * STDS**2
@@ -36,7 +36,7 @@ def mixture_velocity(x, times):
 
 
 def mixture_quantiles(probabilities):
-    """Inverse of the mixture's distribution function, by bisection."""
+    """Invert the mixture's distribution function by bisection."""
     low, high = torch.full_like(probabilities, -10), torch.full_like(probabilities, 10)
     for _ in range(60):
         middle = (low + high) / 2
@@ -47,7 +47,7 @@ def mixture_quantiles(probabilities):
 
 @pytest.fixture(scope='module')
 def quantiles():
-    """Noise and where the exact flow takes it: in one dimension it keeps the order, so quantiles go to quantiles."""
+    """Return noise and its image under the exact flow. A 1D flow preserves order, so it maps quantiles to quantiles."""
     probabilities = (torch.arange(512, dtype=torch.float64) + 0.5) / 512
     return torch.special.ndtri(probabilities), mixture_quantiles(probabilities)
 
@@ -68,7 +68,7 @@ def test_samples_have_the_moments_of_the_mixture(quantiles, sampler, tolerance, 
     mean = (WEIGHTS * MEANS).sum()
     variance = (WEIGHTS * (STDS**2 + MEANS**2)).sum() - mean**2
     assert abs(samples.mean() - mean) < tolerance
-    # 512 quantiles themselves miss a little of the tails
+    # 512 quantiles do not cover the tails completely
     assert abs(samples.var(correction=0) - variance) < tolerance + 2e-3
 
 
@@ -172,7 +172,7 @@ def test_guidance_is_exact_at_both_ends_and_linear_over_all_channels():
 
 
 class CountingNetwork:
-    """Velocity = label in every channel; remembers the batch of each call."""
+    """Network with velocity = label in every channel. Records the batch size of each call."""
 
     def __init__(self):
         self.batches = []

@@ -1,7 +1,7 @@
-"""A generator trained here on latents whose law is known, against that law: what training and sampling do together.
+"""Training and sampling together: a generator trained on latents of a known distribution, compared with it.
 
-The latents of each class are Gaussian, so the velocity that a perfect network would learn is known in closed form, for
-every class, for no class, and for any guidance. Followed by a solver of this file's own it says where samples must lie.
+The latents of each class are Gaussian. The velocity of a perfect network is therefore known in closed form for every
+class, for no class, and for any guidance. An independent solver in this file integrates it to get the expected samples.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHANNELS, FRAMES = 3, 2
 DIM = CHANNELS * FRAMES  # latents (3, 2, 1, 1)
 PROPORTIONS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 CLASSES = len(PROPORTIONS)
-# Raw latents from normalised ones, for each channel: small, so that the clamp of videos to [-1, 1] never acts.
+# Scale and offset of raw latents per channel, small enough that videos are never clamped to [-1, 1].
 SHIFT = torch.tensor([0.1, -0.05, 0.0])
 SCALE = torch.tensor([0.1, 0.15, 0.12])
 
@@ -34,7 +34,7 @@ TRAINING_SLACK = 0.1
 
 
 class IdentityVAE(nn.Module):
-    """Latents are the video."""
+    """VAE whose latents are the video."""
 
     latent_channels, temporal_ratio, spatial_ratio = CHANNELS, 1, 1
 
@@ -60,7 +60,7 @@ class IdentityVAE(nn.Module):
 
 
 class Mixture:
-    """Normalised latents ``(N, 6)``: a Gaussian for each class, of its own mean and its own uneven axes."""
+    """Mixture of normalised latents ``(N, 6)``: one anisotropic Gaussian per class."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(3)
@@ -75,13 +75,13 @@ class Mixture:
         self.covariances = self.roots @ self.roots.mT
 
     def draw(self, n):
-        """Latents and labels."""
+        """Draw latents and labels."""
         labels = torch.multinomial(PROPORTIONS, n, replacement=True)
         noise = torch.randn(n, DIM, 1, dtype=torch.float64)
         return self.means[labels] + (self.roots[labels] @ noise)[..., 0], labels
 
     def _component(self, x, t, k):
-        """Velocity E[data - noise | x_t = x] within class ``k``, a linear regression, and its log weight at ``x``."""
+        """Return the velocity E[data - noise | x_t = x] within class ``k`` and its log weight at ``x``."""
         eye, offset = torch.eye(DIM, dtype=torch.float64), x - t * self.means[k]
         variance = (1 - t) ** 2 * eye + t**2 * self.covariances[k]
         solved = offset @ torch.linalg.inv(variance)
@@ -96,7 +96,7 @@ class Mixture:
         return mixed + guidance * (velocities[label] - mixed)
 
     def follow(self, n, label, guidance, solver, steps):
-        """Where ``n`` draws of noise end, by the exact velocity."""
+        """Integrate ``n`` noise samples with the exact velocity."""
         x = torch.randn(n, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
         num_edges = steps + 1 if solver == 'euler' else steps // 2 + 1
         for start, end in pairwise(torch.linspace(0, 1, num_edges, dtype=torch.float64).tolist()):
@@ -107,7 +107,7 @@ class Mixture:
         return x
 
     def classify(self, x):
-        """The likeliest class of each, ``(N,)``."""
+        """Return the most likely class per sample, ``(N,)``."""
         return torch.stack([self._component(x, 1.0, k)[1] for k in range(CLASSES)], 1).argmax(1)
 
 
@@ -115,7 +115,7 @@ MIXTURE = Mixture()
 
 
 def train(num_steps, schedule):
-    """A LatentDiT trained by the algorithm's own loss on cached moments of the mixture, at the rates of a schedule."""
+    """Train a LatentDiT with the algorithm's loss on cached moments of the mixture, with a learning rate schedule."""
     torch.manual_seed(0)
     head = {'type': 'LatentDiT', 'latent_channels': CHANNELS, 'num_classes': CLASSES}
     model = MODELS.build(
@@ -157,7 +157,7 @@ def trained(one_thread):
 
 
 def generate(model, label, n, **options):
-    """Normalised latents ``(n, 6)``."""
+    """Generate normalised latents ``(n, 6)``."""
     made = dict(model.generate(n, FRAMES, (1, 1), labels=[label] * n, batch_size=n, **options))
     raw = torch.stack([made[i] for i in range(n)])
     assert raw.abs().max() < 1
@@ -165,7 +165,7 @@ def generate(model, label, n, **options):
 
 
 def excess(samples, reference, slack=TRAINING_SLACK):
-    """Largest error of a mean or a covariance of ``samples``, as a multiple of what is allowed."""
+    """Return the largest error of a mean or covariance of ``samples``, relative to the tolerance."""
     n = len(samples)
     mean, covariance = reference.mean(0), reference.T.cov()
     variances = covariance.diagonal()
@@ -181,7 +181,7 @@ def shares(samples):
 
 
 def excess_of_classes(model, n=1000, guidance=1.0, solver='euler', steps=8):
-    """Of samples of each class; guidance magnifies what training left."""
+    """Errors of class-conditional samples. Guidance amplifies the remaining training error."""
     worst = 0.0
     for label in range(CLASSES):
         exact = MIXTURE.follow(20000, label, guidance, solver, steps)
@@ -198,7 +198,7 @@ def excess_of_classes(model, n=1000, guidance=1.0, solver='euler', steps=8):
 
 
 def excess_of_mixture(model, n=1500, steps=16):
-    """Of samples of no class: their moments, and the share of each class."""
+    """Errors of unconditional samples: moments and class proportions."""
     exact, samples = (
         MIXTURE.follow(20000, 0, 0.0, 'euler', steps),
         generate(model, 0, n, guidance_scale=0.0, num_inference_steps=steps),
@@ -208,7 +208,7 @@ def excess_of_mixture(model, n=1500, steps=16):
 
 
 def test_the_exact_flow_leads_to_the_mixture():
-    """20,000 draws: a standard error is 0.007 deviations for a mean and at most 0.01 for a covariance."""
+    """With 20,000 draws, the standard error is 0.007 deviations for a mean and at most 0.01 for a covariance."""
     for label in range(CLASSES):
         samples = MIXTURE.follow(20000, label, 1.0, 'heun', 50)
         sizes = MIXTURE.covariances[label].diagonal().sqrt()
@@ -297,7 +297,7 @@ def test_each_of_these_mistakes_would_be_noticed(trained, broken, measure, optio
 
 
 def test_a_network_trained_on_the_flipped_velocity_is_the_negated_one(monkeypatch):
-    """So that the first mistake above is one of training as well: the last layer starts at zero, all else mirrors."""
+    """Ensures that the first mistake above also affects training: the last layer starts at zero, all else mirrors."""
     right = train(3, lambda step: 1e-3)
     monkeypatch.setattr(flow, 'velocity_target', lambda data, noise: noise - data)
     wrong = dict(train(3, lambda step: 1e-3).head.named_parameters())

@@ -5,7 +5,7 @@ import torch
 
 from pvvae_plugin.functional.video_damage import add_noise, flicker, freeze_end, gaussian_blur, shuffle_frames
 
-# Each with a strength that is valid for all of them.
+# Each corruption with a valid strength.
 DAMAGES = (gaussian_blur, add_noise, shuffle_frames, freeze_end, flicker)
 
 
@@ -20,7 +20,7 @@ def video():
 
 @pytest.fixture
 def numbered():
-    """Frame t is t / 10 everywhere."""
+    """Create a clip whose frame t has the value t / 10."""
     return (torch.arange(8.0) / 10).view(1, -1, 1, 1).expand(3, 8, 2, 2)
 
 
@@ -49,7 +49,7 @@ def test_unusable_clips_and_strengths_are_refused(damage, video):
         with pytest.raises(ValueError, match='float tensor'):
             damage(wrong, 1, generator())
     if damage in (shuffle_frames, freeze_end, flicker):
-        with pytest.raises(ValueError, match='within 0 and 1'):
+        with pytest.raises(ValueError, match=r'in \[0, 1\]'):
             damage(video, 1.5, generator())
 
 
@@ -102,5 +102,5 @@ def test_flicker_multiplies_whole_frames(video):
     torch.testing.assert_close(ratio, factor.expand_as(ratio))
     assert factor.min() >= 0.9 and factor.max() <= 1.1 and factor.std() > 0.01
     twice = (flicker(video, 0.2, generator()) + 1) / (video + 1)
-    inside = video < 0.6  # elsewhere white may cut it off
+    inside = video < 0.6  # brighter frames may be clipped to white
     torch.testing.assert_close((twice - 1)[inside], (2 * (ratio - 1))[inside], rtol=1e-3, atol=1e-5)

@@ -61,7 +61,7 @@ def test_without_a_valid_note_the_largest_number_is_last(tmp_path, note):
 
 @pytest.mark.parametrize('note', [None, 'iter_11.pth', 'iter_10.pth'])
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, note):
-    """One flipped bit is enough: torch.load would take it for a weight."""
+    """torch.load would load a weight with a flipped bit."""
     for n in (9, 10, 11):
         torch.save({'state_dict': {'weight': torch.arange(1000.0)}}, tmp_path / f'iter_{n}.pth')
     if note is not None:
@@ -78,7 +78,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, note):
 
 
 def test_a_url_is_refused():
-    """MMEngine would unpickle what comes from there."""
+    """MMEngine would unpickle downloaded content."""
     with pytest.raises(ValueError, match='download the file first'):
         resolve_checkpoint('http://127.0.0.1/model.pth')
 
@@ -95,11 +95,11 @@ def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match='some.pth cannot be loaded'):
             check_checkpoint(str(path))
     torch.save(torch.zeros(3), path)
-    with pytest.raises(ValueError, match="some.pth holds no 'state_dict'"):
+    with pytest.raises(ValueError, match="some.pth has no 'state_dict'"):
         check_checkpoint(str(path))
     torch.save({'state_dict': {}}, path)
     check_checkpoint(str(path))
-    with pytest.raises(ValueError, match='cannot be resumed, it lacks meta.*use load_from'):
+    with pytest.raises(ValueError, match='cannot be resumed: it lacks meta.*Use load_from'):
         check_checkpoint(str(path), ['vae'])
 
 
@@ -118,8 +118,8 @@ def test_another_network_on_weights_of_the_same_shapes_is_refused():
         head = {'type': 'pvvae_plugin.LatentDiT', 'heads': heads, 'gradient_checkpointing': bool(options)}
         return generator_config({'backbone': backbone, 'head': head, **options})
 
-    check_generator_config(model(4), model(4, condition_prob=0.5))  # trained on with given frames
-    check_generator_config(None, model(4))  # a checkpoint that does not say
+    check_generator_config(model(4), model(4, condition_prob=0.5))  # training continued with condition_prob
+    check_generator_config(None, model(4))  # a checkpoint without this entry
     with pytest.raises(ValueError, match=r'model.head.num_heads=2 \(trained with 4\)'):
         check_generator_config(model(4), model(2))
 

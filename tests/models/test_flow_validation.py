@@ -1,4 +1,4 @@
-"""What a generator does with held-out clips, and in what precision it encodes."""
+"""Validation losses of a generator, and the precision of its encoding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_each_part_of_the_path_is_looked_at_once(model, clips, times):
 
 
 def test_the_loss_is_the_error_of_the_velocity_at_the_time_the_head_is_told(model, clips):
-    """With a head that says the same everywhere and a posterior without noise, the input gives the noise away."""
+    """With a constant head and a noiseless posterior, the noise can be computed from the input."""
     torch.nn.init.zeros_(model.head.final.out.weight)
     torch.nn.init.normal_(model.head.final.out.bias)
     torch.nn.init.zeros_(model.backbone.encoder.out.weight[4:])
@@ -81,7 +81,7 @@ def test_clips_are_encoded_in_float32_under_autocast(model, clips):
     with torch.no_grad():
         model(video, samples, mode='loss')
         with torch.autocast('cpu', torch.bfloat16):
-            assert model.backbone.encode(video).mean.dtype == torch.bfloat16  # what would have happened
+            assert model.backbone.encode(video).mean.dtype == torch.bfloat16  # the result under autocast
             model(video, samples, mode='loss')
     (plain, full), (under_autocast, half) = latents
     assert torch.equal(plain, under_autocast)

@@ -1,4 +1,4 @@
-"""Continuing frames with guidance, by either solver, against the steps written out; what is asked for is checked."""
+"""Frame continuation with guidance and both solvers, compared with explicit steps; argument checks."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from pvvae_plugin.structures import VideoDataSample
 
 @pytest.fixture
 def model(tiny_vae_config, monkeypatch):
-    """A generator that shows its latents, a hundredth of them: an untrained decoder makes almost nothing of them."""
+    """Generator that returns scaled latents, because an untrained decoder hides them."""
     head = {'type': 'LatentDiT', 'latent_channels': 4, 'num_classes': 3, 'depth': 2, 'hidden_size': 32, 'num_heads': 2}
     config = {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None, 'head': head}
     model = MODELS.build({**config, 'condition_prob': 0.5}).eval()
@@ -96,20 +96,20 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
     encoder.remove()
     assert dtypes == {torch.float32} and half.dtype == torch.float32
     assert torch.equal(half[:, :2], full[:, :2])  # given
-    assert 0 < (half - full)[:, 2].abs().max() < 1e-3  # a tenth of the deviation of the latents
+    assert 0 < (half - full)[:, 2].abs().max() < 1e-3  # a tenth of the standard deviation of the latents
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         ({'first_frames': torch.zeros(2, 3, 4, 32, 32)}, '4 frames does not split into groups'),
-        ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, '9 frames are given of videos of 9'),
+        ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, 'first_frames has 9 frames, but a video has only 9'),
         ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, the videos 32 x 32'),
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
         ({'num_inference_steps': 0}, 'num_inference_steps'),
         ({'shift': 0.0}, 'shift'),
         ({'shift': 1e308}, 'shift'),
-        ({'guidance_scale': float('nan')}, 'guidance_scale must lie'),
+        ({'guidance_scale': float('nan')}, 'guidance_scale must be within'),
         ({'guidance_interval': (0.5, 0.2)}, 'interval'),
         ({'batch_size': 0}, 'batch_size'),
         ({'size': (30, 32)}, 'height 30'),
@@ -119,11 +119,11 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
 def test_what_cannot_be_made_is_refused_before_anything_is(model, options, message):
     options = {'num_frames': 9, 'size': (32, 32), 'labels': [0, 1], **options}
     with pytest.raises(ValueError, match=message):
-        model.generate(2, **options)  # not a video is asked for
+        model.generate(2, **options)  # no video is requested
 
 
 class Reads(TorchDispatchMode):
-    """Counts values that are read back from the device."""
+    """Counter of values read back from the device."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ class Reads(TorchDispatchMode):
 
 
 class Scale(torch.nn.Module):
-    """A head that checks nothing."""
+    """Head without argument checks."""
 
     latent_channels, null_label = 4, 3
 
@@ -161,7 +161,7 @@ def test_the_loss_reads_no_value_back_from_the_device(model, condition_prob):
 
 def test_a_label_that_the_head_does_not_know_is_named(model):
     samples = [VideoDataSample(metainfo={'draw_key': i, 'label': 3 * i, 'path': f'{i}.mp4'}) for i in range(2)]
-    with pytest.raises(ValueError, match=r'1.mp4 has label 3, but the head asks for one in 0..2'):
+    with pytest.raises(ValueError, match=r'1.mp4 has label 3, but the head needs one in 0..2'):
         model(torch.rand(2, 3, 5, 32, 32), samples, mode='loss')
 
 

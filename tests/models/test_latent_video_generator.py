@@ -54,7 +54,7 @@ def test_loss_is_the_error_of_the_straight_paths_velocity(config):
     data = model.data_preprocessor(batch())
     loss = model(**data, mode='loss')['loss_flow'].item()
     expected = []
-    for i in range(3):  # each clip alone, from its own key
+    for i in range(3):  # each clip separately, with its key
         generator = [torch_rng(i, 'flow')]
         latents = model.backbone.encode(data['inputs'][i : i + 1]).sample(generator)
         noise = randn_like(latents, generator)
@@ -106,7 +106,7 @@ def test_old_names_of_sampling_options_give_the_same_videos(config, solver):
         old = videos(model, steps=calls, solver=solver, guidance=3.0, interval=(0.0, 0.5))
     assert all(torch.equal(made[i], old[i]) for i in made)
     if solver == 'heun':
-        with pytest.raises(ValueError, match='give num_inference_steps=3 or 4'):
+        with pytest.raises(ValueError, match='use num_inference_steps=3 or 4'):
             videos(model, steps=7, solver=solver)
 
 

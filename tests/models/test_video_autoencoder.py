@@ -152,7 +152,7 @@ def test_preprocessor_scales_bytes_to_the_unit_range_and_refuses_mixed_shapes(al
 
 
 def test_settings_that_contradict_each_other_are_refused(algorithm_config):
-    with pytest.raises(ValueError, match='go together'):
+    with pytest.raises(ValueError, match='must be set together'):
         MODELS.build(dict(algorithm_config, adversarial=None))
     model = MODELS.build(algorithm_config)
     with pytest.raises(ValueError, match="trains \\['discriminator', 'vae'\\]"):
@@ -161,7 +161,7 @@ def test_settings_that_contradict_each_other_are_refused(algorithm_config):
 
 @pytest.mark.parametrize('patterns', [(1, 3, 2), ((True, False, True), (True, True, False), (True, True, True))])
 def test_a_step_reads_nothing_back_from_the_device(algorithm_config, patterns):
-    """On the meta device nothing can be read: an ``item()``, ``tolist()`` or boolean index would be an error."""
+    """On the meta device, ``item()``, ``tolist()`` and boolean indexing raise an error."""
     with torch.device('meta'):
         model = MODELS.build(algorithm_config)
         video = torch.empty(3, 3, 9, 32, 32)

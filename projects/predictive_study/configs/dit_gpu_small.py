@@ -1,4 +1,4 @@
-# The generator of the study on one GPU: LatentDiT-S on 320 tokens a clip. Not run at this size by us.
+# The generator of the study on one GPU: LatentDiT-S with 320 tokens per clip. Not yet trained at this size.
 _base_ = 'dit_tiny.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# As dit_gpu_small.py, unconditional, on the latents of a folder of videos. Not run at this size by us.
+# As dit_gpu_small.py, unconditional, on the latents of a folder of videos. Not yet trained at this size.
 _base_ = 'dit_gpu_small.py'
 
 model = dict(head=dict(num_classes=None))

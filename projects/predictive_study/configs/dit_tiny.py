@@ -1,5 +1,5 @@
-# The generator of the study on a CPU: the demo's, on cached latents, at a constant rate, so that each checkpoint is as
-# good as its steps allow. Without guidance: clips are of the distribution that it learned.
+# The generator of the study on a CPU. The demo's generator on cached latents, with a constant learning rate, so each
+# checkpoint is as good as its number of steps allows. No guidance: samples follow the learned distribution.
 _base_ = '../../../configs/dit_demo.py'
 
 train_dataloader = dict(

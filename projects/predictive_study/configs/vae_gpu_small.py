@@ -1,4 +1,4 @@
-# The VAE of the study on one GPU: 17 x 64 x 64 clips, 5 x 8 x 8 latents of 32 channels. Not run at this size by us.
+# The VAE of the study on one GPU: 17 x 64 x 64 clips, 5 x 8 x 8 latents of 32 channels. Not yet trained at this size.
 _base_ = 'vae_tiny.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# As vae_gpu_small.py on a folder of videos, played forwards and backwards. Not run at this size by us.
+# As vae_gpu_small.py on a folder of videos, played forwards and backwards. Not yet trained at this size.
 _base_ = 'vae_gpu_small.py'
 
 train_dataloader = dict(

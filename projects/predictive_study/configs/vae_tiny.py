@@ -1,4 +1,4 @@
-# The VAE of the study on a CPU: the demo's, with the whole predictive objective, which each arm takes something from.
+# The VAE of the study on a CPU. The demo's VAE with the full predictive objective, which the arms then modify.
 _base_ = '../../../configs/pvvae_demo.py'
 
 train_cfg = dict(max_iters=2000, val_interval=2000)

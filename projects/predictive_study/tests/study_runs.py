@@ -1,4 +1,4 @@
-"""Settings, stages and runs that the tests of the study share."""
+"""Settings, stages and runs shared by the tests of the study."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def settings(**changes):
 
 
 def written(tmp_path: Path, **changes):
-    """The plan of all arms with one seed, and a function that reads a config of it."""
+    """Return the plan of all arms with one seed, and a function that reads its configs."""
     plan = Plan(settings(**changes), list(ARMS), [3], tmp_path)
     plan.write_configs()
     return plan, lambda arm, stage: Config.fromfile(tmp_path / 'configs' / f'{arm}_seed3_{stage}.py')
@@ -45,7 +45,7 @@ def call(*arguments: str) -> None:
 
 
 def write_run(plan, arm: str, seed: int, distances: dict[int, float], accuracy: dict[int, float], psnr: float) -> None:
-    """What the stages of one run leave."""
+    """Write the files that the stages of a run produce."""
     folder = plan.folder(arm, seed)
     folder.mkdir(parents=True)
     (plan.out / 'stages').mkdir(exist_ok=True)

@@ -28,7 +28,7 @@ def test_intervals_are_students():
     assert mean_and_interval([4.0]) == (4.0, None)
     mean, half = mean_and_interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-4)
-    # How often the interval holds the truth.
+    # Coverage of the interval.
     rng = np.random.default_rng(1)
     for count in (2, 4):
         draws = rng.normal(5, 2, size=(4000, count))
@@ -37,19 +37,19 @@ def test_intervals_are_students():
 
 
 def test_intervals_of_differences_are_those_of_a_block_design():
-    # Two arms: Student's interval of paired differences.
+    # For two arms, the result is Student's interval of paired differences.
     rng = np.random.default_rng(2)
     first, second = rng.normal(size=(2, 4)).tolist()
     pairs, half = differences({'a': dict(enumerate(first)), 'b': dict(enumerate(second))}, 'a')['b']
     assert pairs == pytest.approx([b - a for a, b in zip(first, second, strict=True)])
     assert half == pytest.approx(mean_and_interval(pairs)[1])
-    # The textbook's sum of squares where every arm has every seed, of 4 arms and 3 seeds 6 degrees of freedom.
+    # Textbook sum of squares for a complete design: 6 degrees of freedom for 4 arms and 3 seeds.
     table = rng.normal(size=(4, 3))
     found = differences({arm: dict(enumerate(row)) for arm, row in zip('abcd', table.tolist(), strict=True)}, 'b')
     rest = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     assert found['d'][1] == pytest.approx(2.447 * math.sqrt((rest**2).sum() / 6 * 2 / 3), rel=1e-4)
     assert set(found) == {'a', 'c', 'd'}
-    # How often it holds the truth: seeds differ by more than arms do, and one arm lacks one.
+    # Coverage of the interval if seeds differ more than arms and one arm lacks a seed.
     truth, hits = {'a': 0.0, 'b': 1.0, 'c': -2.0, 'd': 0.5}, []
     for _ in range(2000):
         seeds = rng.normal(scale=5, size=2)
@@ -57,5 +57,5 @@ def test_intervals_of_differences_are_those_of_a_block_design():
         del runs['d'][1]
         hits += [abs(np.mean(p) - truth[arm]) <= h for arm, (p, h) in differences(runs, 'a').items()]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
-    # One seed says nothing of how runs scatter.
+    # One seed gives no estimate of the variance.
     assert differences({'a': {0: 1.0}, 'b': {0: 3.0}, 'c': {1: 4.0}}, 'a') == {'b': ([2.0], None)}

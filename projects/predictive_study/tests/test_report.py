@@ -1,4 +1,4 @@
-"""What the study reports, and what it makes of odd results."""
+"""Reports of the study, including incomplete and invalid results."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
     assert compared['proxy_time']['mean_difference'] == 0
     assert compared['class/accuracy']['share_of_steps_to_its_final'] == pytest.approx([0.5, 0.5])
     assert compared['class/accuracy']['final_difference'] == pytest.approx([0.1, 0.1])
-    # What does not fall has no step at which it was reached.
+    # A curve that does not fall has no step at which it reached its end.
     assert compared['own/proxy_time']['share_of_steps_to_its_final'] == ['does not fall'] * 2
     run = found['arms']['full']['seeds']['1']
     assert run['flow_loss'] == {'500': 0.75} and run['floors']['proxy_time'] == 0.25
-    # Divided by its floor, but for kernel distances, whose floor is 0.
+    # Own distances are divided by their floor, except for kernel distances, whose expected floor is 0.
     assert run['curve']['4000']['own/proxy_time'] == 1.5 and run['curve']['4000']['own/proxy_time_kernel'] == 3.0
     text = (tmp_path / 'results.md').read_text()
     assert '24.5 (24, 25)' in text and '25 (25, 25)' in text
@@ -50,7 +50,7 @@ def test_the_report_compares_runs_of_the_same_seed(tmp_path):
 
 
 def rows_below(text: str, heading: str) -> list[str]:
-    """Rows of the table below a heading."""
+    """Return the rows of the table below a heading."""
     return text.split(heading)[1].split('\n\n')[1].splitlines()[2:]
 
 
@@ -82,10 +82,10 @@ def test_vaes_that_lose_what_the_judge_goes_by_are_named():
 
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):
     plan = two_seeds(tmp_path)
-    # A test that is at work has made its file, empty; a generator that is not measured to its end has no last value.
+    # A running test has created an empty file. A generator without its last test has no final value.
     (plan.folder('full', 1) / 'generator_4000.json').write_text('')
     (tmp_path / 'stages' / 'full_seed1_at_4000.json').unlink()
-    # A call that names other arms reports on all that the folder holds.
+    # The report covers all arms in the folder, not only those of the current call.
     write_report(Plan(settings(), ['motion'], [0], tmp_path))
     found = json.loads((tmp_path / 'results.json').read_text())
     assert list(found['arms']) == ['baseline', 'full'] and list(found['arms']['full']['seeds']) == ['0', '1']
@@ -127,8 +127,8 @@ def test_what_decides_is_named_among_any_metrics(tmp_path):
                 (plan.folder(arm, seed) / f'generator_{step}.json').write_text(json.dumps(content))
     found = collect(plan)
     assert found['primary'] == 'FVD'
-    assert found['arms']['full']['seeds']['1']['curve']['4000']['own/KVD'] == 5.0  # its floor is chance
-    assert found['arms']['full']['seeds']['1']['floors']['own/proxy_time'] == 2.0  # what it was divided by
+    assert found['arms']['full']['seeds']['1']['curve']['4000']['own/KVD'] == 5.0  # not divided: expected floor 0
+    assert found['arms']['full']['seeds']['1']['floors']['own/proxy_time'] == 2.0  # the divisor
 
 
 def test_predictions_of_a_decoder_that_has_forgotten_are_not_shown(tmp_path):
@@ -151,7 +151,7 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     write_report(elsewhere)
     added = tmp_path / 'there' / 'results.json'
     other = json.loads(added.read_text())
-    other['arms']['full']['title'] = 'as an arm was called once'  # by another version
+    other['arms']['full']['title'] = 'as an arm was called once'  # from another version
     added.write_text(json.dumps(other))
     write_report(whole, [added])
     found = json.loads((tmp_path / 'here' / 'results.json').read_text())
@@ -160,7 +160,7 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     assert list(found['arms']['full']['seeds']) == ['0', '1', '2']
     assert found['against']['baseline']['motion']['proxy_time']['final_difference'] == [-1, -1]
     assert found['against']['full']['motion']['PSNR']['final_difference'] == [-4, -5]
-    # Three arms tell more of how runs scatter than two do.
+    # Three arms give a better estimate of the variance than two.
     alone = 12.706 * math.sqrt(8) / math.sqrt(2)
     assert found['against']['baseline']['full']['proxy_time']['interval_95_half_width'] < alone / 3
 
@@ -169,12 +169,15 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     run = {'curve': {'500': {'proxy_time': 'low'}}}
     for change, message in (
         ({'arms': None}, 'has no arms'),
-        ({'arms': {'other': {}}}, 'has arms that are not known here: other; known are baseline'),
+        ({'arms': {'other': {}}}, 'has unknown arms: other; known are baseline'),
         ({'arms': {'motion': []}}, 'motion has no seeds'),
-        ({'arms': {'motion': {**found['arms']['motion'], 'seeds': {'2': run}}}}, "motion has of seed '2' is no run"),
+        (
+            {'arms': {'motion': {**found['arms']['motion'], 'seeds': {'2': run}}}},
+            "motion with seed '2' is not a valid run",
+        ),
         ({'settings': {**content['settings'], 'difficulty': 'hard'}}, "is of a study with difficulty='hard'"),
-        ({'arms': {'full': found['arms']['full']}}, 'full of seed 0, 1 is there already'),
-        ({'arms': {'full': {**found['arms']['full'], 'vae_steps': 9}}}, 'full differs from ours in vae_steps'),
+        ({'arms': {'full': found['arms']['full']}}, 'full with seed 0, 1 exists already'),
+        ({'arms': {'full': {**found['arms']['full'], 'vae_steps': 9}}}, 'full differs from this study in vae_steps'),
     ):
         added.write_text(json.dumps({**content, **change}))
         with pytest.raises(SystemExit) as ended:
@@ -183,7 +186,7 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
     added.write_text(json.dumps({**content, 'sha256': {'configs': 'of an older file'}}))
     with pytest.raises(SystemExit, match='0'):
         call(*report, str(added))
-    assert 'its runs are of other configs than are here now' in capsys.readouterr().err
+    assert 'its runs were made with a different version of configs' in capsys.readouterr().err
     added.write_text('{}')
     with pytest.raises(SystemExit, match='has no settings'):
         call(*report, str(added))
@@ -195,7 +198,7 @@ def test_published_tables_are_those_of_the_published_numbers(tmp_path, capsys, n
     published = json.loads((PUBLISHED / f'{name}.json').read_text())
     asked = published['settings']
     arguments = ['--scale', asked['scale'], '--difficulty', asked['difficulty'], '--still', str(asked['still_share'])]
-    if asked['videos']:  # names of files are enough for a report
+    if asked['videos']:  # a report needs only the file names
         for split in ('train', 'val'):
             (tmp_path / asked['videos'] / split).mkdir(parents=True)
             (tmp_path / asked['videos'] / split / 'clip.mp4').touch()

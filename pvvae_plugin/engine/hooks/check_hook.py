@@ -1,4 +1,4 @@
-"""Finds at the start what would otherwise fail, or pass unseen, hours later."""
+"""Start-up checks for errors that would only show hours later."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PADDING_TOKEN = 'backbone.padding_token'
 class StartCheckHook(Hook):
     """Check data against the network, and a loaded checkpoint against the model.
 
-    - Clips must have a length and size the backbone accepts, and be cut into its groups; cached latents must have its
-      channels and come from its checkpoint. A wrong validation set is found before training, not at the first
-      validation.
-    - Clips must be such as the metrics can measure, of those that say so by a method ``check_clip``.
-    - A class-conditional head must have a class for each of the data, no more and no fewer, in one order everywhere.
-    - A checkpoint must hold every weight of the backbone and the head in its shape. MMEngine only warns of missing
-      ones, and the run goes on with random weights in their place. It must hold nothing that MMEngine would run. A
-      learned padding token alone is left out where training that pads with noise starts from such weights.
+    - Clips must have a length, size and grouping that the backbone accepts. Cached latents must have the backbone's
+      number of channels and come from its checkpoint. The validation set is checked before training, too.
+    - Metrics with a ``check_clip`` method must accept the clips.
+    - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
+      same order.
+    - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
+      missing weights and keeps random ones.) It must not contain code that MMEngine would execute. The only weight that
+      may be dropped is a learned padding token, if training with noise padding starts from such a checkpoint.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -47,20 +47,22 @@ class StartCheckHook(Hook):
         _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        check_runs_nothing(checkpoint)  # before MMEngine would run it, whatever script resumes
+        check_runs_nothing(checkpoint)  # before MMEngine would execute it
         upgrade_checkpoint(checkpoint, getattr(_unwrapped(runner), 'optimized_modules', ()))
         state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
         surplus = PADDING_TOKEN in state and PADDING_TOKEN not in weights
-        if surplus and not runner._resume and isinstance(runner._train_loop, BaseLoop):  # training starts from it
+        if (
+            surplus and not runner._resume and isinstance(runner._train_loop, BaseLoop)
+        ):  # training is initialized from it
             del state[PADDING_TOKEN]
-            runner.logger.info(f'{PADDING_TOKEN} of the checkpoint is left out: this VAE pads with noise')
+            runner.logger.info(f'ignored {PADDING_TOKEN} of the checkpoint: this VAE pads with noise')
         kept = {name: tensor for name, tensor in weights.items() if name.startswith(('backbone.', 'head.'))}
         check_weights(kept, state)
 
 
 def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
-    """Metrics that know what clips they can measure have a ``check_clip``."""
+    """Call ``check_clip`` of the metrics that have it."""
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         if hasattr(metric, 'check_clip'):
             try:
@@ -74,19 +76,19 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
-        if len(sample['inputs']) == 3:  # colours; moments have an even number of channels
+        if len(sample['inputs']) == 3:  # RGB; moments have an even number of channels
             _check_clip(name, sample['inputs'], model.backbone)
         else:
             _check_latents(name, dataset, sample['inputs'], model)
         if num_classes is not None:
             _check_classes(name, dataset, sample, num_classes)
     if num_classes is None:
-        return  # a VAE, or a generator without classes, reads no labels
+        return  # VAEs and unconditional generators ignore labels
     classes = {name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))}
     if len({tuple(found) for found in classes.values()}) > 1:
         raise ValueError(
-            'train_dataloader and val_dataloader differ in their classes or in the order of them, so that labels mean '
-            'different things: give both one class_file'
+            'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
+            'match; set the same class_file in both'
         )
 
 
@@ -95,8 +97,8 @@ def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:
         ratio = getattr(step, 'temporal_ratio', temporal_ratio)
         if ratio != temporal_ratio:
             raise ValueError(
-                f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, the backbone '
-                f'{temporal_ratio}: set the former to {temporal_ratio}'
+                f'{type(step).__name__} of {name}_dataloader has temporal_ratio={ratio}, but the backbone '
+                f'has {temporal_ratio}; set it to {temporal_ratio} in the pipeline'
             )
 
 
@@ -108,37 +110,37 @@ def _check_clip(name: str, clip: Tensor, backbone: nn.Module) -> None:
 
 
 def _check_latents(name: str, dataset: Dataset, moments: Tensor, model: nn.Module) -> None:
-    """Cached moments ``(2 C, t, h, w)`` must be of the backbone that is to decode them."""
-    again = 'extract them with this VAE (tools/extract_latents.py), or name theirs in model.backbone_checkpoint'
+    """Check that cached moments ``(2 C, t, h, w)`` come from the backbone that decodes them."""
+    again = 'extract them with this VAE (tools/extract_latents.py), or set model.backbone_checkpoint to theirs'
     channels = model.backbone.latent_channels
     if len(moments) != 2 * channels:
         raise ValueError(
-            f'latents of {name}_dataloader have {len(moments) // 2} channels, the backbone makes {channels}: {again}'
+            f'latents of {name}_dataloader have {len(moments) // 2} channels, but the backbone has {channels}; {again}'
         )
     theirs = getattr(dataset, 'manifest', {}).get('source', {}).get('checkpoint_sha256')
     ours = getattr(model, 'backbone_source', None)
     if theirs and ours and theirs != ours['sha256']:
         raise ValueError(
             f'latents of {name}_dataloader were made by the VAE {dataset.manifest["checkpoint"]} (sha256 '
-            f'{theirs[:12]}), but model.backbone_checkpoint is {ours["path"]} (sha256 {ours["sha256"][:12]}): {again}'
+            f'{theirs[:12]}), but model.backbone_checkpoint is {ours["path"]} (sha256 {ours["sha256"][:12]}); {again}'
         )
 
 
 def _check_classes(name: str, dataset: Dataset, sample: dict, num_classes: int) -> None:
     if sample['data_samples'].metainfo.get('label') is None:
         raise ValueError(
-            f'clips of {name}_dataloader have no labels, but the head is class-conditional: use labelled data, or set '
+            f'clips of {name}_dataloader have no labels, but the head is class-conditional; use labelled data, or set '
             'model.head.num_classes=None'
         )
     classes = _metainfo(dataset, 'classes')
     found = len(classes) if classes else _metainfo(dataset, 'num_classes')
     unnamed = found is None and hasattr(dataset, 'get_data_info')
-    if unnamed:  # then a class without clips is nothing to object to, but one too many would pass for "no class"
+    if unnamed:  # classes without clips are fine, but a label beyond them would be read as "no class"
         labels = (dataset.get_data_info(index)['label'] for index in range(len(dataset)))
         found = max(num_classes, 1 + max(labels))
     if found not in (None, num_classes):
         raise ValueError(
-            f'the clips of {name}_dataloader have {found} classes, the head {num_classes}: set '
+            f'the clips of {name}_dataloader have {found} classes, but the head has {num_classes}; set '
             f'model.head.num_classes={found}'
         )
 

@@ -1,4 +1,4 @@
-"""Says before a run starts what it will need."""
+"""Estimate of the memory and time of a run, logged before it starts."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Work:
-    """What one step computes in one kind of operation.
+    """Work of a training step in one kind of operation.
 
     Attributes:
-        flops: Operations of a step.
-        what: Whose.
-        rate: Operations a second that this device reaches in one plain operation of that kind.
-        kind: That operation.
+        flops: Floating-point operations per step.
+        what: Part of the model that computes them, e.g. ``'in the head'``.
+        rate: FLOP/s that this device reaches in one plain operation of this kind.
+        kind: Name of this operation.
     """
 
     flops: float
@@ -39,18 +39,18 @@ class Work:
     kind: str
 
     def __str__(self) -> str:
-        return f'{self.flops / 1e12:.2f} TFLOP a step {self.what}; {self.rate / 1e12:.2f} TFLOP/s in {self.kind}'
+        return f'{self.flops / 1e12:.2f} TFLOP per step {self.what}; {self.rate / 1e12:.2f} TFLOP/s in {self.kind}'
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """What a step takes beside weights and optimiser.
+    """Cost of a training step, excluding weights and optimiser states.
 
     Attributes:
-        clips: What it works on.
+        clips: Description of the batch.
         activations: Bytes of activations.
-        whose: Whose.
-        work: Its operations.
+        whose: Part of the model that they belong to.
+        work: Operations of the step.
     """
 
     clips: str
@@ -63,16 +63,16 @@ class StepCost:
 class CostEstimateHook(Hook):
     """Log parameters, memory and time before the first iteration.
 
-    Counted are weights, gradients, AdamW's two moments and averages, and
+    The memory estimate includes weights, gradients, AdamW's two moments, the EMA and activations:
 
-    - of a VAE its work and activations for one step in which nothing is dropped; not the discriminator's and LPIPS's
-      work and activations;
-    - of a generator the head's work and activations and, where clips are encoded on the fly, the encoder's: its
-      activations are gone when the head's come, the larger of the two counts.
+    - For a VAE, it includes the work and activations of a step without dropping. The discriminator and LPIPS are not
+      included.
+    - For a generator, it includes the head and, if clips are encoded on the fly, the encoder. Their activations do not
+      coexist, so the larger of the two counts.
 
-    Not counted is the allocator's slack. The time is that of the operations at the rates this device reaches in one
-    plain convolution and one plain matrix product. Dropping makes a step cheaper, what is not counted makes it dearer:
-    the log's ETA tells after some iterations.
+    Allocator overhead is not included. The time estimate divides the operations by the FLOP/s that this device reaches
+    in one plain convolution and one plain matrix product. Dropping makes a step cheaper, and operations that are not
+    counted make it more expensive. The ETA in the log is accurate after some iterations.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -87,7 +87,7 @@ class CostEstimateHook(Hook):
         step = (_generator_step if hasattr(model, 'head') else _vae_step)(runner, model, device)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
-        held = sum(local_numel(p) for p in model.parameters())  # less than all where processes share weights
+        held = sum(local_numel(p) for p in model.parameters())  # smaller than the total if weights are sharded
         held_trained = sum(local_numel(p) for p in model.parameters() if p.requires_grad)
         averaged = any(type(hook).__name__ == 'TrainedWeightsEMAHook' for hook in runner.hooks)
         memory = 4 * (held + held_trained * (4 if averaged else 3)) + step.activations
@@ -95,10 +95,10 @@ class CostEstimateHook(Hook):
         seconds = steps * sum(work.flops / work.rate for work in step.work)
         compute = '\n              '.join(str(work) for work in step.work)
         runner.logger.info(
-            f'This run, for each of {dist.get_world_size()} process(es), with {step.clips}:\n'
-            f'  parameters  {total / 1e6:.1f} M, {trained / 1e6:.1f} M of them trained\n'
-            f'  memory      about {memory / GIB:.1f} GiB, {step.activations / GIB:.1f} GiB of it activations of '
-            f'{step.whose}\n'
+            f'Estimated cost for each of {dist.get_world_size()} process(es), with {step.clips}:\n'
+            f'  parameters  {total / 1e6:.1f} M, {trained / 1e6:.1f} M trainable\n'
+            f'  memory      about {memory / GIB:.1f} GiB, including {step.activations / GIB:.1f} GiB for '
+            f'activations of {step.whose}\n'
             f'  compute     {compute}\n'
             f'  time        about {_duration(seconds)} for {steps} iterations at these rates'
         )
@@ -106,7 +106,7 @@ class CostEstimateHook(Hook):
         if memory > available:
             part = 'head' if hasattr(model, 'head') else 'backbone'
             runner.logger.warning(
-                f'this needs about {memory / GIB:.1f} GiB and {available / GIB:.1f} GiB are there. Lower '
+                f'this run needs about {memory / GIB:.1f} GiB, but only {available / GIB:.1f} GiB are available. Lower '
                 f'train_dataloader.batch_size, set model.{part}.gradient_checkpointing=True, or use --amp'
             )
 
@@ -116,12 +116,12 @@ def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCos
     cost = backbone_cost(runner.cfg.model.backbone, frames, height, width)
     encoder_trains = not model.freeze_encoder
     kept = cost.decode_activation_bytes + (cost.encode_activation_bytes if encoder_trains else 0)
-    # A backward pass costs about two forward ones.
+    # A backward pass costs about as much as two forward passes.
     flops = batch * (3 * cost.decode_flops + (3 if encoder_trains else 1) * cost.encode_flops)
     bf16 = _in_bfloat16(runner)
     rate = convolution_rate(device, torch.bfloat16 if bf16 else torch.float32)
     return StepCost(
-        f'{batch} clip(s) of {frames} x {height} x {width} a step and nothing dropped',
+        f'{batch} clip(s) of {frames} x {height} x {width} per step and no dropping',
         kept * batch // (2 if bf16 else 1),
         'the VAE',
         (Work(flops, 'in the VAE', rate, 'a convolution on this device'),),
@@ -130,12 +130,12 @@ def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCos
 
 def _generator_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCost:
     inputs, batch = runner.train_dataloader.dataset[0]['inputs'], runner.train_dataloader.batch_size or 1
-    cached = len(inputs) != 3  # moments (2 C, t, h, w) in place of clips (3, T, H, W)
+    cached = len(inputs) != 3  # moments (2 C, t, h, w) instead of clips (3, T, H, W)
     encoding = None if cached else backbone_cost(runner.cfg.model.backbone, *inputs.shape[1:])
     latents = encoding.latent_shape if encoding else (len(inputs) // 2, *inputs.shape[1:])
     cost = head_cost(runner.cfg.model.head, latents)
     bf16 = _in_bfloat16(runner)
-    # Norms and the sum of the blocks stay in float32: 0.6 and not half (the tests hold a real step to it).
+    # Norms and residual sums stay in float32: 0.6 instead of 0.5 (a test compares this with a real step).
     kept, whose = int(cost.activation_bytes * batch * (0.6 if bf16 else 1)), 'the head'
     rate = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
     work = [Work(3 * batch * cost.flops, 'in the head', rate, 'a matrix product on this device')]
@@ -144,7 +144,9 @@ def _generator_step(runner: Runner, model: nn.Module, device: torch.device) -> S
         work.append(Work(batch * encoding.encode_flops, 'in the encoder', rate, 'a float32 convolution'))
         if encoding.encode_peak_bytes * batch > kept:
             kept, whose = encoding.encode_peak_bytes * batch, 'the encoder'
-    clips = f'{batch} clip(s) a step, latents of {" x ".join(map(str, latents))}' + (' from a cache' if cached else '')
+    clips = f'{batch} clip(s) per step, latents of {" x ".join(map(str, latents))}' + (
+        ' from a cache' if cached else ''
+    )
     return StepCost(clips, kept, whose, tuple(work))
 
 
@@ -153,7 +155,7 @@ def _in_bfloat16(runner: Runner) -> bool:
 
 
 def _largest_step(loader: DataLoader) -> tuple[int, int, int, int]:
-    """Frames, height, width and number of clips of the step with the most pixels."""
+    """Return frames, height, width and batch size of the step with the most pixels."""
     _, frames, height, width = loader.dataset[0]['inputs'].shape
     resolutions = getattr(loader.batch_sampler, 'resolutions', None)
     if resolutions is None:

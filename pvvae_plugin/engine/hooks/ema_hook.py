@@ -1,4 +1,4 @@
-"""Exponential moving average of the trained weights of one part of an algorithm."""
+"""Exponential moving average (EMA) of trained weights."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pvvae_plugin.registry import HOOKS
 
 @HOOKS.register_module()
 class TrainedWeightsEMAHook(Hook):
-    """Average the trained weights of one part: no frozen encoder, no discriminator, no perceptual network.
+    """Average the trained weights of one submodule, without frozen encoder, discriminator and perceptual network.
 
-    Validation, and a test after training, run on the averages. A checkpoint's ``state_dict`` holds them too, so that
-    every later reader gets them; the raw weights stand under ``raw_weights`` and come back on resume. (MMEngine's
-    ``EMAHook`` copies the whole algorithm.) Of weights that processes share out each averages its share.
+    Validation, and a test after training, use the averages. The ``state_dict`` of a checkpoint holds the averages, too.
+    The raw weights are stored under ``raw_weights`` and restored on resume. Sharded weights are averaged shard by shard
+    in each process. (MMEngine's ``EMAHook`` copies the whole algorithm.)
 
     Args:
         module: Name of the submodule, e.g. ``'backbone'``.
-        decay: Share of the old average kept at each update; in the first updates less, ``(1 + n) / (10 + n)``, so
-            that the average forgets its random start.
+        decay: Weight of the old average in each update. In update ``n`` it is at most ``(1 + n) / (10 + n)``, so the
+            random initialization is forgotten quickly.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -42,7 +42,7 @@ class TrainedWeightsEMAHook(Hook):
 
     def __init__(self, module: str = 'backbone', decay: float = 0.999) -> None:
         if not 0.0 <= decay < 1.0:
-            raise ValueError(f'decay must lie in [0, 1), got {decay}')
+            raise ValueError(f'decay must be in [0, 1), got {decay}')
         self.module = module
         self.decay = decay
         self.averages: dict[str, Tensor] = {}
@@ -77,7 +77,7 @@ class TrainedWeightsEMAHook(Hook):
         self._swapped = not self._swapped
 
     def end_swap(self, runner: Runner) -> None:
-        """Give the model its own weights back where a validation was broken off."""
+        """Restore the raw weights after an interrupted validation."""
         if self._swapped:
             self._swap(runner)
 
@@ -106,7 +106,7 @@ class TrainedWeightsEMAHook(Hook):
 
 @contextmanager
 def averaged_weights(runner: Runner) -> Iterator[None]:
-    """Give a model in training the averaged weights for a while, those that a validation would see."""
+    """Use the averaged weights within the context, as validation does."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, TrainedWeightsEMAHook)]
     for hook in hooks:
         hook.before_val_epoch(runner)

@@ -1,4 +1,4 @@
-"""Reports steps that were left out, and stops a run that makes no others."""
+"""Hook that reports skipped steps and stops a run after too many in a row."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from .checkpoint_hook import AtomicCheckpointHook
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Watch losses and gradients for values that are not finite.
+    """Monitor losses and gradients for non-finite values.
 
-    :class:`AutocastOptimWrapper` makes no step of such gradients. Each is reported here with the term, or the
-    parameter, that was not finite, and counted in the log as ``skipped_PART``. After too many in a row the run ends.
-    The weights are those of the last step that was made; they are saved beside the checkpoints, not among them.
+    :class:`AutocastOptimWrapper` skips steps with non-finite gradients. This hook logs a warning for each skipped step,
+    with the loss term or parameter that is not finite, and logs the count as ``skipped_PART``. After too many skipped
+    steps in a row the run ends. The weights of the last good step are saved to ``diverged_iter_N.pth``, which
+    ``--resume`` ignores.
 
     Args:
-        max_in_a_row: How many steps may be left out one after another.
+        max_in_a_row: Number of consecutive skipped steps after which the run ends.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -47,11 +48,11 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Look at the logged values, which :class:`ClipTrainLoop` has copied to the host.
+        """Check the logged values, which :class:`ClipTrainLoop` has copied to the host.
 
         Raises:
-            FloatingPointError: After too many steps without an update, naming terms and parameters; at once for an
-                optimiser that does not leave such steps out.
+            FloatingPointError: After too many skipped steps in a row, or at the first non-finite loss if an optimiser
+                does not skip such steps. The message names the loss terms or parameters.
         """
         values = {
             name: value.item() if isinstance(value, Tensor) else value
@@ -73,25 +74,25 @@ class FiniteLossHook(Hook):
             if counts['in_a_row'] >= self.max_in_a_row:
                 self._stop(runner, part, what, counts['in_a_row'])
             runner.logger.warning(
-                f'iteration {runner.iter}: no step of the {part}, not finite: {what} ({counts["in_a_row"]} in a row, '
-                f'{counts["total"]} in all)'
+                f'iteration {runner.iter}: skipped the step of the {part}, not finite: {what} '
+                f'({counts["in_a_row"]} in a row, {counts["total"]} in total)'
             )
 
     def _stop(self, runner: Runner, part: str, what: str, in_a_row: int) -> None:
         hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
         saved = ''
         if hook is not None:
-            with suppress(OSError):  # a full disk must not hide what happened
+            with suppress(OSError):  # a full disk must not hide the original error
                 saved = hook.save_apart(runner, f'diverged_iter_{runner.iter + 1}.pth')
         raise FloatingPointError(
-            f'iteration {runner.iter}: the {part} made none of the last {in_a_row} steps, not finite: {what}. '
+            f'iteration {runner.iter}: the {part} skipped the last {in_a_row} steps, not finite: {what}. '
             + _advice(saved)
         )
 
 
 def _advice(saved: str) -> str:
-    where = f'The state is in {saved}, to look at. ' if saved else ''
+    where = f'The state is saved in {saved} for inspection. ' if saved else ''
     return (
-        f'{where}Go on from the last checkpoint with --resume and without --amp, or start from its weights, '
-        'load_from=WORK_DIR, with a lower optim_wrapper.*.optimizer.lr: --resume keeps the rate that it had'
+        f'{where}Resume from the last checkpoint with --resume and without --amp, or start from its weights with '
+        'load_from=WORK_DIR and a lower optim_wrapper.*.optimizer.lr (--resume keeps the old learning rate)'
     )

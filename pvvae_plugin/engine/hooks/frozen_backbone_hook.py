@@ -1,4 +1,4 @@
-"""Keeps the frozen VAE out of a generator's checkpoints, and its name in them."""
+"""Hook that replaces the frozen VAE in a generator's checkpoints by its source."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 @HOOKS.register_module()
 class FrozenBackboneHook(Hook):
-    """Let checkpoints of a :class:`LatentVideoGenerator` name their VAE (path, SHA-256) instead of holding it.
+    """Store the source of the VAE (path, SHA-256) in :class:`LatentVideoGenerator` checkpoints, not its weights.
 
-    The latents' statistics stay in, and the configs of VAE and head are written down. On loading, a checkpoint made
-    with another VAE is refused, whose latents mean something else, and so is one of another network whose weights have
-    the same shapes.
+    Checkpoints keep the latent statistics and record the configs of VAE and head. Loading a checkpoint raises an error
+    if it was trained with another VAE, or if its network differs, even if all weights have the same shapes.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -28,7 +27,7 @@ class FrozenBackboneHook(Hook):
         ['after_load_checkpoint', 'before_save_checkpoint']
     """
 
-    priority = 'ABOVE_NORMAL'  # before StartCheckHook, which asks for every weight of the backbone
+    priority = 'ABOVE_NORMAL'  # before StartCheckHook, which requires all weights of the backbone
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint['state_dict']

@@ -1,4 +1,4 @@
-"""Pictures of what a generator makes, during its training."""
+"""Visualization of generated samples during training."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ FPS = 8
 class GenerationVisualizationHook(Hook):
     """Draw samples of a :class:`LatentVideoGenerator` at each validation, always from the same noise.
 
-    Classes come in turn; length and size are those of the clips that the run reads. Below
-    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``samples.png``, a strip of frames, and
-    ``samples.gif``; ``vis/latest.png`` is the latest strip. TensorBoard gets them as from
-    :class:`PredictionVisualizationHook`. Only rank 0 draws, the others wait for it;
-    under FSDP, where they share the weights, all make the same samples.
+    Classes are assigned round-robin. Length and size are those of the clips that the run reads. The hook writes a strip
+    of frames, ``samples.png``, and an animation, ``samples.gif``, to ``<out_dir>/vis/iter_000500`` (``vis/test`` in a
+    test). ``vis/latest.png`` is the latest strip. TensorBoard receives both, as in
+    :class:`PredictionVisualizationHook`. Only rank 0 draws and the others wait; with FSDP, all ranks compute the same
+    samples.
 
-    Samples are made from the averages of a :class:`TrainedWeightsEMAHook` where there is one. Training goes on as if
-    nothing had been drawn, bit for bit.
+    Samples use the averaged weights of :class:`TrainedWeightsEMAHook`, if there is one. Drawing does not change the
+    training results, bit for bit.
 
     Args:
-        num_clips: Samples to draw each time.
-        interval: Draw every so many iterations, and after the last, instead of at validations: for a run that has
-            none, or seldom.
-        num_inference_steps: Euler steps, which are network calls, per sample.
-        guidance_scale: Classifier-free guidance scale; 1 is none.
-        out_dir: None: the run's work directory.
+        num_clips: Number of samples to draw each time.
+        interval: Draw every ``interval`` iterations and after the last one, instead of at validations. For runs with
+            few or no validations.
+        num_inference_steps: Number of Euler steps (network calls) per sample.
+        guidance_scale: Classifier-free guidance scale; 1 disables guidance.
+        out_dir: Output folder; None uses the work directory of the run.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -56,7 +56,7 @@ class GenerationVisualizationHook(Hook):
         (8, 1000, 1.0)
     """
 
-    priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
+    priority = 'LOW'  # after the EMA update of an iteration, before its checkpoint is written
 
     @renamed_arguments(steps='num_inference_steps', guidance='guidance_scale')
     def __init__(
@@ -80,14 +80,14 @@ class GenerationVisualizationHook(Hook):
     def before_train(self, runner: Runner) -> None:
         if self.interval is None and runner.val_loop is None:
             raise ValueError(
-                'GenerationVisualizationHook draws at validations, but this run has none: set its interval, in '
-                'iterations'
+                'GenerationVisualizationHook draws at validations, but this run has none; set its interval (in '
+                'iterations)'
             )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Draw where an interval ends, from the averages."""
+        """Draw at the end of an interval, from the averaged weights."""
         if self.interval is None:
             return
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
@@ -98,16 +98,16 @@ class GenerationVisualizationHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Draw once in a validation, all of which runs on the averages."""
+        """Draw once per validation, which runs on the averaged weights."""
         if batch_idx == 0 and self.interval is None:
-            # `runner.val()` without training has no training loop, and asking for its iteration would build one
+            # `runner.val()` without training has no training loop, and `runner.iter` would build one
             step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
             self._draw(runner, data_batch, runner.val_dataloader.dataset, f'iter_{step:06d}', step)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
-        """Draw once in a test."""
+        """Draw once per test."""
         if batch_idx == 0:
             self._draw(runner, data_batch, runner.test_dataloader.dataset, 'test', 0)
 

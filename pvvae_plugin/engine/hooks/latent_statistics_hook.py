@@ -1,4 +1,4 @@
-"""Gives a generator's backbone the statistics by which its latents are normalised."""
+"""Hook that sets the latent statistics of a generator's backbone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pvvae_plugin.registry import HOOKS
 class LatentStatisticsHook(Hook):
     """Set ``latent_mean`` and ``latent_std`` of the frozen backbone before training starts.
 
-    Cached latents bring theirs along (``metainfo`` of :class:`LatentDataset`). For clips that are encoded on the fly
-    they are those of sampled latents of ``num_clips`` training clips, the same ones in every process. A backbone whose
-    weights were published with statistics keeps these. A run that is resumed, or starts from another generator, keeps
-    what the checkpoint holds: the head knows latents so normalised.
+    Cached latents provide their statistics in the ``metainfo`` of :class:`LatentDataset`. For clips encoded on the fly,
+    the statistics are measured on sampled latents of ``num_clips`` training clips and are equal in all processes. A
+    backbone published with statistics keeps them. A run that resumes, or starts from another generator, keeps the
+    statistics of the checkpoint, because its head was trained with them.
 
     Args:
-        num_clips: Clips to encode, spread over the data set.
+        num_clips: Number of clips to encode, spread over the dataset.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -51,16 +51,16 @@ class LatentStatisticsHook(Hook):
         else:
             mean, std = self._measure(model, dataset)
         if not (torch.isfinite(mean).all() and (std > 0).all()):
-            raise ValueError('a channel of the latents does not vary, or is not finite: is the VAE trained?')
+            raise ValueError('a channel of the latents does not vary, or is not finite; check that the VAE is trained')
         model.backbone.latent_mean.copy_(mean)
         model.backbone.latent_std.copy_(std)
         runner.logger.info(
-            f'latents: deviation of the channels {std.min():.3f} to {std.max():.3f}, means up to {mean.abs().max():.3f}'
+            f'latents: channel std {std.min():.3f} to {std.max():.3f}, channel means up to {mean.abs().max():.3f}'
         )
 
     @torch.no_grad()
     def _measure(self, model: torch.nn.Module, dataset: torch.utils.data.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation of each channel, ``(C,)``, in float64 over all positions."""
+        """Return the mean and standard deviation of each channel, ``(C,)``, in float64 over all positions."""
         indices = torch.linspace(0, len(dataset) - 1, min(self.num_clips, len(dataset))).long().tolist()
         total = squares = count = 0
         for i in indices[dist.get_rank() :: dist.get_world_size()]:

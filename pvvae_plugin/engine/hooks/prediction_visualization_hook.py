@@ -1,4 +1,4 @@
-"""Pictures of what the model reconstructs and predicts, at each validation and test."""
+"""Visualization of reconstructions and predictions at each validation and test."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from .ema_hook import averaged_weights
 
 @HOOKS.register_module()
 class PredictionVisualizationHook(Hook):
-    """Draw some clips of each validation and test, spread over the dataset.
+    """Draw some clips at each validation and test, spread over the dataset.
 
-    A clip's rows are the truth, the reconstruction, and one prediction for each number of observed groups. Below
-    ``<out_dir>/vis/iter_000500`` (``vis/test`` for a test) it writes ``clip_00.png``, a strip of frames in which an
-    orange border marks what was predicted, and ``clip_00.gif``, the same clips side by side. ``vis/latest.png`` is the
-    latest strip of the first clip. A TensorBoard backend gets the strips, and the animations too if it is
-    :class:`VideoTensorboardVisBackend`. Only rank 0 draws, and what it draws are clips of its own share.
+    The rows of a clip are the ground truth, the reconstruction, and one prediction per number of observed groups. The
+    hook writes to ``<out_dir>/vis/iter_000500`` (``vis/test`` in a test): ``clip_00.png`` is a strip of frames with an
+    orange border around predicted ones, and ``clip_00.gif`` shows the same clips side by side. ``vis/latest.png`` is
+    the latest strip of the first clip. TensorBoard backends receive the strips; :class:`VideoTensorboardVisBackend`
+    receives the animations as well. Only rank 0 draws, from its own shard of the data.
 
     Args:
-        num_clips: Clips to draw each time.
-        interval: Draw every so many iterations, and after the last, instead of at validations: for a run that has
-            none, or few. The clips are those of the validation set, or of the training batch if there is no such set.
+        num_clips: Number of clips to draw each time.
+        interval: Draw every ``interval`` iterations and after the last one, instead of at validations. For runs with
+            few or no validations. Clips come from the validation set or, without one, from the training batch.
         fps: Frames per second of the animations.
-        out_dir: None: the run's work directory.
+        out_dir: Output folder; None uses the work directory of the run.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -51,7 +51,7 @@ class PredictionVisualizationHook(Hook):
         (4, 1000, 8)
     """
 
-    priority = 'LOW'  # after the averages of an iteration are made, before its checkpoint is written
+    priority = 'LOW'  # after the EMA update of an iteration, before its checkpoint is written
 
     def __init__(
         self, num_clips: int = 4, interval: int | None = None, fps: float = 8, out_dir: str | None = None
@@ -91,33 +91,33 @@ class PredictionVisualizationHook(Hook):
         return samples
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Start counting clips anew."""
+        """Reset the clip counter."""
         self._num_drawn = 0
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Start counting clips anew."""
+        """Reset the clip counter."""
         self._num_drawn = 0
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
     ) -> None:
-        """Draw what is still wanted of a validation batch."""
+        """Draw the selected clips of a validation batch."""
         if self.interval is not None:
             return
-        # `runner.val()` without training has no training loop, and asking for its iteration would build one
+        # `runner.val()` without training has no training loop, and `runner.iter` would build one
         step = 0 if runner._train_loop is None or isinstance(runner._train_loop, dict) else runner.iter
         self._draw(runner, self._chosen(batch_idx, runner.val_dataloader, outputs), f'iter_{step:06d}', step)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[VideoDataSample] | None = None
     ) -> None:
-        """Draw what is still wanted of a test batch."""
+        """Draw the selected clips of a test batch."""
         self._draw(runner, self._chosen(batch_idx, runner.test_dataloader, outputs), 'test', 0)
 
     def _chosen(
         self, batch_idx: int, loader: DataLoader, outputs: Sequence[VideoDataSample] | None
     ) -> Sequence[VideoDataSample]:
-        """Of this batch, the clips to draw: lists are often sorted by class, and their first clips alike."""
+        """Return the clips of this batch to draw. They are spread over the dataset, which may be sorted by class."""
         last = len(loader) - 1
         batches = [round(i * last / max(1, self.num_clips - 1)) for i in range(self.num_clips)]
         return (outputs or [])[: batches.count(batch_idx)]
@@ -142,7 +142,7 @@ class PredictionVisualizationHook(Hook):
 
 
 def _rows(sample: VideoDataSample) -> tuple[list[np.ndarray], list[str], list[int | None]]:
-    """Clips, captions and numbers of observed frames, top to bottom."""
+    """Return the clips, captions and numbers of observed frames of the rows, from top to bottom."""
     clips = [to_uint8(sample.video), to_uint8(sample.reconstruction)]
     captions, num_observed = ['truth', 'reconstruction'], [None, None]
     for observed, prediction in sorted(sample.get('predictions', {}).items()):

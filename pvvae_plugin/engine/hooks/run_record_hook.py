@@ -1,4 +1,4 @@
-"""Says what a resumed run does otherwise than before, and refuses what it could not do rightly."""
+"""Hook that compares the settings of a run with those of its checkpoint."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from mmengine.runner import Runner
 from pvvae_plugin.models.checkpoints import IRRELEVANT
 from pvvae_plugin.registry import HOOKS
 
-# Two ways to fill the places of dropped groups in one network: the paper's ablation starts from the other's weights.
+# The network is the same for both kinds of padding: the paper's ablation starts from weights of the other kind.
 EXCHANGEABLE = (*IRRELEVANT, 'padding')
 
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
-    """Write the settings that a run depends on into its checkpoints, and compare them when one is loaded.
+    """Store the settings of a run in its checkpoints, and compare them when a checkpoint is loaded.
 
-    - A VAE of another layout is refused, even where all weights have the same shapes.
-    - A resumed run must keep its seed. Another batch size, number of processes or accumulation is reported: the place
-      in the data is kept. So are other settings of optimisers and schedules, which do *not* take effect: they come
-      back with their state.
+    - A checkpoint of a VAE with another architecture raises an error, even if all weights have the same shapes.
+    - A resumed run must keep its seed.
+    - Changes of the batch size, the number of processes or the accumulation count give a warning. The position in the
+      data is kept.
+    - Changes of optimisers and schedules give a warning and do *not* take effect, because resume restores their state.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -37,10 +38,10 @@ class RunRecordHook(Hook):
         checkpoint['run_settings'] = run_settings(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare.
+        """Compare the settings of the checkpoint with those of this run.
 
         Raises:
-            ValueError: If the network, or the seed of a resumed run, is another.
+            ValueError: If the VAE differs, or the seed of a resumed run.
         """
         recorded = checkpoint.get('run_settings')
         if recorded is None:
@@ -51,29 +52,29 @@ class RunRecordHook(Hook):
         ]
         if layout:
             raise ValueError(
-                f'the checkpoint is of another VAE (there -> here): model.backbone.{"; ".join(layout)}. Its weights '
-                'would compute something else here: use its config'
+                f'the checkpoint is of another VAE (checkpoint -> config): model.backbone.{"; ".join(layout)}. Its '
+                'weights would give wrong results here; use the config it was trained with'
             )
         if not runner._resume:
             return
         if recorded['seed'] != here['seed']:
             raise ValueError(
-                f'the run was started with seed {recorded["seed"]} and cannot go on with {here["seed"]}, which stands '
-                f'for other data: give --seed {recorded["seed"]}'
+                f'the run was started with seed {recorded["seed"]} and cannot be resumed with seed '
+                f'{here["seed"]}, which draws other data; pass --seed {recorded["seed"]}'
             )
         for text in (text for _, text in _differences(recorded['step'], here['step'])):
             runner.logger.warning(
-                f'resumed otherwise than before (there -> here): {text}. The data go on as they would'
+                f'resumed with other settings (checkpoint -> config): {text}. The position in the data is kept'
             )
         for text in (text for _, text in _differences(recorded['kept'], here['kept'])):
             runner.logger.warning(
-                f'{text} (there -> here) has no effect on a resumed run, which keeps its optimisers and schedules: to '
-                'change them start from the weights, load_from=WORK_DIR and another --work-dir'
+                f'{text} (checkpoint -> config) has no effect on a resumed run, which keeps its optimisers and '
+                'schedules; to change them, start a new run with load_from=WORK_DIR and another --work-dir'
             )
 
 
 def run_settings(runner: Runner) -> dict[str, Any]:
-    """What a run depends on, as plain values: ``backbone``, ``seed``, ``step``, and ``kept`` by a resumed run."""
+    """Return the settings of a run as plain values: ``backbone``, ``seed``, ``step``, and ``kept`` on resume."""
     cfg = runner.cfg
     optim = cfg.get('optim_wrapper') or {}
     wrappers = {'model': optim} if 'optimizer' in optim else {k: v for k, v in optim.items() if isinstance(v, dict)}
@@ -96,7 +97,7 @@ def run_settings(runner: Runner) -> dict[str, Any]:
 
 
 def _differences(there: Any, here: Any, path: str = '') -> Iterator[tuple[str, str]]:
-    """First name and description of each value that differs."""
+    """Yield the top-level name and a description of each value that differs."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in sorted({*there, *here}):
             yield from _differences(there.get(key), here.get(key), f'{path}.{key}' if path else key)

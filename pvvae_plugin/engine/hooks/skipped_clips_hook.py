@@ -1,4 +1,4 @@
-"""Counts the clips that could not be read, and ends a run of which they are the greater part."""
+"""Hook that counts unreadable clips and ends a run if there are too many."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pvvae_plugin.datasets import NoReadableClipError
 from pvvae_plugin.files import without_space, write_atomically
 from pvvae_plugin.registry import HOOKS
 
-KEY = 'skipped_clips'  # of the message hub, and so of checkpoints
+KEY = 'skipped_clips'  # in the message hub, and therefore in checkpoints
 REPORT = 'skipped_clips.json'
 MAX_FILES, MAX_LISTED = 1000, 20
 
 
 @HOOKS.register_module()
 class SkippedClipsHook(Hook):
-    """Count the requested clips that could not be read, by file, across resumes and processes.
+    """Count requested clips that could not be read, per file, across resumes and processes.
 
-    The counts are in every checkpoint, as ``skipped_clips`` of the message hub: ``dict(requested=..., skipped=...,
-    files={path: dict(count=..., reason=...)}, more=...)``. A sample counts as skipped once, its files as often as they
-    failed; ``more`` counts failures of files beyond the first thousand. They are written to
-    ``work_dir/skipped_clips.json`` too.
+    The counts are stored in every checkpoint as ``skipped_clips`` of the message hub: ``dict(requested=...,
+    skipped=..., files={path: dict(count=..., reason=...)}, more=...)``. A skipped sample counts once, and its files
+    count each failed read. ``more`` counts the failures of files beyond the first 1,000. The counts are also written to
+    ``work_dir/skipped_clips.json``.
 
     Args:
-        interval: Iterations between two log lines, which come only where something new was skipped. Processes add up
-            their counts then, and before each checkpoint of :class:`AtomicCheckpointHook`.
-        min_clips: Clips that this process must have asked for before it judges.
-        max_share: The run ends when more than this share of them was skipped.
+        interval: Iterations between two log lines, which are written only if there are new skipped clips. The counts of
+            all processes are summed then, and before each checkpoint of :class:`AtomicCheckpointHook`.
+        min_clips: Number of clips that a process must have requested before ``max_share`` applies.
+        max_share: The run ends if a process skips more than this share of its clips.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -45,8 +45,8 @@ class SkippedClipsHook(Hook):
         self.interval = interval
         self.min_clips = min_clips
         self.max_share = max_share
-        self._mine = _nothing()  # of this process since the start or the resume
-        self._new = _nothing()  # what of it is not in the total yet
+        self._mine = _nothing()  # counts of this process since the start or resume
+        self._new = _nothing()  # counts not yet added to the total
         self._logged = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -59,7 +59,7 @@ class SkippedClipsHook(Hook):
         """Count the clips of a batch.
 
         Raises:
-            NoReadableClipError: If most clips cannot be read.
+            NoReadableClipError: If more than ``max_share`` of the clips cannot be read.
         """
         for sample in (data_batch or {}).get('data_samples', ()):
             failures = sample.get('skipped_clips', ())
@@ -76,24 +76,24 @@ class SkippedClipsHook(Hook):
                 self._write(runner)
             raise NoReadableClipError(
                 f'{_share(mine)} could not be read by this process, more than max_share={self.max_share} of '
-                f'SkippedClipsHook:\n{_listing(mine)}\nCheck that data_root is the right folder and whole. '
-                '"python tools/verify_dataset.py CONFIG --write-list GOOD.txt" finds all such files and lists the '
-                'others, for ann_file. The state of the training is in the last checkpoint: go on with --resume'
+                f'SkippedClipsHook:\n{_listing(mine)}\nCheck that data_root is the right folder and complete. '
+                '"python tools/verify_dataset.py CONFIG --write-list GOOD.txt" finds all such files and writes a list '
+                'of the readable ones for ann_file. Use --resume to continue from the last checkpoint'
             )
 
     def after_train(self, runner: Runner) -> None:
-        """Log and write what was skipped in the whole run."""
+        """Log and write the skipped clips of the whole run."""
         self.gather(runner)
         self._write(runner)
         total = self._total(runner)
         if total['skipped']:
             runner.logger.warning(
-                f'{_share(total)} could not be read, and others took their places:\n{_listing(total)}\n'
-                f'All are in {Path(runner.work_dir) / REPORT}'
+                f'{_share(total)} could not be read and were replaced by others:\n{_listing(total)}\n'
+                f'The full list is in {Path(runner.work_dir) / REPORT}'
             )
 
     def gather(self, runner: Runner) -> None:
-        """Add what all processes have counted to the total. They call this together, before each checkpoint as well."""
+        """Add the counts of all processes to the total. All processes must call this together."""
         total = self._total(runner)
         for counts in all_gather_object(self._new):
             _add(total, counts)

@@ -1,4 +1,4 @@
-"""Warns of a VAE's training that goes wrong with every loss finite."""
+"""Hook that warns of VAE training failures with finite losses."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from mmengine.runner import Runner
 
 from pvvae_plugin.registry import HOOKS
 
-LOWEST_KL = 'lowest_kl'  # in the message hub, and so in checkpoints
+LOWEST_KL = 'lowest_kl'  # in the message hub, and therefore in checkpoints
 
 
 @HOOKS.register_module()
 class TrainingHealthHook(Hook):
-    """Warn of an exploding KL term or a winning discriminator, by means over ``window`` iterations.
+    """Warn of an exploding KL term or a winning discriminator, based on means over ``window`` iterations.
 
-    - The KL term explodes: the mean is ``kl_factor`` times the lowest one so far. The ratio is in the log as
-      ``kl_growth``. Latents then leave the scale that the decoder, and later a generator, knows; their weight of 1e-6
-      hides that in the loss.
-    - The discriminator has won: it tells real clips from reconstructions nearly always (``disc_accuracy`` in the log),
-      and its gradient teaches the VAE little or nothing.
+    - Exploding KL term: its mean reaches ``kl_factor`` times the lowest mean so far. The ratio is logged as
+      ``kl_growth``. The latents then leave the scale that the decoder, and later a generator, expects. The loss does
+      not show this, because the KL weight is only 1e-6.
+    - Winning discriminator: it almost always distinguishes real clips from reconstructions (``disc_accuracy`` in the
+      log), so its gradient teaches the VAE little or nothing.
 
     Args:
-        window: Iterations.
-        kl_factor: Growth of the KL term that is reported.
-        max_accuracy: Accuracy of the discriminator that is reported.
+        window: Number of iterations per mean.
+        kl_factor: Growth of the KL term that triggers a warning.
+        max_accuracy: Accuracy of the discriminator that triggers a warning.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -60,18 +60,18 @@ class TrainingHealthHook(Hook):
             if growth >= self.kl_factor:
                 runner.logger.warning(
                     f'the KL term has grown to {kl:.3g}, {growth:.0f} times its lowest mean over {self.window} '
-                    'iterations: latents leave their scale. Lower the learning rate, or raise model.loss.kl_weight'
+                    'iterations; the scale of the latents drifts. Lower the learning rate or raise model.loss.kl_weight'
                 )
         accuracy = self._mean(hub, 'disc_accuracy')
         if accuracy is not None and accuracy >= self.max_accuracy:
             runner.logger.warning(
-                f'the discriminator is right about {accuracy:.1%} of clips over {self.window} iterations: the '
-                'adversarial term teaches little. Lower optim_wrapper.discriminator.optimizer.lr, or start it later '
+                f'the discriminator classifies {accuracy:.1%} of clips correctly over {self.window} iterations; the '
+                'adversarial loss has little effect. Lower optim_wrapper.discriminator.optimizer.lr, or start it later '
                 '(model.adversarial.start_iter)'
             )
 
     def _mean(self, hub: MessageHub, name: str) -> float | None:
-        """Mean over the window; None where there are not so many values yet."""
+        """Return the mean over the window, or None if there are fewer values."""
         buffer = hub.log_scalars.get(f'train/{name}')
         if buffer is None or len(buffer.data[0]) < self.window:
             return None

@@ -1,4 +1,4 @@
-"""A discriminator that judges patches of space and time (ours; the paper does not describe its own)."""
+"""Discriminator over space-time patches (ours; the paper does not describe its own)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pvvae_plugin.registry import MODELS
 
 @MODELS.register_module()
 class PatchDiscriminator3D(nn.Module):
-    """PatchGAN (Isola et al., 2017) in three dimensions, with spectral norm.
+    """3D PatchGAN discriminator (Isola et al., 2017) with spectral norm.
 
-    Spectral norm instead of batch norm: its statistics come from the weights alone, so that several processes agree
-    with one. Each stage halves space; time is halved by the first two. One-frame clips pass: their temporal taps
-    meet padding, and what is judged is the picture.
+    Unlike batch norm, spectral norm depends on the weights only, so several processes agree with one. Each stage
+    halves space; the first two also halve time. One-frame clips are supported: their temporal taps see padding.
 
     Args:
-        base_width: Channels after the first convolution; doubled at each stage up to eightfold.
+        base_width: Channels after the first convolution, doubled at each stage up to a factor of 8.
         num_stages: Stages that halve height and width.
 
     Example:
@@ -40,7 +39,7 @@ class PatchDiscriminator3D(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to logits ``(N, 1, T', H', W')``; above 0 means real."""
+        """Map videos ``(N, 3, T, H, W)`` in [-1, 1] to logits ``(N, 1, T', H', W')``; above 0 means real."""
         x = video
         for layer in self.layers[:-1]:
             x = F.leaky_relu(layer(x), 0.2)

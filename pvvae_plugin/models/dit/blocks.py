@@ -1,8 +1,7 @@
-"""Parts of a diffusion transformer: adaLN-Zero blocks, embeddings of time, and of places.
+"""Building blocks of the diffusion transformer: adaLN-Zero blocks, time and position embeddings.
 
-Tokens are ``(t, N, h * w, D)``: with the clips in the middle, the places of a frame and the frames of a place are both
-there without a copy. Only for attention over whole clips they are ``(N, t, h * w, D)``. Conditions are of the same form
-with sides of 1 where they are the same for all, so that each frame may have a time of its own.
+Tokens are ``(t, N, h * w, D)``. This order gives spatial and temporal sequences without a copy. Joint attention uses
+``(N, t, h * w, D)`` instead. Conditions broadcast against tokens, so each frame may have a different time.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def make_norm(kind: str, width: int) -> nn.Module:
-    """A norm over the last axis without weights of its own: adaLN scales and shifts after it."""
+    """Build a norm over the last axis without weights; adaLN applies scale and shift."""
     if kind == 'layer':
         return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
     if kind == 'rms':
@@ -28,19 +27,19 @@ def make_norm(kind: str, width: int) -> nn.Module:
 
 
 class HeadNorm(nn.RMSNorm):
-    """RMS norm whose weight follows its input's type: under autocast they differ, and no fused kernel takes both."""
+    """RMS norm that casts its weight to the dtype of its input, because fused kernels reject mixed dtypes."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over sequences in tokens ``(A, B, D)``.
+    """Multi-head self-attention along one of the first two axes of tokens ``(A, B, D)``.
 
     Args:
         width: ``D``.
         num_heads: Number of heads.
-        qk_norm: RMS norm of each head's queries and keys, which keeps attention logits bounded (SD3, section 5.3.2).
+        qk_norm: Apply RMS norm to queries and keys per head, which bounds the attention logits (SD3, section 5.3.2).
     """
 
     def __init__(self, width: int, num_heads: int, qk_norm: bool) -> None:
@@ -52,7 +51,7 @@ class Attention(nn.Module):
         self.k_norm = HeadNorm(width // num_heads, eps=1e-6) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotation: Rotation | None, along: int) -> Tensor:
-        """``(A, B, D)`` to the same, the sequences lying along axis ``along``, 0 or 1."""
+        """Attend along axis ``along`` (0 or 1) of tokens ``(A, B, D)``; return the same shape."""
         a, b, width = x.shape
         qkv = self.qkv(x).view(a, b, 3, self.num_heads, width // self.num_heads)
         order = (1, 2, 0, 3) if along == 0 else (0, 2, 1, 3)
@@ -61,15 +60,15 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         x = attend(q.to(v.dtype), k.to(v.dtype), v)
-        x = self.proj(x.transpose(1, 2).flatten(2))  # (S, L, D), the order in which attention leaves it
+        x = self.proj(x.transpose(1, 2).flatten(2))  # (S, L, D), the memory order of the attention output
         return x.transpose(0, 1) if along == 0 else x
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of many sequences, each ``(S, num_heads, L, d)``.
+    """Compute attention of ``S`` sequences; ``q``, ``k`` and ``v`` are ``(S, num_heads, L, d)``.
 
-    In half precision fused kernels work in tiles of 64 rows or more, nearly all of it empty for five frames. Plain
-    products took 0.4 of their time there, forward and backward (on a CPU in bfloat16; in float32 they took longer).
+    Fused half-precision kernels use tiles of at least 64 rows, which are mostly empty for five frames. Plain matrix
+    products took 0.4 times as long, forward and backward (on a CPU in bfloat16; they were slower in float32).
     """
     if q.shape[-2] > 16 or q.dtype not in (torch.bfloat16, torch.float16):
         return F.scaled_dot_product_attention(q, k, v)
@@ -77,17 +76,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def attend_plainly(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same by products that keep every weight."""
+    """Compute :func:`attend` with plain matrix products."""
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1) @ v
 
 
 class FeedForward(nn.Module):
-    """Two linear maps around a GELU, or SwiGLU (Shazeer, 2020) with about as many weights."""
+    """Feed-forward layer with GELU, or with SwiGLU (Shazeer, 2020) and about as many weights."""
 
     def __init__(self, width: int, swiglu: bool) -> None:
         super().__init__()
         self.swiglu = swiglu
-        # Three matrices instead of two: 2/3 of the hidden width, rounded up to what matrix units like.
+        # Three matrices instead of two: use 2/3 of the hidden width, rounded up to a multiple of 32 for tensor cores.
         hidden = math.ceil(8 * width / 3 / 32) * 32 if swiglu else 4 * width
         self.up = nn.Linear(width, 2 * hidden if swiglu else hidden)
         self.down = nn.Linear(hidden, width)
@@ -101,22 +100,22 @@ class FeedForward(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``x * (1 + scale) + shift`` in one pass."""
+    """Return ``x * (1 + scale) + shift`` in one fused operation."""
     return torch.addcmul(shift, x, 1 + scale)
 
 
 def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:
-    """``x + gate * y`` in one pass, but under autocast, which would first make a copy of ``y`` in the type of ``x``."""
+    """Return ``x + gate * y``. It is fused only if the dtypes match, because autocast would copy ``y`` first."""
     return torch.addcmul(x, gate, y) if x.dtype == y.dtype else x + gate * y
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each modulated and gated by the condition: DiT's adaLN-Zero.
+    """Transformer block with DiT's adaLN-Zero: attention and feed-forward, modulated and gated by the condition.
 
     Args:
         width: ``D``.
         num_heads: Number of heads.
-        over: What attends to one another: the ``'places'`` of a frame, the ``'frames'`` of a place, or the whole
+        over: Axis of attention: the ``'places'`` (positions) of a frame, the ``'frames'`` of a position, or the whole
             ``'clip'``.
         norm: ``'layer'`` or ``'rms'``.
         qk_norm: See :class:`Attention`.
@@ -126,13 +125,13 @@ class Block(nn.Module):
     def __init__(self, width: int, num_heads: int, over: str, norm: str, qk_norm: bool, swiglu: bool) -> None:
         super().__init__()
         self.over = over
-        self.norm = make_norm(norm, width)  # it has no weights: one serves both halves
+        self.norm = make_norm(norm, width)  # shared by both halves, since it has no weights
         self.attention = Attention(width, num_heads, qk_norm)
         self.feed_forward = FeedForward(width, swiglu)
         self.modulation = nn.Linear(width, 6 * width)
 
     def forward(self, x: Tensor, condition: Tensor, rotation: Rotation | None) -> Tensor:
-        """Tokens to the same; ``condition`` is taken after its SiLU."""
+        """Transform tokens; ``condition`` already has SiLU applied."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(condition).chunk(6, dim=-1)
         h = modulate(self.norm(x), shift_a, scale_a)
         h = h.flatten(0, 1) if self.over == 'places' else h.flatten(1, 2)  # sequences along axis 1, or 0 for 'frames'
@@ -143,7 +142,7 @@ class Block(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated norm and a linear map to the latents' channels."""
+    """Modulated norm followed by a linear layer to the latent channels."""
 
     def __init__(self, width: int, channels: int, norm: str) -> None:
         super().__init__()
@@ -152,15 +151,15 @@ class FinalLayer(nn.Module):
         self.out = nn.Linear(width, channels)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Tokens to the same with ``C`` channels."""
+        """Map tokens of width ``D`` to ``C`` channels."""
         shift, scale = self.modulation(condition).chunk(2, dim=-1)
         return self.out(modulate(self.norm(x), shift, scale))
 
 
 class TimeEmbedding(nn.Module):
-    """Times in [0, 1] to vectors: 256 cosines and sines of ``1000 * t``, then two linear maps (DiT).
+    """Embedding of times in [0, 1]: 256 cosines and sines of ``1000 * t``, then two linear layers (DiT).
 
-    Computed in float32 whatever the autocast: bfloat16 cannot tell 1000 times apart.
+    Computed in float32 even under autocast, because bfloat16 cannot represent 1000 distinct times.
     """
 
     def __init__(self, width: int) -> None:
@@ -168,14 +167,14 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, times: Tensor) -> Tensor:
-        """``(...)`` to ``(..., D)``."""
-        # The meta device, on which costs are counted, has no autocast to switch off.
+        """Embed times ``(...)`` as ``(..., D)``."""
+        # The meta device, used for cost counting, does not support autocast.
         with nullcontext() if times.is_meta else torch.autocast(times.device.type, enabled=False):
             return self.mlp(sin_cos(1000.0 * times, 256).to(self.mlp[0].weight.dtype))
 
 
 def sin_cos(values: Tensor, width: int) -> Tensor:
-    """Cosines, then sines, of ``values`` at ``width / 2`` frequencies from 1 down to almost 1e-4: ``(..., width)``."""
+    """Return cosines, then sines, of ``values`` at ``width / 2`` frequencies from 1 to about 1e-4: ``(..., width)``."""
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     angles = values[..., None] * _frequencies(width // 2, values)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
@@ -185,16 +184,16 @@ def _frequencies(count: int, like: Tensor) -> Tensor:
     return 1e4 ** -(torch.arange(count, dtype=like.dtype, device=like.device) / count)
 
 
-# Both tables are kept by size and device, not in a model: no state dict holds them, and any grid is served. Made under
-# inference mode they could not take part in training later, hence the exception from it. Float64 is for the CPU, not
-# every device has it.
+# Both tables are cached by size and device, outside any model, so they stay out of state dicts and work for any grid.
+# Tensors created in inference mode cannot be used in training later, so it is disabled here. Float64 is computed on the
+# CPU because some devices lack it.
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def position_embedding(grid: tuple[int, int, int], width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Fixed embedding of each token's frame and place, ``(t, h * w, D)``.
+    """Return fixed embeddings of frame and position per token, ``(t, h * w, D)``.
 
-    As in Latte, the sum of one of the frame, of full width, and one of the place, half of it for the row and half for
-    the column. Latte adds the first only before its first temporal block; here both are there from the start.
+    As in Latte, it is the sum of a frame embedding and a position embedding (half for the row, half for the column).
+    Latte adds the frame embedding before its first temporal block; here both are added at the input.
     """
     t, y, x = (torch.arange(length, dtype=torch.float64) for length in grid)
     place = torch.cat(
@@ -210,10 +209,10 @@ def position_embedding(grid: tuple[int, int, int], width: int, device: torch.dev
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def rotary_table(grid: tuple[int, int, int], head_width: int, device: torch.device, dtype: torch.dtype) -> Rotation:
-    """Cosines and sines of 3D axial rotary embedding, each ``(t, h * w, head_width / 2)``.
+    """Return cosines and sines of a 3D axial rotary embedding, each ``(t, h * w, head_width / 2)``.
 
-    A third of the pairs of a head turns with the row, a third with the column, the rest with the frame (RoPE, Su et
-    al. 2021, for each axis; the shares are ours).
+    A third of the pairs of a head rotates with the row, a third with the column, and the rest with the frame (RoPE, Su
+    et al. 2021, per axis; the split is ours).
     """
     pairs = head_width // 2
     shares = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
@@ -224,6 +223,6 @@ def rotary_table(grid: tuple[int, int, int], head_width: int, device: torch.devi
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + d / 2) of ``x (..., L, d)`` by the angles whose ``cos`` and ``sin`` are ``(L, d / 2)``."""
+    """Rotate the pairs (i, i + d / 2) of ``x (..., L, d)`` by angles given as ``cos`` and ``sin``, ``(L, d / 2)``."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

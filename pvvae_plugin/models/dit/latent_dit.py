@@ -1,4 +1,4 @@
-"""LatentDiT: the transformer that learns the velocity of a video's latents (paper, generation section)."""
+"""LatentDiT: transformer that learns the velocity of video latents (paper, generation section)."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ PRESETS = {'S': (12, 384, 6), 'B': (12, 768, 12), 'L': (24, 1024, 16), 'XL': (28
 
 @MODELS.register_module()
 class LatentDiT(BaseModule):
-    """Video diffusion transformer with one token for each latent position.
+    """Video diffusion transformer with one token per latent position.
 
-    Latte's layout (Ma et al., 2024) without its patchify step: blocks in pairs, the first attending within each frame,
-    the second across the frames of each place, all conditioned by DiT's adaLN-Zero (Peebles & Xie, 2023). A new model
-    returns zeros. Any latent size is accepted at run time.
+    The layout is Latte's (Ma et al., 2024) without the patchify step. Blocks come in pairs: the first attends within
+    frames, the second across frames at the same position. DiT's adaLN-Zero conditions all blocks (Peebles & Xie,
+    2023). A new model returns zeros. Any latent size is accepted at run time.
 
-    Dropping classes in training is the algorithm's: it passes :attr:`null_label`.
+    The model does not drop classes itself. During training, the caller passes :attr:`null_label` for hidden classes.
 
     Args:
-        latent_channels: Channels ``C`` of the latents, in and out.
+        latent_channels: Channels ``C`` of the input and output latents.
         num_classes: Number of classes; None for an unconditional model.
-        size: ``'S'``, ``'B'``, ``'L'`` or ``'XL'`` (the paper's depth), which sets the next three.
-        depth: Number of blocks, instead of the preset's; even for factorized attention.
-        hidden_size: Width ``D`` of the tokens, instead of the preset's.
-        num_heads: Number of attention heads, instead of the preset's.
-        attention: ``'factorized'``, as above, or ``'joint'``: every block attends over all ``t * h * w`` tokens.
-        norm: ``'layer'``, as in DiT, or ``'rms'``.
-        qk_norm: RMS norm of queries and keys.
-        rope: 3D axial rotary embedding in attention, instead of fixed sine-cosine embeddings at the input.
-        swiglu: SwiGLU instead of GELU in the feed-forward layers.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory for one more forward pass.
-        init_cfg: As for every MMEngine module.
+        size: Preset ``'S'``, ``'B'``, ``'L'`` or ``'XL'`` (the paper's depth) for the next three arguments.
+        depth: Number of blocks, overrides the preset; must be even for factorized attention.
+        hidden_size: Width ``D`` of the tokens, overrides the preset.
+        num_heads: Number of attention heads, overrides the preset.
+        attention: ``'factorized'`` (see above), or ``'joint'``: every block attends over all ``t * h * w`` tokens.
+        norm: ``'layer'`` as in DiT, or ``'rms'``.
+        qk_norm: Apply RMS norm to queries and keys.
+        rope: Use 3D axial rotary embeddings instead of fixed sine-cosine embeddings at the input.
+        swiglu: Use SwiGLU instead of GELU in the feed-forward layers.
+        gradient_checkpointing: Recompute activations in the backward pass, trading an extra forward pass for memory.
+        init_cfg: MMEngine initialization config.
 
     Attributes:
-        null_label (int | None): The label of "no class"; None for an unconditional model.
+        null_label (int | None): Label for "no class"; None for an unconditional model.
 
     Raises:
-        ValueError: If an argument is unknown or the numbers do not divide.
+        ValueError: If an argument is unknown or the sizes are not divisible as required.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -99,7 +99,7 @@ class LatentDiT(BaseModule):
         self._init_parameters()
 
     def _init_parameters(self) -> None:
-        """DiT's initialisation: every block starts as the identity and the output as zero."""
+        """Initialise as in DiT: every block starts as the identity, and the output starts at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -120,11 +120,11 @@ class LatentDiT(BaseModule):
 
         Args:
             latents: ``(N, C, t, h, w)``, normalised.
-            times: In [0, 1], 0 for noise and 1 for data: ``(N,)``, or ``(N, t)``, one for each latent frame.
-            labels: LongTensor ``(N,)`` in ``0..num_classes``, the last for "no class"; None for an unconditional model.
+            times: Times from 0 (noise) to 1 (data): ``(N,)``, or ``(N, t)`` for one time per latent frame.
+            labels: LongTensor ``(N,)`` in ``0..num_classes``; ``num_classes`` is "no class". None if unconditional.
 
         Raises:
-            ValueError: If a shape is wrong, or labels are missing, out of range or not wanted.
+            ValueError: If a shape is wrong, labels are missing or out of range, or an unconditional model gets labels.
 
         Example:
             >>> from pvvae_plugin.models import LatentDiT
@@ -140,12 +140,13 @@ class LatentDiT(BaseModule):
         return x.permute(0, 3, 1, 2).unflatten(3, (h, w))  # (N, C, t, h, w)
 
     def features(self, latents: Tensor, times: Tensor, layer: int, labels: Tensor | None = None) -> Tensor:
-        """Hidden states ``(N, D, t, h, w)`` after block ``layer``, counted from 1 as the paper's "layer 14 of 28".
+        """Return the hidden states ``(N, D, t, h, w)`` after block ``layer``. Later blocks are not run.
 
-        The other arguments are those of :meth:`forward`; later blocks are not run.
+        Layers are counted from 1, as in the paper's "layer 14 of 28". The other arguments are those of
+        :meth:`forward`.
 
         Raises:
-            ValueError: If there is no such layer, or as in :meth:`forward`.
+            ValueError: If ``layer`` is out of range, or for the reasons given in :meth:`forward`.
 
         Example:
             >>> from pvvae_plugin.models import LatentDiT
@@ -154,12 +155,12 @@ class LatentDiT(BaseModule):
             torch.Size([2, 16, 3, 2, 2])
         """
         if not 1 <= layer <= self.depth:
-            raise ValueError(f'layer must lie in 1..{self.depth}, got {layer}')
+            raise ValueError(f'layer must be in 1..{self.depth}, got {layer}')
         x = self._run_blocks(latents, self._condition(latents, times, labels), layer)  # (N, t, h * w, D)
         return x.permute(0, 3, 1, 2).unflatten(3, latents.shape[-2:])
 
     def _condition(self, latents: Tensor, times: Tensor, labels: Tensor | None) -> Tensor:
-        """What modulates each block, ``(N, 1 or t, 1, D)``; checks the inputs."""
+        """Check the inputs and return the condition of the blocks, ``(N, 1 or t, 1, D)``."""
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels:
             raise ValueError(f'latents are (N, {self.latent_channels}, t, h, w), got shape {tuple(latents.shape)}')
         n, _, t = latents.shape[:3]
@@ -174,7 +175,7 @@ class LatentDiT(BaseModule):
     def _check_labels(self, labels: Tensor | None, n: int) -> None:
         if self.num_classes is None:
             if labels is not None:
-                raise ValueError('an unconditional model takes no labels: pass none, or build it with num_classes')
+                raise ValueError('labels must be None for an unconditional model; set num_classes to use labels')
             return
         valid = (
             f'labels must be integers of shape ({n},) in 0..{self.num_classes}, where {self.num_classes} is "no class"'
@@ -182,16 +183,16 @@ class LatentDiT(BaseModule):
         if labels is None or labels.shape != (n,) or labels.is_floating_point():
             got = None if labels is None else f'{labels.dtype} of shape {tuple(labels.shape)}'
             raise ValueError(f'{valid}, got {got}')
-        # On a GPU to look at labels would be to wait for it in every step; there the embedding's own check is left.
+        # Checking values on a GPU would synchronize in every step; there, the embedding raises for bad labels.
         if labels.device.type == 'cpu' and ((labels < 0) | (labels > self.num_classes)).any():
             raise ValueError(f'{valid}, got {labels.tolist()}')
 
     def _run_blocks(self, latents: Tensor, condition: Tensor, num_blocks: int) -> Tensor:
-        """Tokens ``(N, t, h * w, D)`` after the first ``num_blocks`` blocks."""
+        """Return the tokens ``(N, t, h * w, D)`` after the first ``num_blocks`` blocks."""
         grid = tuple(latents.shape[2:])
         dtype = self.embed.weight.dtype
         x = latents.flatten(3).permute(2, 0, 3, 1)  # (t, N, h * w, C)
-        x = self.embed(x).to(dtype)  # under autocast blocks compute in half precision, but their sum is kept in full
+        x = self.embed(x).to(dtype)  # keep the residual stream in full precision under autocast
         if not self.rope:
             x = x + position_embedding(grid, self.hidden_size, x.device, dtype)[:, None]
         if self.joint:
@@ -204,14 +205,14 @@ class LatentDiT(BaseModule):
         return x if self.joint else x.transpose(0, 1)
 
     def _rotations(self, grid: tuple[int, int, int], x: Tensor) -> tuple[Rotation | None, Rotation | None]:
-        """Rotary tables of the blocks in turn: for sequences of places, then of frames; or of all tokens, always."""
+        """Return the rotary tables of the two blocks of a pair: spatial and temporal, or twice joint."""
         if not self.rope:
             return None, None
         precise = torch.promote_types(x.dtype, torch.float32)
         cos, sin = rotary_table(grid, self.hidden_size // self.num_heads, x.device, precise)  # (t, h * w, d / 2)
         if self.joint:
             return ((cos.flatten(0, 1), sin.flatten(0, 1)),) * 2
-        # Attention sees differences of positions only: the tokens of one frame may all be taken at frame 0.
+        # Attention depends on relative positions only, so spatial sequences can all use frame 0.
         return (cos[0], sin[0]), (cos[:, 0], sin[:, 0])
 
     def _run(self, block: Block, x: Tensor, condition: Tensor, rotation: Rotation | None) -> Tensor:
@@ -228,9 +229,9 @@ def _check_shape(depth: int, hidden_size: int, num_heads: int, attention: str, r
             f'depth must be positive, and even for factorized attention (blocks come in pairs), got {depth}'
         )
     if num_heads < 1 or hidden_size % num_heads:
-        raise ValueError(f'hidden_size must divide by num_heads, got {hidden_size} and {num_heads}')
+        raise ValueError(f'hidden_size must be divisible by num_heads, got {hidden_size} and {num_heads}')
     if not rope and hidden_size % 4:
-        raise ValueError(f'hidden_size must divide by 4 for sine-cosine position embeddings, got {hidden_size}')
+        raise ValueError(f'hidden_size must be divisible by 4 for sine-cosine position embeddings, got {hidden_size}')
     if rope and (hidden_size // num_heads % 2 or hidden_size // num_heads < 6):
         head_size = hidden_size // num_heads
         raise ValueError(f'rope needs hidden_size / num_heads to be even and at least 6, got {head_size}')

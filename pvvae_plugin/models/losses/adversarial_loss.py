@@ -1,4 +1,4 @@
-"""The adversarial term of the objective. The paper says when it starts and nothing else: the form is ours."""
+"""Adversarial term of the objective. The paper states only when it starts; the form is ours."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pvvae_plugin.registry import MODELS
 
 @MODELS.register_module()
 class AdversarialLoss(nn.Module):
-    """Hinge GAN losses with the adaptive weight of VQGAN (Esser et al., 2021).
+    """Hinge GAN loss with the adaptive weight of VQGAN (Esser et al., 2021).
 
     Args:
-        weight: Weight of the VAE's term, after the adaptive factor.
-        start_iter: Iteration of the run from which both networks play; before it, nothing of this is computed.
+        weight: Weight of the VAE's term, applied after the adaptive factor.
+        start_iter: First iteration with adversarial training. Nothing adversarial is computed before it.
             Paper: 5,000 in predictive training, 0 in decoder fine-tuning.
 
     Example:
@@ -36,12 +36,12 @@ class AdversarialLoss(nn.Module):
         self.start_iter = start_iter
 
     def vae_loss(self, fake_logits: Tensor, rec_loss: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
-        """Return the VAE's term, weighted so that its gradient at the last layer is as long as the reconstruction's.
+        """Return the VAE's term. An adaptive factor matches its gradient norm to that of the reconstruction loss.
 
         Args:
-            fake_logits: The discriminator's verdict on reconstructions, any shape.
+            fake_logits: Discriminator logits of the reconstructions, any shape.
             rec_loss: Sum of the reconstruction terms, still attached to its graph.
-            last_layer: The parameter at which gradients are compared.
+            last_layer: Parameter at which the gradient norms are compared.
 
         Example:
             >>> from pvvae_plugin.models import AdversarialLoss
@@ -57,7 +57,7 @@ class AdversarialLoss(nn.Module):
 
     @staticmethod
     def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
-        """Hinge loss of the discriminator, and for the log its mean verdicts and how often they are right."""
+        """Return the hinge loss of the discriminator, with its mean logits and accuracy for the log."""
         real, fake = at_least_float32(real_logits), at_least_float32(fake_logits)
         loss = 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
         with torch.no_grad():
@@ -71,10 +71,10 @@ class AdversarialLoss(nn.Module):
 
 
 def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Ratio of the gradients' norms at ``last_layer``, detached and kept within [0, 1e4].
+    """Return the ratio of the gradient norms at ``last_layer``, detached and clamped to [0, 1e4].
 
-    The gradients are averaged over processes before their norms are taken, so that every process, and one process
-    with the whole batch, gets the same weight.
+    Gradients are averaged over processes first. All processes get the same weight, equal to that of a single process
+    with the whole batch.
 
     Example:
         >>> from pvvae_plugin.models.losses import adaptive_weight

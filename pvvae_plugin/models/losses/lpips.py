@@ -1,4 +1,4 @@
-"""LPIPS, a perceptual distance, from the package ``lpips`` and a backbone file the user already has."""
+"""LPIPS perceptual distance from the package ``lpips`` and a local backbone file."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from torch import Tensor, nn
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
 
-# net: (its builder in torchvision, the file which that stores in torch's cache, smallest side its pooling survives)
+# net: (builder in torchvision, file name in torch's cache, smallest side that its pooling supports)
 BACKBONES = {
     'vgg': ('vgg16', 'vgg16-397923af.pth', 16),
     'alex': ('alexnet', 'alexnet-owt-7be5be79.pth', 31),
 }
-# Pixels that the backbone sees at once: 16 frames of 256 x 256. Without gradients this bounds the memory.
+# Pixels per forward pass of the backbone: 16 frames of 256 x 256. Bounds the memory without gradients.
 CHUNK_PIXELS = 16 * 256 * 256
 
 
 @MODELS.register_module()
 class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity of each frame.
+    """Learned perceptual image patch similarity per frame.
 
     Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018; version 0.1 with its
     calibrated linear weights.
 
-    Nothing is downloaded: the linear weights ship with the package ``lpips``, the ImageNet backbone is read from
-    ``weights`` or from torch's cache. Numbers of different backbones do not compare, so name the backbone beside them.
+    Nothing is downloaded. The linear weights ship with the package ``lpips``; the ImageNet backbone is read from
+    ``weights`` or from torch's cache. Report the backbone with every number: results of different backbones are not
+    comparable.
 
-    The network is a fixed ruler. It is always in evaluation mode, in float32, on the device of its input; it has no
-    trainable parameter, and none of it enters the ``state_dict`` (checkpoints stay small and load without it).
+    The network is fixed: always in evaluation mode, in float32, on the device of its input. It has no trainable
+    parameters and is not part of the ``state_dict``, so checkpoints stay small and load without it.
 
     Args:
-        net: ``'vgg'`` (usual as a loss) or ``'alex'`` (usual as a metric; its authors' recommendation).
-        weights: torchvision's state dict of the backbone. None: the file of that name in torch's cache,
+        net: ``'vgg'`` (common as a loss) or ``'alex'`` (common as a metric, recommended by the authors).
+        weights: torchvision state dict of the backbone. If None, it is read from torch's cache,
             ``torch.hub.get_dir()/checkpoints``.
 
     Raises:
-        ImportError: If the package ``lpips`` or its torchvision is not installed.
-        FileNotFoundError: If the backbone's weights are in neither place.
+        ImportError: If ``lpips`` or ``torchvision`` is not installed.
+        FileNotFoundError: If the weights of the backbone are not found.
         ValueError: If ``net`` is unknown or the file belongs to another network.
 
     Example:
-        >>> # Needs pip install "pvvae_plugin[lpips]" and the ImageNet weights of VGG16.
+        >>> # Requires pip install "pvvae_plugin[lpips]" and the ImageNet weights of VGG16.
         >>> from pvvae_plugin.registry import MODELS
         >>> lpips = MODELS.build(dict(type='LPIPS', net='vgg'))  # doctest: +SKIP
         >>> video = torch.zeros(1, 3, 5, 64, 64)
@@ -60,12 +61,12 @@ class LPIPS(nn.Module):
         path = _find_weights(net, weights)
         network = _build_network(net)
         _load_backbone(network.net, path)
-        # In a list, out of torch's sight: a registered child would enter state dicts, optimizers and DDP's buckets,
-        # follow .half(), and be switched to training mode.
+        # The list hides it from torch. A registered child would enter state dicts, optimizers and DDP buckets, follow
+        # .half(), and be switched to training mode.
         self._network = [network.eval().requires_grad_(False).float()]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each frame; gradients flow to both arguments.
+        """Return the distance per frame. Gradients flow to both arguments.
 
         Args:
             a: Video ``(N, 3, T, H, W)`` in [-1, 1].
@@ -79,7 +80,7 @@ class LPIPS(nn.Module):
         """
         if a.shape != b.shape or a.dim() != 5 or a.shape[1] != 3:
             raise ValueError(
-                f'LPIPS compares two videos of one shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
+                f'LPIPS needs two videos with the same shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
             )
         n, _, t, h, w = a.shape
         smallest = BACKBONES[self.net][2]
@@ -102,36 +103,36 @@ def _find_weights(net: str, weights: str | Path | None) -> Path:
     if path.is_file():
         return path
     given = "'weights' is not set" if weights is None else f"no file at weights='{weights}'"
-    in_cache = 'there is one' if cached.is_file() else 'there is none'
+    in_cache = 'exists' if cached.is_file() else 'does not exist'
     raise FileNotFoundError(
-        f"LPIPS with net='{net}' needs torchvision's weights of {builder}, {file_name}: {given}; in torch's cache, "
-        f'{cached}, {in_cache}. Nothing is downloaded during a run. Where there is a network, fetch the file into the '
-        'cache with\n'
+        f"LPIPS with net='{net}' needs torchvision's weights of {builder}, {file_name}: {given}, and the cached file "
+        f'{cached} {in_cache}. Nothing is downloaded during a run. On a machine with internet access, download the '
+        'file into the cache with\n'
         f"""  python -c "import torchvision; torchvision.models.{builder}(weights='IMAGENET1K_V1')"\n"""
-        f"and leave 'weights' unset, or pass weights='/path/to/{file_name}'. To do without LPIPS, take it out of the "
-        'config: the setting `lpips` of the loss (with lpips_weight=0) or of the metric VideoReconstruction.'
+        f"and leave 'weights' unset, or pass weights='/path/to/{file_name}'. To do without LPIPS, remove the setting "
+        '`lpips` of the loss (and set lpips_weight=0) or of the metric VideoReconstruction from the config.'
     )
 
 
 def _build_network(net: str) -> nn.Module:
-    """The package's network with its linear weights and a backbone of random weights."""
+    """Build the network of ``lpips`` with its linear weights and a random backbone."""
     try:
         import lpips
     except ImportError as error:
         raise ImportError(
             f'LPIPS needs the packages lpips and torchvision ({error}): pip install "pvvae_plugin[lpips]"'
         ) from error
-    # the random weights are replaced at once; drawing them must not shift anybody else's random numbers
+    # The random weights are replaced later; drawing them must not change the global RNG state.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')  # `pretrained` is deprecated
         return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
 
 
 def _load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Fill lpips' slices from torchvision's state dict: ``slice2.5.weight`` is its ``features.5.weight``."""
+    """Load torchvision's state dict into lpips' slices: ``features.5.weight`` goes to ``slice2.5.weight``."""
     source = load_safely(path)
     if not isinstance(source, dict):
-        raise ValueError(f"{path} is not torchvision's state dict of this backbone: it holds a {type(source).__name__}")
+        raise ValueError(f"{path} is not torchvision's state dict of this backbone: it is a {type(source).__name__}")
     renamed = {key: 'features.' + key.split('.', 1)[1] for key in backbone.state_dict()}
     absent = sorted(set(renamed.values()) - set(source))
     if absent:

@@ -1,4 +1,4 @@
-"""The objective of a predictive VAE, its adversarial term aside (paper, section on losses)."""
+"""Objective of a predictive VAE without the adversarial term (paper, section on losses)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..vae import PredictiveOutput
 
 
 def frame_difference_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
-    """Mean squared error between differences of adjacent frames, the motion-aware term.
+    """Return the mean squared error between differences of adjacent frames, the motion-aware term.
 
-    The paper does not state its norm; squared, like the reconstruction term, is ours.
+    The paper does not state the norm. Ours is squared, like the reconstruction term.
 
     Args:
         reconstruction: ``(N, 3, T, H, W)``.
         video: ``(N, 3, T, H, W)``.
 
     Returns:
-        A scalar; 0 for one-frame clips, which have no adjacent frames.
+        Scalar; 0 for one-frame clips.
 
     Example:
         >>> from pvvae_plugin.models.losses import frame_difference_loss
@@ -40,17 +40,17 @@ def frame_difference_loss(reconstruction: Tensor, video: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class PredictiveReconLoss(nn.Module):
-    """``rec * (MSE + diff * Diff) + lpips * LPIPS + kl * KL`` over the whole clip, observed and dropped frames alike.
+    """Loss ``rec * (MSE + diff * Diff) + lpips * LPIPS + kl * KL`` over observed and dropped frames.
 
-    The paper gives no weights. Defaults are ours: KL 1e-6 and LPIPS 1 as in sibling work, reconstruction 10 because
-    squared errors of pixels in [-1, 1] are about ten times smaller than the absolute ones those recipes weigh by 1.
+    The paper gives no weights; the defaults are ours. KL 1e-6 and LPIPS 1 follow related work. Related work weights
+    absolute errors by 1; squared errors of pixels in [-1, 1] are about ten times smaller, so ``rec_weight`` is 10.
 
     Args:
-        rec_weight: Weight of MSE and of the difference term together.
-        diff_weight: Weight of the difference term relative to MSE; 0 leaves it out (an ablation of the paper).
-        lpips_weight: Weight of LPIPS; 0 leaves it out.
+        rec_weight: Common weight of MSE and the difference term.
+        diff_weight: Weight of the difference term relative to MSE; 0 disables it (an ablation in the paper).
+        lpips_weight: Weight of LPIPS; 0 disables it.
         kl_weight: Weight of the KL divergence averaged over latent elements.
-        lpips: Config of the :class:`LPIPS` module; needed where ``lpips_weight`` is not 0.
+        lpips: Config of the :class:`LPIPS` module; required if ``lpips_weight`` is not 0.
 
     Example:
         >>> from pvvae_plugin.models import DiagonalGaussian, PredictiveOutput
@@ -79,8 +79,8 @@ class PredictiveReconLoss(nn.Module):
                 raise ValueError(f'{name}_weight must be a number of at least 0, got {weight}')
         if lpips_weight and lpips is None:
             raise ValueError(
-                "lpips_weight is not 0, but no network is named: set lpips=dict(type='LPIPS', net='vgg'), "
-                'or lpips_weight=0 to do without'
+                f"lpips_weight is {lpips_weight}, but lpips is not set: set lpips=dict(type='LPIPS', net='vgg'), "
+                'or lpips_weight=0 to disable LPIPS'
             )
         self.rec_weight = rec_weight
         self.diff_weight = diff_weight
@@ -89,10 +89,10 @@ class PredictiveReconLoss(nn.Module):
         self.lpips = MODELS.build(lpips) if lpips_weight else None
 
     def forward(self, output: PredictiveOutput, video: Tensor) -> dict[str, Tensor]:
-        """Named terms, each weighted; keys with ``loss`` add up to the objective, the others are for the log.
+        """Return the weighted terms. Keys with ``loss`` add up to the objective; the others are only logged.
 
         Args:
-            output: Of the VAE.
+            output: Output of the VAE.
             video: The whole clip ``(N, 3, T, H, W)`` in [-1, 1].
         """
         if output.reconstruction.shape != video.shape:
@@ -116,7 +116,7 @@ class PredictiveReconLoss(nn.Module):
 
 
 def _split_by_observed(squared: Tensor, output: PredictiveOutput) -> dict[str, Tensor]:
-    """Return the mean squared error of observed frames and, if there are any, of predicted frames, for the log."""
+    """Return the mean squared error of observed frames and of predicted frames (if any), for the log."""
     frames = squared.mean(dim=(1, 3, 4))  # (N, T)
     observed = output.observed.frame_mask(frames.shape[1])  # (N, T)
     parts = {'mse_observed': (frames * observed).sum() / observed.sum()}

@@ -1,4 +1,4 @@
-"""Folders in which diffusers keeps a VAE: found, read without executing anything, and checked."""
+"""Loading and checking of diffusers VAE folders, without executing code from them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ SUPPORTED = ('AutoencoderKLWan', 'AutoencoderKLCogVideoX', 'AutoencoderKLHunyuan
 
 
 def find_folder(pretrained: str, subfolder: str | None, download: bool) -> Path:
-    """The folder that holds a VAE: a local one, or that of the Hugging Face hub's cache.
+    """Find the folder of a VAE, locally or in the cache of the Hugging Face Hub.
 
     Args:
-        pretrained: Folder, or a name on the hub.
-        subfolder: Folder in it.
-        download: Whether the hub may be asked for what its cache lacks.
+        pretrained: Folder, or repository name on the Hub.
+        subfolder: Subfolder that holds the VAE.
+        download: Download files that the Hub cache lacks.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder does not exist or has no ``config.json``.
     """
     inside = subfolder or ''
     if os.path.isdir(pretrained):
         folder = Path(pretrained, inside)
     elif re.fullmatch(r'[\w.-]+/[\w.-]+', pretrained) is None:
         raise FileNotFoundError(
-            f'no folder {pretrained!r}, which is no name on the Hugging Face hub (owner/name) either'
+            f'no folder {pretrained!r}, and it is not a valid name on the Hugging Face Hub (owner/name)'
         )
     else:
         folder = _hub_folder(pretrained, inside, download)
     if not (folder / 'config.json').is_file():
         vae = sorted(path.parent.name for path in folder.glob('*/config.json'))
-        hint = f'; it is in one of its folders? Set subfolder to one of {vae}' if vae else ''
+        hint = f'; if it is in a subfolder, set subfolder to one of {vae}' if vae else ''
         raise FileNotFoundError(f'{folder} holds no config.json of a VAE{hint}')
     return folder
 
@@ -55,19 +55,19 @@ def _hub_folder(name: str, inside: str, download: bool) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not download), inside)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        how = 'the hub did not give it' if download else "the hub's cache lacks it; nothing is downloaded unasked"
+        how = 'downloading it from the Hub failed' if download else 'it is not in the Hub cache (download=False)'
         raise FileNotFoundError(
-            f'no folder {name!r}, and {how}. A name on the hub: hf download {name}{include}, or download=True. A '
-            f'folder: hf download NAME{include} --local-dir {name}'
+            f'no folder {name!r}, and {how}. For a name on the Hub, run hf download {name}{include}, or set '
+            f'download=True. For a folder, run hf download NAME{include} --local-dir {name}'
         ) from error
 
 
 def read_config(folder: Path) -> tuple[Any, dict]:
-    """Class and config of a VAE that diffusers saved.
+    """Return the class and the config of a saved diffusers VAE.
 
     Raises:
         ImportError: If diffusers is not installed.
-        ValueError: If it is none that we know, or the file is damaged.
+        ValueError: If the class is not supported, or the file is damaged.
     """
     try:
         import diffusers
@@ -77,17 +77,17 @@ def read_config(folder: Path) -> tuple[Any, dict]:
         config = json.loads((folder / 'config.json').read_text())
         name = config['_class_name']
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f'{folder}/config.json is no config that diffusers wrote') from error
+        raise ValueError(f'{folder}/config.json was not written by diffusers, or is damaged') from error
     if name not in SUPPORTED:
-        raise ValueError(f'{folder} holds {name!r}; this works with {", ".join(SUPPORTED)}')
+        raise ValueError(f'{folder} holds {name!r}; supported classes: {", ".join(SUPPORTED)}')
     return getattr(diffusers, name), config
 
 
 def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network without weights, on the meta device, and what its config says of latents.
+    """Return the network on the meta device, and the :func:`latent_facts` of its config.
 
     Raises:
-        ValueError: If the config cannot be of such a network.
+        ValueError: If the config is invalid for this network.
     """
     try:
         with torch.device('meta'):
@@ -98,7 +98,7 @@ def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, 
 
 
 def latent_facts(config: Mapping) -> dict[str, Any]:
-    """Channels and ratios, and where a config of diffusers has them mean and deviation ``(C,)`` of raw latents."""
+    """Return channels and ratios, plus mean and standard deviation ``(C,)`` of raw latents if the config has them."""
     channels = config.get('z_dim') or config['latent_channels']
     space = config.get('scale_factor_spatial') or config.get('spatial_compression_ratio')
     facts = {
@@ -111,17 +111,17 @@ def latent_facts(config: Mapping) -> dict[str, Any]:
         mean, std = [[value] * channels for value in (config.get('shift_factor') or 0.0, 1 / config['scaling_factor'])]
     if min(std) <= 0:
         raise ValueError(f'latents_std must be positive, got {min(std)}')
-    if len(mean) == len(std) == channels:  # else they are Wan's defaults, which stand in the config of any other size
+    if len(mean) == len(std) == channels:  # configs with another number of channels still contain Wan's defaults
         facts |= {'mean': torch.tensor(mean, device='cpu'), 'std': torch.tensor(std, device='cpu')}
     return facts
 
 
 def load_weights(network: Any, folder: Path) -> nn.Module:
-    """The network with the weights in a folder, in float32, all of them and no others.
+    """Load the network with the weights of a folder in float32. Missing and unexpected weights are errors.
 
     Raises:
-        FileNotFoundError: If there are none in safetensors.
-        ValueError: If they are damaged or do not fit the config.
+        FileNotFoundError: If the folder has no safetensors files.
+        ValueError: If the weights are damaged or do not match the config.
     """
     weight_files(folder)
     try:
@@ -129,31 +129,31 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
             str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, output_loading_info=True
         )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
-        raise ValueError(f'{folder}: its weights do not fit its config, or are damaged: {error}') from error
+        raise ValueError(f'{folder}: the weights do not match the config, or are damaged: {error}') from error
     wrong = {what: report[f'{what}_keys'] for what in ('missing', 'unexpected', 'mismatched') if report[f'{what}_keys']}
     if wrong:
         raise ValueError(
-            f'{folder}: its weights do not fit its config: '
+            f'{folder}: the weights do not match the config: '
             + '; '.join(f'{len(keys)} {what} ({", ".join(map(str, sorted(keys)[:3]))})' for what, keys in wrong.items())
         )
     return vae
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors that diffusers loads from a folder: one file, or the shards that an index names.
+    """List the safetensors files that diffusers loads from a folder: one file, or the shards in its index.
 
     Raises:
-        FileNotFoundError: If there are none.
-        ValueError: If there are both, or the index names other files.
+        FileNotFoundError: If the weights or a shard are missing.
+        ValueError: If both forms exist, or the index lists other kinds of files.
     """
     single, index = folder / f'{WEIGHTS}.safetensors', folder / f'{WEIGHTS}.safetensors.index.json'
     if single.is_file() and index.is_file():
-        raise ValueError(f'{folder} holds both {single.name} and {index.name}: remove the one that is not meant')
+        raise ValueError(f'{folder} holds both {single.name} and {index.name}: remove one of the two')
     if single.is_file():
         return [single]
     if not index.is_file():
         raise FileNotFoundError(
-            f'{folder} holds no {single.name}; other formats are not read, since they can execute code'
+            f'{folder} holds no {single.name}; other formats are not supported, because they can execute code'
         )
     try:
         names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
@@ -161,12 +161,12 @@ def weight_files(folder: Path) -> list[Path]:
         raise ValueError(f'{index} is damaged') from error
     for name in names:
         if not re.fullmatch(r'[\w-]+(\.[\w-]+)*\.safetensors', name):
-            raise ValueError(f'{index} names {name!r}: shards are .safetensors in the same folder')
+            raise ValueError(f'{index} lists {name!r}: shards must be .safetensors files in the same folder')
         if not (folder / name).is_file():
-            raise FileNotFoundError(f'{folder} holds no {name}, which its index names: copy the whole folder')
+            raise FileNotFoundError(f'{folder} holds no {name}, which is listed in its index: copy the whole folder')
     return [folder / name for name in names]
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest of the weights that are loaded from a folder, of the bytes of their files in the order of names."""
+    """Return the SHA-256 of the weight files of a folder, concatenated in order of their names."""
     return file_sha256(*weight_files(folder))

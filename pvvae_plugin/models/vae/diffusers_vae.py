@@ -1,4 +1,4 @@
-"""DiffusersVAE: a causal video VAE of diffusers behind our interface, so that it can be trained predictively."""
+"""DiffusersVAE: a causal video VAE from diffusers, wrapped for predictive training."""
 
 from __future__ import annotations
 
@@ -19,35 +19,34 @@ from .diffusers_files import find_folder, load_weights, read_config, read_facts,
 from .posterior import DiagonalGaussian
 from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
-EXACT = 1e-4  # largest difference, relative to the largest value, that float32 rounding explains
+EXACT = 1e-4  # upper bound on float32 rounding error, relative to the largest value
 
 
 @MODELS.register_module()
 class DiffusersVAE(VideoVAE):
-    """The VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo, as diffusers computes it.
+    """VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo from diffusers.
 
-    Latents are raw, as diffusers' ``encode`` gives them; their statistics come from its config. What such a network
-    cannot do exactly is found when it is built and logged: where the encoding of a prefix is not the prefix of the
-    encoding (norms over time), each clip's observed frames are encoded alone, and lengths that do not come back as
-    they went in are refused.
+    Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Two limits are
+    measured when the network is built, and logged. If the network is not causal (norms over time), clips that observe
+    different numbers of frames are encoded separately. Clip lengths that decode to a different length are rejected.
 
     Args:
-        pretrained: Folder with ``config.json`` and safetensors, or a name on the Hugging Face hub.
-        subfolder: Folder in it that holds the VAE, e.g. ``'vae'`` of a whole pipeline.
-        download: Whether a name may be fetched from the hub. Else it must be in the hub's cache already.
-        padding: What stands in for dropped latents, see :meth:`VideoVAE.add_padding`.
-        gradient_checkpointing: Recompute activations in the backward pass, where diffusers knows how.
-        init_cfg: As for every MMEngine module.
+        pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub.
+        subfolder: Subfolder that holds the VAE, e.g. ``'vae'`` in a full pipeline.
+        download: Allow downloads from the Hub. If False, a named repository must already be in the Hub cache.
+        padding: Padding for dropped latents, see :meth:`VideoVAE.add_padding`.
+        gradient_checkpointing: Recompute activations in the backward pass, if diffusers supports it for this network.
+        init_cfg: MMEngine initialization config.
 
     Attributes:
-        vae (nn.Module): The network of diffusers.
-        source (dict[str, str] | None): ``path`` and ``sha256`` of the weights; None on the meta device, where none
-            are read.
+        vae (nn.Module): The diffusers network.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of the weights; None on the meta device, which loads no
+            weights.
 
     Raises:
-        FileNotFoundError: If there are no such weights, saying how to get them.
+        FileNotFoundError: If the weights are missing. The message says how to get them.
         ImportError: If diffusers is not installed.
-        ValueError: If the folder holds another network, or weights that do not fit its config.
+        ValueError: If the folder holds an unsupported network, or weights that do not match its config.
 
     Example:
         >>> from diffusers import AutoencoderKLWan  # a small random network in place of published weights
@@ -73,7 +72,7 @@ class DiffusersVAE(VideoVAE):
         network, config = read_config(folder)
         twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
-        # The twin has no weights and answers which lengths come back. In a tuple, where no module would register it.
+        # The twin on the meta device tells which lengths survive a round trip. The tuple keeps it unregistered.
         self._twin = (twin,)
         self._lengths: dict[int, bool] = {}
         self._check_ratios()
@@ -81,7 +80,10 @@ class DiffusersVAE(VideoVAE):
         self.vae = network.from_config(config) if on_meta else load_weights(network, folder)
         if gradient_checkpointing:
             if not self.vae._supports_gradient_checkpointing:
-                raise ValueError(f'{network.__name__} of diffusers cannot recompute: set gradient_checkpointing=False')
+                raise ValueError(
+                    f'{network.__name__} of diffusers does not support gradient checkpointing: set '
+                    'gradient_checkpointing=False'
+                )
             self.vae.enable_gradient_checkpointing()
         self.knows_statistics = 'mean' in facts
         if self.knows_statistics:
@@ -96,7 +98,7 @@ class DiffusersVAE(VideoVAE):
     kept_apart = ('vae.',)
 
     def _save_parts(self, folder: Path) -> dict[str, Tensor]:
-        # Which diffusers can load, too. Beside shards of an older export it could load neither.
+        # diffusers can load this folder too, unless shards of an older export remain in it.
         shutil.rmtree(folder / 'vae', ignore_errors=True)
         self.vae.save_pretrained(folder / 'vae')
         return super()._save_parts(folder)
@@ -115,10 +117,10 @@ class DiffusersVAE(VideoVAE):
 
     @renamed_arguments(num_observed_groups='observed', generator='rng')
     def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
-        """As :meth:`VideoVAE.forward`, with a gradient for every parameter.
+        """Run :meth:`VideoVAE.forward` and give every parameter a gradient.
 
-        Where all clips observe one frame alone, a network like Wan's leaves its temporal layers out; data-parallel
-        processes would then wait for one another's gradients for ever.
+        If all clips observe a single frame, networks like Wan's skip their temporal layers. Without a gradient for
+        those layers, data-parallel processes would deadlock.
         """
         output = super().forward(video, observed, rng)
         if not torch.is_grad_enabled():
@@ -127,7 +129,7 @@ class DiffusersVAE(VideoVAE):
         return replace(output, reconstruction=output.reconstruction + nothing)
 
     def check_video(self, video: Tensor) -> int:
-        """As :meth:`VideoVAE.check_video`; and refuses a length that does not come back from the latents."""
+        """Run :meth:`VideoVAE.check_video` and reject lengths that the decoder cannot reproduce."""
         num_groups = super().check_video(video)
         self._check_groups(num_groups)
         return num_groups
@@ -138,10 +140,10 @@ class DiffusersVAE(VideoVAE):
         return DiagonalGaussian(distribution.mean, distribution.logvar)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``; Wan's are clamped to [-1, 1] by diffusers.
+        """Decode raw latents ``(N, C, t, h, w)`` to a video ``(N, 3, T, H, W)``. diffusers clamps Wan's to [-1, 1].
 
         Raises:
-            ValueError: If the network makes another number of frames of so many latents.
+            ValueError: If the network decodes this many latents to an unexpected number of frames.
         """
         self.check_latents(latents)
         self._check_groups(latents.shape[2])
@@ -153,12 +155,12 @@ class DiffusersVAE(VideoVAE):
         near = [n for n in range(max(1, num_groups - 4), num_groups + 5) if self._comes_back(n)]
         lengths = ' or '.join(str(groups_to_frames(n, self.temporal_ratio)) for n in near) or 'another number of'
         raise ValueError(
-            f'{type(self.vae).__name__} of diffusers does not make {groups_to_frames(num_groups, self.temporal_ratio)} '
-            f'frames of {num_groups} latent frames: use clips of {lengths} frames'
+            f'{type(self.vae).__name__} of diffusers does not decode {num_groups} latent frames to '
+            f'{groups_to_frames(num_groups, self.temporal_ratio)} frames: use clips of {lengths} frames'
         )
 
     def _comes_back(self, num_groups: int) -> bool:
-        """Whether as many frames are made of so many latent frames as they stand for."""
+        """Return True if the network decodes this many groups to the expected number of frames."""
         if num_groups not in self._lengths:
             latents = torch.empty(1, self.latent_channels, num_groups, 2, 2, device='meta')
             with torch.no_grad():
@@ -167,19 +169,19 @@ class DiffusersVAE(VideoVAE):
         return self._lengths[num_groups]
 
     def _check_ratios(self) -> None:
-        """Hold what the config says of sizes against the network itself."""
+        """Check the compression ratios and channels in the config against the network."""
         frames, side = 1 + 2 * self.temporal_ratio, 4 * self.spatial_ratio
         with torch.no_grad():
             mean = self._twin[0].encode(torch.empty(1, 3, frames, side, side, device='meta')).latent_dist.mean
         wanted, found = (self.latent_channels, 3, 4, 4), tuple(mean.shape[1:])
         if found != wanted:
             raise ValueError(
-                f'by its config this {type(self._twin[0]).__name__} makes latents {wanted} of a clip (3, {frames}, '
-                f'{side}, {side}), but it makes {found}: correct the scale factors or compression ratios in config.json'
+                f'the config of this {type(self._twin[0]).__name__} implies latents {wanted} for a clip (3, {frames}, '
+                f'{side}, {side}), but they are {found}: correct the scale factors or compression ratios in config.json'
             )
 
     def _check_causality(self) -> None:
-        """Measure on noise whether a prefix can be told from its whole, and say what follows."""
+        """Measure on noise whether the network is causal, and log the consequences."""
         frames, prefix, side = 1 + 2 * self.temporal_ratio, 1 + self.temporal_ratio, 2 * self.spatial_ratio
         video = torch.rand(1, 3, frames, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
         with torch.no_grad():
@@ -189,10 +191,10 @@ class DiffusersVAE(VideoVAE):
         name = type(self.vae).__name__
         if not self.is_causal:
             print_log(
-                f'{name}: the latents of {prefix} frames change by {100 * error:.2g} % where more frames follow, so '
-                "each clip's observed frames are encoded alone",
+                f'{name} is not causal: the latents of {prefix} frames change by {100 * error:.2g} % if more frames '
+                'follow. Clips with different numbers of observed frames are encoded separately',
                 'current',
             )
         refused = [groups_to_frames(n, self.temporal_ratio) for n in range(1, 7) if not self._comes_back(n)]
         if refused:
-            print_log(f'{name}: clips of {refused} frames would come back in another length and are refused', 'current')
+            print_log(f'{name}: clips of {refused} frames decode to another length and are rejected', 'current')

@@ -1,4 +1,4 @@
-"""A video VAE from an image VAE of the same layout: its 2D convolutions become causal 3D ones."""
+"""Inflation of an image VAE to a video VAE: 2D convolutions become causal 3D ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ ABSENT_IN_2D = ('padding_token', 'latent_mean', 'latent_std')
 
 @torch.no_grad()
 def inflate_(vae: PredictiveVAE, image_state: Mapping[str, Tensor]) -> None:
-    """Give a video VAE the weights of an image VAE, so that it does with each frame what that did with an image.
+    """Load the weights of an image VAE into a video VAE, in place.
 
-    Of the taps in time only the last, which sees the present, gets the 2D kernel; the others are zero (I3D, Carreira &
-    Zisserman 2017, shares it among all, which is not causal). Where time is doubled each frame is repeated. A latent
-    frame is then the encoding of the last frame of its group, and a still image comes out as from the image VAE.
+    The last temporal tap, which sees the current frame, gets the 2D kernel; all other taps are zero. (I3D, Carreira &
+    Zisserman 2017, spreads it over all taps, which is not causal.) Temporal upsampling repeats each frame. A latent
+    frame is then the encoding of the last frame of its group, and a still image is processed as by the image VAE.
 
     Args:
         vae: The video VAE, changed in place.
-        image_state: State dict of the image VAE, by the video VAE's names: kernels ``(D, C, kh, kw)``.
+        image_state: State dict of the image VAE under the video VAE's names, with kernels ``(D, C, kh, kw)``.
 
     Raises:
-        ValueError: If a weight is missing, unknown, or of another shape, naming the first few; nothing is changed then.
+        ValueError: If a weight is missing, unknown, or has another shape. The VAE is unchanged then.
     """
     new, missing, differing = {}, [], []
     for name, weight in vae.state_dict().items():
@@ -43,7 +43,7 @@ def inflate_(vae: PredictiveVAE, image_state: Mapping[str, Tensor]) -> None:
     unknown = sorted(set(image_state) - set(vae.state_dict()))
     if missing or differing or unknown:
         raise ValueError(
-            f'this is no image VAE of the same layout: {len(missing)} weights missing ({", ".join(missing[:3])}), '
+            f'the image VAE has another layout: {len(missing)} weights missing ({", ".join(missing[:3])}), '
             f'{len(differing)} of another shape ({"; ".join(differing[:3])}), {len(unknown)} unknown '
             f'({", ".join(unknown[:3])})'
         )
@@ -51,7 +51,7 @@ def inflate_(vae: PredictiveVAE, image_state: Mapping[str, Tensor]) -> None:
 
 
 def _repeating(weight: Tensor) -> Tensor:
-    """Weight ``(2 C, C, 3, 1, 1)`` or bias ``(2 C,)`` of a convolution that makes two frames of one, both the same."""
+    """Return weight ``(2 C, C, 3, 1, 1)`` or bias ``(2 C,)`` of a convolution that repeats each frame."""
     new = torch.zeros_like(weight)
     if weight.ndim == 5:
         channels = torch.arange(weight.shape[1])

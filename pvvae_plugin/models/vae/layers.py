@@ -1,7 +1,7 @@
-"""Layers of a causal video VAE. All tensors are ``(N, C, T, H, W)``, kept channels-last in memory.
+"""Layers of a causal video VAE. All tensors are ``(N, C, T, H, W)`` in channels-last memory format.
 
-Nothing here mixes a frame with a later one, and nothing normalises or attends across time: a prefix of the input
-gives the same prefix of the output.
+No layer sees later frames, and none normalises or attends across time. A prefix of the input therefore gives the
+same prefix of the output.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .streaming import FeatureCache
 
 
 class CausalConv3d(nn.Conv3d):
-    """3D convolution that sees the present and the past only.
+    """Causal 3D convolution.
 
-    Time is padded with zeros on the left, space symmetrically. With a temporal stride of 2, ``1 + T`` frames become
-    ``1 + T / 2``: frame 0 keeps a latent frame of its own.
+    Time is zero-padded on the left only, space symmetrically. With a temporal stride of 2, ``1 + T`` frames become
+    ``1 + T / 2``: frame 0 maps to a separate latent frame.
     """
 
     def __init__(
@@ -32,14 +32,14 @@ class CausalConv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding=(0, kh // 2, kw // 2))
 
     def forward(self, x: Tensor, cache: FeatureCache | None = None, norm: ChannelRMSNorm | None = None) -> Tensor:
-        """Convolve ``x (N, C, T, H, W)``, with ``norm`` its SiLU after that norm."""
+        """Convolve ``x (N, C, T, H, W)``. If ``norm`` is given, apply it and SiLU first."""
         taps, stride = self.kernel_size[0], self.stride[0]
         past: Tensor | int = taps - 1
         weight = self.weight
         if cache is not None and not cache.first and taps > 1:
             past = cache.past(x, taps - stride)
         elif x.shape[2] == 1 and is_fast():
-            # A first frame alone: all taps but the last would meet only padding.
+            # For a single first frame, all taps except the last see only padding.
             past, weight = 0, weight[:, :, -1:]
         x = prepend(past, x) if norm is None else norm_silu(x, norm.weight, past)
         if cache is not None and taps > 1:
@@ -48,7 +48,7 @@ class CausalConv3d(nn.Conv3d):
 
 
 class ChannelRMSNorm(nn.Module):
-    """RMS norm over the channels of each position, so that frames and places stay independent."""
+    """RMS norm over channels. Frames and positions stay independent."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ChannelRMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised, causal 3x3x3 convolutions around a skip connection."""
+    """Residual block of two causal 3x3x3 convolutions, each after norm and SiLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = CausalConv3d(channels, channels)
         self.norm2 = ChannelRMSNorm(channels)
         self.conv2 = CausalConv3d(channels, channels)
-        # Each block starts as its skip connection, the whole network as a nearly linear autoencoder (ours).
+        # Each block starts as the identity, and the network as a nearly linear autoencoder (ours).
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Single-head self-attention among the positions of each frame, never between frames."""
+    """Single-head self-attention within each frame."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class FrameAttention(nn.Module):
         self.proj = CausalConv3d(channels, channels, (1, 1, 1))
 
     def forward(self, x: Tensor, cache: FeatureCache | None = None) -> Tensor:
-        # Frames do not see one another: there is nothing to remember.
+        # Frames are independent, so nothing needs caching.
         n, c, t, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 4, 1).reshape(n * t, 1, h * w, 3 * c)
         out = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))  # (N * T, 1, H * W, C)
@@ -96,7 +96,7 @@ class FrameAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Strided causal convolution: time by ``stride[0]``, height and width by ``stride[1]`` (each 1 or 2)."""
+    """Causal convolution that downsamples time by ``stride[0]`` and space by ``stride[1]`` (each 1 or 2)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -109,10 +109,10 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Mirror of :class:`Downsample`: ``1 + T`` frames become ``1 + 2 T``, sides are repeated and convolved.
+    """Mirror of :class:`Downsample`: ``1 + T`` frames become ``1 + 2 T``, then space is repeated and convolved.
 
-    Time first, while frames are still small: channels become pairs of frames, and the first of them is dropped,
-    because latent frame 0 stands for one frame alone.
+    Time is upsampled first, while frames are small. Channels become pairs of frames. The first frame of the first pair
+    is dropped, because latent frame 0 represents a single frame.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
@@ -130,9 +130,9 @@ class Upsample(nn.Module):
 
 
 def frames_from_channels(x: Tensor, is_start: bool = True) -> Tensor:
-    """``(N, 2 C, 1 + T, H, W)`` to ``(N, C, 1 + 2 T, H, W)``: each frame gives two, the very first gives one.
+    """Reshape ``(N, 2 C, 1 + T, H, W)`` to ``(N, C, 1 + 2 T, H, W)``: two frames per input frame, one for the first.
 
-    Without ``is_start`` the very first is in an earlier chunk, and ``T`` frames give ``2 T``.
+    If ``is_start`` is False, the first frame is in an earlier chunk, and ``T`` frames give ``2 T``.
     """
     n, c, t, h, w = x.shape
     x = x.permute(0, 2, 3, 4, 1).reshape(n, t, h, w, 2, c // 2)

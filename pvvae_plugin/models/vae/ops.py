@@ -1,7 +1,7 @@
-"""What the VAE's layers compute, the fast way, beside the plain way that it must agree with.
+"""Operations of the VAE's layers, each with a fast implementation and a plain reference.
 
-The fast way is taken unless :func:`plain_path` says otherwise. It changes where results are written and how many
-operations they take, never what they are: both agree to rounding, forward and backward.
+The fast path is the default; :func:`plain_path` selects the reference. Both agree up to rounding, forward and backward.
+They differ only in memory layout and number of operations.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-6
-_plain_paths = 0  # how many contexts are open
+_plain_paths = 0  # number of open contexts
 _lock = Lock()
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Compute with one library call after another, as the layers' definitions read: to compare with, or to debug.
+    """Use the plain reference operations within the context, for comparison or debugging.
 
-    That holds for all threads of the process, until the last such context ends.
+    Applies to all threads of the process until the last such context ends.
     """
     _count_plain_path(1)
     try:
@@ -39,39 +39,38 @@ def _count_plain_path(change: int) -> None:
 
 
 def is_fast() -> bool:
-    """Whether the fast way is taken."""
+    """Return True if the fast path is active."""
     return not _plain_paths
 
 
 def prepend(past: Tensor | int, x: Tensor) -> Tensor:
-    """Put frames in front of ``x (N, C, T, H, W)``: those given, or that many of zeros."""
+    """Prepend frames to ``x (N, C, T, H, W)``: the given ones, or a number of zero frames."""
     if isinstance(past, int):
         return F.pad(x, (0, 0, 0, 0, past, 0)) if past else x
     return torch.cat([past, x], dim=2)
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """RMS norm over the channels of each position, ``x (N, C, T, H, W)``, ``weight (C,)``."""
-    # On channels-last memory both permutations are free, and the normalised axis is contiguous.
+    """Apply RMS norm over the channels of ``x (N, C, T, H, W)``, with ``weight (C,)``."""
+    # In channels-last memory format both permutations are free, and the normalised axis is contiguous.
     x = x.permute(0, 2, 3, 4, 1)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps=EPS).permute(0, 4, 1, 2, 3)
 
 
 def norm_silu(x: Tensor, weight: Tensor, past: Tensor | int = 0) -> Tensor:
-    """SiLU of :func:`rms_norm`, behind ``past`` frames (which are normalised already) for a causal convolution.
+    """Apply :func:`rms_norm` and SiLU, and prepend ``past`` frames (already normalised) for a causal convolution.
 
-    The fast way writes each frame where the convolution will read it, and keeps nothing but ``x`` for the backward
-    pass.
+    The fast path writes each frame directly into the padded output and saves only ``x`` for the backward pass.
 
     Args:
         x: ``(N, C, T, H, W)``.
-        weight: Of the norm, ``(C,)``.
-        past: Frames ``(N, C, P, H, W)`` to put in front, or how many of zeros.
+        weight: Weight of the norm, ``(C,)``.
+        past: Frames ``(N, C, P, H, W)`` to prepend, or the number of zero frames.
 
     Returns:
-        ``(N, C, P + T, H, W)``, in the type of ``x``.
+        ``(N, C, P + T, H, W)``, in the dtype of ``x``.
     """
-    # A compiler fuses the plain form by itself, and cannot look into ours.
+    # A compiler fuses the plain form and cannot trace the custom one.
     if not is_fast() or torch.compiler.is_compiling():
         return prepend(past, F.silu(rms_norm(x, weight)))
     if isinstance(past, int):
@@ -92,10 +91,10 @@ class _NormSiLU(torch.autograd.Function):
         n, c, t, h, w = x.shape
         buffer = x.new_empty(n, num_past + t, h, w, c)  # channels-last memory
         here, there = x.permute(0, 2, 3, 4, 1), buffer[:, num_past:]
-        # Under autocast too, the norm keeps the type it is given: it sums in float32 by itself.
+        # Keep the input dtype under autocast: the norm already accumulates in float32.
         with _without_autocast(x):
             if x.device.type == 'cpu' and x.dtype.itemsize >= 4:
-                # rms_norm would make three more tensors of this size on a CPU, and new memory is slow there.
+                # On a CPU, rms_norm would allocate three more tensors of this size, which is slow.
                 scale = torch.linalg.vector_norm(here, dim=-1, keepdim=True).square_().div_(c).add_(EPS).rsqrt_()
                 F.silu(torch.mul(here, scale, out=there).mul_(weight.to(x.dtype)), inplace=True)
             else:
@@ -109,7 +108,7 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        again = torch.is_grad_enabled()  # create_graph=True: gradients are to be differentiated in turn
+        again = torch.is_grad_enabled()  # create_graph=True: second derivatives are needed
         x, weight = (
             saved if again and saved.requires_grad else saved.detach().requires_grad_() for saved in ctx.saved_tensors
         )
@@ -120,24 +119,24 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """3D convolution, padded in space so that a stride of 1 keeps the sides, and not in time."""
+    """Apply a 3D convolution with "same" padding in space and no padding in time."""
     taps, kh, kw = weight.shape[2:]
     padding = (0, kh // 2, kw // 2)
     if not is_fast():
         return F.conv3d(x, weight, bias, stride, padding)
     if taps == 1 and stride[0] == 1:
-        # Frames are independent: as many images, for which libraries have their best kernels.
+        # Frames are independent, so use 2D kernels, which libraries optimise best.
         images = F.conv2d(_as_images(x), weight[:, :, 0], bias, stride[1:], padding[1:])
         return _as_video(images, x.shape[0])
     if _torch_would_avoid_onednn(x):
-        if torch.is_grad_enabled():  # the backward pass would avoid it, too
+        if torch.is_grad_enabled():  # the backward pass would also avoid oneDNN
             return _tap_by_tap(x, weight, bias, stride)
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
     return F.conv3d(x, weight, bias, stride, padding)
 
 
 def _tap_by_tap(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]) -> Tensor:
-    """The same as a sum of 2D convolutions of frames, one for each tap in time."""
+    """Compute :func:`conv3d` as a sum of 2D convolutions, one per temporal tap."""
     taps, padding = weight.shape[2], (weight.shape[3] // 2, weight.shape[4] // 2)
     frames = (x.shape[2] - taps) // stride[0] + 1
     total = None
@@ -149,7 +148,7 @@ def _tap_by_tap(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int,
 
 
 def _torch_would_avoid_onednn(x: Tensor) -> bool:
-    # A single small clip in float32: torch then takes a kernel of its own, which is 2 to 5 times slower.
+    # For a single small float32 clip, torch selects its native kernel, which is 2 to 5 times slower.
     return (
         x.device.type == 'cpu'
         and x.dtype == torch.float32
@@ -162,11 +161,10 @@ def _torch_would_avoid_onednn(x: Tensor) -> bool:
 
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Repeat each position twice in height and width, then convolve with 3 x 3.
+    """Upsample height and width by 2 (nearest), then apply a 3 x 3 convolution.
 
-    Of the nine taps at least two always meet the same repeated position. The fast way adds their weights first: it is
-    a transposed convolution with a 4 x 4 kernel, 4 taps for each output instead of 9, and the large repeated tensor is
-    never made.
+    After repetition, several of the nine taps see the same input position. The fast path adds their weights first. The
+    result is a transposed 4 x 4 convolution with 4 taps per output instead of 9, without the large repeated tensor.
 
     Args:
         x: ``(N, C, T, H, W)``.
@@ -185,9 +183,9 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _merged(kernel: Tensor) -> Tensor:
-    """Kernel ``(D, C, 3, 3)`` of what follows a repetition, to ``(C, D, 4, 4)`` of the transposed convolution."""
-    # Position i of the input is repeated at 2 i and 2 i + 1, which reach the outputs 2 i - 1 to 2 i + 2: a 3-tap
-    # kernel turned round, and once more one place further. Sums of rounded weights would be rounded again: float32.
+    """Convert the kernel ``(D, C, 3, 3)`` to that of the transposed convolution, ``(C, D, 4, 4)``."""
+    # Input position i is repeated at 2 i and 2 i + 1, which affect outputs 2 i - 1 to 2 i + 2. So the 4-tap kernel is
+    # the flipped 3-tap kernel plus a copy shifted by one. Add in float32 to avoid rounding half-precision sums.
     turned = kernel.float().flip(2, 3) if kernel.dtype.itemsize < 4 else kernel.flip(2, 3)
     rows = F.pad(turned, (0, 0, 0, 1)) + F.pad(turned, (0, 0, 1, 0))
     both = F.pad(rows, (0, 1, 0, 0)) + F.pad(rows, (1, 0, 0, 0))
@@ -195,7 +193,7 @@ def _merged(kernel: Tensor) -> Tensor:
 
 
 def _as_images(x: Tensor) -> Tensor:
-    """``(N, C, T, H, W)`` to ``(N * T, C, H, W)``: no copy where memory is channels-last."""
+    """Reshape ``(N, C, T, H, W)`` to ``(N * T, C, H, W)``, without a copy in channels-last memory format."""
     return x.permute(0, 2, 1, 3, 4).flatten(0, 1)
 
 

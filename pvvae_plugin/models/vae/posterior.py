@@ -16,11 +16,11 @@ from pvvae_plugin.temporal import Observed, ObservedGroups
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """A diagonal Gaussian over latents, in the raw (not normalised) scale of its VAE.
+    """Diagonal Gaussian over raw (not normalised) latents.
 
     Attributes:
         mean: ``(N, C, t, h, w)``.
-        logvar: ``(N, C, t, h, w)``, the logarithm of the variance.
+        logvar: Log-variance, ``(N, C, t, h, w)``.
 
     Example:
         >>> from pvvae_plugin.models import DiagonalGaussian
@@ -40,12 +40,12 @@ class DiagonalGaussian:
         rng: torch.Generator | Sequence[torch.Generator] | None = None,
         num_groups: int | None = None,
     ) -> Tensor:
-        """A reparametrised draw ``(N, C, t, h, w)``.
+        """Draw a reparametrised sample ``(N, C, t, h, w)``.
 
         Args:
-            rng: One for the batch, or one for each clip, as in :func:`randn_like`.
-            num_groups: Draw noise for this many latent frames and use the first ``t``. A clip's noise then does not
-                depend on how long a prefix its batch happened to encode.
+            rng: One generator for the batch, or one per clip, as in :func:`randn_like`.
+            num_groups: Draw noise for this many latent frames and use the first ``t``. The noise of a clip then does
+                not depend on the length of the encoded prefix.
 
         Example:
             >>> from pvvae_plugin.models import DiagonalGaussian
@@ -59,19 +59,19 @@ class DiagonalGaussian:
         return self.mean + torch.exp(0.5 * self.logvar) * noise
 
     def mode(self) -> Tensor:
-        """The most likely latents ``(N, C, t, h, w)``."""
+        """Return the most likely latents ``(N, C, t, h, w)``."""
         return self.mean
 
     @renamed_arguments(num_observed_groups='observed')
     def kl(self, observed: Observed = None) -> Tensor:
-        """KL divergence from the standard normal, a scalar.
+        """Return the KL divergence from the standard normal, a scalar.
 
-        Averaged over the elements of each clip's observed latent frames, then over clips: each clip weighs the same
-        whatever was dropped, so that the mean over processes is the mean over all clips.
+        The divergence is averaged over the observed latent frames within a clip, then over clips. All clips have equal
+        weight, so the mean over processes equals the mean over all clips.
 
         Args:
-            observed: Which latent frames count, see :meth:`ObservedGroups.of`; all if None. It may have more groups
-                than there are latents, if those are dropped.
+            observed: Latent frames to include, see :meth:`ObservedGroups.of`; all if None. It may have more groups
+                than there are latents if the extra groups are dropped.
 
         Example:
             >>> from pvvae_plugin.models import DiagonalGaussian

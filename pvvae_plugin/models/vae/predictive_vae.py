@@ -1,4 +1,4 @@
-"""PredictiveVAE: a causal video VAE that can finish a clip from its first groups (paper, section 3)."""
+"""PredictiveVAE: a causal video VAE that predicts the rest of a clip from its first groups (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ AnyState = State | TiledState
 class PredictiveVAE(VideoVAE):
     """Causal convolutional video VAE with padding for dropped groups.
 
-    The layout of stages is the paper's: two that halve time and space, then two that halve space only, mirrored in
-    the decoder. Widths, depths, norms and the shape of the padding token are not stated there: ours.
+    The stages follow the paper: two halve time and space, then two halve space only; the decoder mirrors them. The
+    paper does not state widths, depths, norms or the shape of the padding token. Those are ours.
 
     Args:
         latent_channels: Channels ``C`` of the latents.
-        encoder_widths: Channels at each level, from full resolution to latents: one more than there are stages.
-        decoder_widths: The same for the decoder, in the same order.
+        encoder_widths: Channels at each level, from full resolution to latents; one more than the number of strides.
+        decoder_widths: Channels of the decoder, in the same order.
         encoder_blocks: Residual blocks at each level of the encoder.
         decoder_blocks: Residual blocks at each level of the decoder.
-        strides: (time, space) stride of each stage of the encoder.
-        patch_size: Side of the squares of pixels folded into channels before the first convolution. 1 is the paper's
-            network; 2 or 4 spare a small machine the full-resolution levels.
-        attention: Attention within each frame, at the latent resolution.
-        padding: What stands in for dropped latents: ``'learnable'``, one trained vector ``(C,)`` for every place and
-            time (the paper's final model), or ``'gaussian'``, standard normal noise.
-        gradient_checkpointing: Recompute activations in the backward pass: less memory for one more forward pass.
-        pixels_at_once: Without gradients, larger videos pass in parts of about so many pixels (clips x frames x height
-            x width), with the same result in less memory: fewer clips, then fewer frames at once, then tiles.
-        compile: Compile each block of both coders with ``torch.compile`` the first time it is used, which takes
-            minutes: for a GPU. Results are the same to rounding.
-        decode_dtype: ``'bfloat16'`` for :meth:`decode` to compute in it where no gradients are wanted: faster on a GPU,
-            with a difference too small to see. Encoding keeps its precision, because a generator would learn the
-            error. None: as the weights are.
-        init_cfg: As for every MMEngine module.
+        strides: (time, space) stride per stage of the encoder.
+        patch_size: Side of the pixel patches folded into channels before the first convolution. The paper uses 1; 2
+            or 4 skips the full-resolution levels to run on a small machine.
+        attention: Use attention within each frame at the latent resolution.
+        padding: Replacement for dropped latents. ``'learnable'``: one trained vector ``(C,)`` shared by all positions
+            and times (the paper's final model). ``'gaussian'``: standard normal noise.
+        gradient_checkpointing: Recompute activations in the backward pass, trading an extra forward pass for memory.
+        pixels_at_once: Without gradients, process larger videos in parts of about this many pixels (clips x frames x
+            height x width). The result is the same. The video is split by clips, then by frames, then into tiles.
+        compile: Compile each block of the encoder and decoder with ``torch.compile`` on first use. Takes minutes;
+            meant for a GPU. Results agree up to rounding.
+        decode_dtype: ``'bfloat16'`` makes :meth:`decode` compute in bfloat16 when gradients are disabled. It is faster
+            on a GPU, and the difference is too small to see. Encoding keeps its precision, because a generator would
+            learn the error. None uses the dtype of the weights.
+        init_cfg: MMEngine initialization config.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -82,7 +82,7 @@ class PredictiveVAE(VideoVAE):
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ('self', 'init_cfg', '__class__')}
         if not strides:
-            raise ValueError('strides needs at least one pair (time, space)')
+            raise ValueError('strides is empty; it needs at least one pair (time, space)')
         for name, value in (
             ('patch_size', patch_size),
             ('latent_channels', latent_channels),
@@ -99,7 +99,7 @@ class PredictiveVAE(VideoVAE):
             if len(widths) != len(strides) + 1:
                 raise ValueError(f'{name} needs {len(strides) + 1} numbers for {len(strides)} strides, got {widths}')
         if any(s not in (1, 2) for stride in strides for s in stride):
-            raise ValueError(f'strides are pairs (time, space) of 1 or 2, got {strides}')
+            raise ValueError(f'strides must be pairs (time, space) of 1 or 2, got {strides}')
         if min(encoder_blocks, decoder_blocks) < 1:
             raise ValueError(
                 f'encoder_blocks and decoder_blocks must be positive, got {encoder_blocks}, {decoder_blocks}'
@@ -117,14 +117,14 @@ class PredictiveVAE(VideoVAE):
         self.temporal_reach = self.decoder.temporal_reach
         self.add_padding(padding)
         self.to(memory_format=torch.channels_last_3d)
-        self.encodes_longest = compile  # every number of clips would be compiled anew
+        self.encodes_longest = compile  # without it, each new batch size would be compiled
         if compile:
             self.encoder.compile_blocks()
             self.decoder.compile_blocks()
 
     @property
     def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+        """Weight of the decoder's last convolution. The adaptive GAN weight compares gradients at it."""
         return self.decoder.out.weight
 
     @property
@@ -157,7 +157,7 @@ class PredictiveVAE(VideoVAE):
         return video.to(self.last_layer.dtype).contiguous(memory_format=torch.channels_last_3d)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return the video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``.
+        """Decode raw latents ``(N, C, t, h, w)`` to a video ``(N, 3, T, H, W)``.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -188,17 +188,17 @@ class PredictiveVAE(VideoVAE):
         return latents.contiguous(memory_format=torch.channels_last_3d)
 
     def encode_chunk(self, video: Tensor, state: AnyState | None = None) -> tuple[DiagonalGaussian, AnyState]:
-        """Encode a long video a chunk at a time; all chunks together give what one pass gives.
+        """Encode the next chunk of a long video. The concatenated chunks equal a single pass.
 
         Args:
-            video: The next frames, ``(N, 3, T, H, W)`` in [-1, 1]: first ``1 + k * p_t`` of them, then ``k * p_t``.
-            state: What the chunk before returned; None for the first.
+            video: Next frames ``(N, 3, T, H, W)`` in [-1, 1]: ``1 + k * p_t`` in the first chunk, ``k * p_t`` after.
+            state: State returned for the previous chunk; None for the first.
 
         Returns:
-            Posterior over this chunk's latents, and the state for the next one.
+            Posterior over this chunk's latents, and the state for the next chunk.
 
         Raises:
-            ValueError: If the chunk has another length, or the state is of another layout or of other videos.
+            ValueError: If the chunk length is wrong, or the state belongs to another layout or another video.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -218,18 +218,18 @@ class PredictiveVAE(VideoVAE):
         return self._encode(video, cache), cache.state()
 
     def decode_chunk(self, latents: Tensor, state: AnyState | None = None) -> tuple[Tensor, AnyState]:
-        """Decode a long video a chunk at a time; all chunks together give what one pass gives.
+        """Decode the next chunk of a long video. The concatenated chunks equal a single pass.
 
         Args:
-            latents: The next latents, raw, ``(N, C, t, h, w)``, of any length ``t``.
-            state: What the chunk before returned; None for the first.
+            latents: Next raw latents ``(N, C, t, h, w)``, of any length ``t``.
+            state: State returned for the previous chunk; None for the first.
 
         Returns:
-            This chunk's frames, ``1 + (t - 1) * p_t`` of the first and ``t * p_t`` of each other, and the state for
-            the next one.
+            This chunk's frames (``1 + (t - 1) * p_t`` for the first chunk, ``t * p_t`` after), and the state for the
+            next chunk.
 
         Raises:
-            ValueError: If the state is of another layout or of other videos.
+            ValueError: If the state belongs to another layout or another video.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -252,23 +252,23 @@ class PredictiveVAE(VideoVAE):
         tiled = not torch.is_grad_enabled() and self._layout.needs_tiles(size)
         if state is not None and isinstance(state, TiledState) != tiled:
             raise ValueError(
-                'a chunk passes in tiles or whole as the one before: keep pixels_at_once, the size of the frames, and '
-                'whether gradients are wanted'
+                'tiling must not change between chunks: keep pixels_at_once, the frame size, and the gradient mode '
+                'fixed'
             )
         return tiled
 
     def encode_stream(self, frames: Iterable[Tensor], groups_per_chunk: int = 1) -> Iterator[DiagonalGaussian]:
-        """Encode a video of any length from an iterator over its frames, in memory that does not grow with it.
+        """Encode a video of any length from an iterator over its frames, in constant memory.
 
         Args:
-            frames: ``(N, 3, H, W)`` in [-1, 1] each, ``1 + k * p_t`` in all.
-            groups_per_chunk: Latent frames to make at once.
+            frames: Iterator over ``1 + k * p_t`` frames ``(N, 3, H, W)`` in [-1, 1].
+            groups_per_chunk: Latent frames computed per step.
 
         Yields:
-            Posteriors over ``groups_per_chunk`` latents, the last perhaps over fewer.
+            Posteriors over ``groups_per_chunk`` latent frames; the last may have fewer.
 
         Raises:
-            ValueError: If frames are left over at the end that make no group, or there is none at all.
+            ValueError: If the iterator is empty, or the last frames do not fill a group.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -283,7 +283,7 @@ class PredictiveVAE(VideoVAE):
         for frame in frames:
             if waiting and frame.shape != waiting[0].shape:
                 raise ValueError(
-                    f'the frames of a video have one shape, got {tuple(waiting[0].shape)} and then {tuple(frame.shape)}'
+                    f'all frames need the same shape, got {tuple(waiting[0].shape)} and then {tuple(frame.shape)}'
                 )
             waiting.append(frame)
             wanted = groups_per_chunk * self.temporal_ratio - (0 if state else self.temporal_ratio - 1)
@@ -292,17 +292,17 @@ class PredictiveVAE(VideoVAE):
                 done, waiting = done + len(waiting), []
                 yield posterior
         if waiting or not done:
-            frames_to_groups(done + len(waiting), self.temporal_ratio)  # refuses frames that make no group
+            frames_to_groups(done + len(waiting), self.temporal_ratio)  # raises if the last group is incomplete
             yield self.encode_chunk(torch.stack(waiting, dim=2), state)[0]
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Decode a video of any length from an iterator over its latents, in memory that does not grow with it.
+        """Decode a video of any length from an iterator over its latents, in constant memory.
 
         Args:
-            latents: Raw, ``(N, C, t, h, w)`` each, of any lengths.
+            latents: Iterator over raw latents ``(N, C, t, h, w)`` of any length ``t``.
 
         Yields:
-            Frames ``(N, 3, T, H, W)`` of each.
+            One video chunk ``(N, 3, T, H, W)`` per item.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -322,8 +322,8 @@ class PredictiveVAE(VideoVAE):
             return
         if video.ndim != 5 or not video.shape[2] or video.shape[2] % self.temporal_ratio:
             raise ValueError(
-                f'a chunk after the first has k * {self.temporal_ratio} frames, (N, 3, T, H, W), got shape '
-                f'{tuple(video.shape)}'
+                f'a chunk after the first must be (N, 3, T, H, W) with T a multiple of {self.temporal_ratio}, got '
+                f'shape {tuple(video.shape)}'
             )
         self.check_video(video[:, :, :1])
 

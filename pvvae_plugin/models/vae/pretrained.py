@@ -1,4 +1,4 @@
-"""Save a VAE as a folder and load it: weights as safetensors, the config as JSON, no code."""
+"""VAE folders with weights as safetensors and the config as JSON, without code."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ KEYS = {'type': str, 'arguments': dict, 'knows_statistics': bool}
 
 
 class PretrainedMixin:
-    """Saves a VAE as a folder and loads it.
+    """Mixin that saves a VAE as a folder and loads it.
 
     Attributes:
-        arguments (dict): Arguments that the VAE was built with, plain values.
-        knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
-        trained_frames (int | None): Length of the clips it was trained on, if known.
-        source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
-        kept_apart (tuple[str, ...]): Prefixes of weights that a subclass keeps in files of its own.
+        arguments (dict): Constructor arguments as plain values.
+        knows_statistics (bool): True if ``latent_mean`` and ``latent_std`` were loaded with the weights.
+        trained_frames (int | None): Length of the training clips, if known.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of weights loaded by the constructor.
+        kept_apart (tuple[str, ...]): Prefixes of weights that a subclass stores in separate files.
     """
 
     arguments: Mapping[str, Any] = {}
@@ -43,10 +43,10 @@ class PretrainedMixin:
     kept_apart: tuple[str, ...] = ()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write weights, as safetensors, and config, as JSON, into a folder, for :meth:`from_pretrained`.
+        """Save weights (safetensors) and config (JSON) to a folder for :meth:`from_pretrained`.
 
-        Where it ends before its time, no VAE is in the folder. After training of your own set ``knows_statistics``
-        to False first: latents have moved.
+        If saving is interrupted, the folder cannot be loaded as a VAE. After custom training, set ``knows_statistics``
+        to False first, because the latent statistics have changed.
 
         Example:
             >>> import os
@@ -67,16 +67,16 @@ class PretrainedMixin:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load the VAE of a folder, in evaluation mode; on the meta device without its weights.
+        """Load a VAE from a folder, in evaluation mode. On the meta device, weights are not loaded.
 
-        Nothing in the folder is executed, and it names no class but registered VAEs.
+        No code in the folder is executed, and only registered VAE classes are allowed.
 
         Args:
-            folder: What :meth:`save_pretrained` or ``tools/export_vae.py`` wrote.
+            folder: Folder written by :meth:`save_pretrained` or ``tools/export_vae.py``.
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If it is damaged, holds another kind of VAE than ``cls``, or weights that do not fit.
+            ValueError: If a file is damaged, the VAE is not a ``cls``, or the weights do not match.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE, VideoVAE
@@ -88,13 +88,13 @@ class PretrainedMixin:
         """
         folder = Path(folder)
         config = read_config(folder)
-        # Looked up, not asked for: a registry imports the module of a dotted name.
+        # Do not use MODELS.get(): it imports the module of a dotted name.
         MODELS.import_from_location()
         kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
         if not (isinstance(kind, type) and issubclass(kind, cls)):
             raise ValueError(
-                f'{folder} holds {config["type"]!r}, which is no registered {cls.__name__}: if it is of your own, '
-                'import its module first'
+                f'{folder} holds {config["type"]!r}, which is not a registered {cls.__name__}: import the module of a '
+                'custom class first'
             )
         try:
             vae = kind._from_folder(folder, config['arguments'])
@@ -107,14 +107,14 @@ class PretrainedMixin:
             )
             vae.load_state_dict(found, strict=False)
             if not (vae.latent_std > 0).all():
-                raise ValueError(f'{folder}: latent_std must be positive, it holds {vae.latent_std.min():.3g}')
+                raise ValueError(f'{folder}: latent_std must be positive, got {vae.latent_std.min():.3g}')
             vae.source = vae.source or weights_source(folder)
         vae.knows_statistics = config['knows_statistics']
         vae.trained_frames = config.get('trained_frames')
         return vae.eval()
 
     def _save_parts(self, folder: Path) -> dict[str, Tensor]:
-        """Write what is kept apart, and return the other weights."""
+        """Write the weights kept in separate files, and return the others."""
         return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.kept_apart)}
 
     @classmethod
@@ -124,7 +124,7 @@ class PretrainedMixin:
 
 @MODELS.register_module(name='PretrainedVAE')
 def pretrained_vae(pretrained: str) -> PretrainedMixin:
-    """Load a VAE from a folder, for configs: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
+    """Load a VAE from a folder in a config: ``backbone=dict(type='PretrainedVAE', pretrained=FOLDER)``.
 
     Args:
         pretrained: See :meth:`PretrainedMixin.from_pretrained`.
@@ -140,69 +140,69 @@ def pretrained_vae(pretrained: str) -> PretrainedMixin:
 
 
 def clear_folder(folder: Path) -> None:
-    """Take away what makes a folder one of a VAE, before its parts are replaced one after another."""
+    """Delete the config of a VAE folder, so a partly overwritten folder cannot be loaded."""
     (folder / CONFIG).unlink(missing_ok=True)
 
 
 def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
-    """Write weights and then the config, each whole or not at all.
+    """Write the weights, then the config, each atomically.
 
     Args:
-        folder: Made if it is not there.
+        folder: Target folder, created if missing.
         config: ``type``, ``arguments`` and ``knows_statistics`` of the VAE.
-        state: Its weights.
+        state: Weights of the VAE.
     """
     write_atomically(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
     write_atomically(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config of a folder.
+    """Read the config of a VAE folder.
 
     Raises:
-        FileNotFoundError: If it holds none.
-        ValueError: If it is not one that :func:`write_folder` wrote.
+        FileNotFoundError: If the folder has no config.
+        ValueError: If :func:`write_folder` did not write it.
     """
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(
-            f'{folder} holds no {CONFIG}, it is not the folder of a VAE: tools/export_vae.py makes one of a checkpoint'
+            f'{folder} holds no {CONFIG}, so it is not a VAE folder: export a checkpoint with tools/export_vae.py'
         )
     try:
         config = json.loads(path.read_text())
         wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f'{path} is not the config of a VAE that tools/export_vae.py or save_pretrained wrote'
+            f'{path} is not the config of a VAE written by tools/export_vae.py or save_pretrained()'
         ) from error
     if wrong:
         raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
     if refused := [key for key in config['arguments'] if key in IRRELEVANT]:
-        raise ValueError(f'{path}: {refused[0]} is no argument that a folder may give')
+        raise ValueError(f'{path}: argument {refused[0]} is not allowed in a VAE folder')
     return config
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder.
+    """Read the weights of a VAE folder.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If the folder has no weights.
         ValueError: If the file is damaged.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f'{folder} holds no {WEIGHTS}: copy the whole folder')
     try:
-        # On the CPU whatever the default device is.
+        # Keep the weights on the CPU, whatever the default device is.
         with torch.device('cpu'):
             weights = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f'{path} is damaged: {error}') from error
     if wrong := [name for name, tensor in weights.items() if not tensor.is_floating_point()]:
-        raise ValueError(f'{path}: {wrong[0]} holds {weights[wrong[0]].dtype}, weights are floating-point numbers')
+        raise ValueError(f'{path}: {wrong[0]} has dtype {weights[wrong[0]].dtype}, but weights must be floating point')
     return weights
 
 
 def weights_source(folder: Path) -> dict[str, str]:
-    """``path`` and ``sha256`` of the weights of a folder."""
+    """Return ``path`` and ``sha256`` of the weights of a folder."""
     return {'path': str(folder), 'sha256': file_sha256(folder / WEIGHTS)}

@@ -1,8 +1,8 @@
-"""Encode and decode a large video in parts, without gradients: the same result in less memory.
+"""Tiled encoding and decoding of large videos without gradients: the same result in less memory.
 
-Nothing is approximate. Clips are independent of each other. A chunk needs the features of earlier frames that the
-cache keeps. A tile needs its neighbourhood up to the receptive field of the high-resolution levels; only these levels,
-which need the memory, are tiled. The other levels, including attention, see whole frames.
+The result is exact. Clips are independent. A chunk needs the cached features of earlier frames. A tile needs its
+neighbourhood up to the receptive field of the high-resolution levels. Only these levels, which need the most memory,
+are tiled. The other levels, including attention, see whole frames.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ Part = Callable[[Tensor, FeatureCache | None], Tensor]
 
 
 class TiledState(NamedTuple):
-    """State of a tiled pass after a chunk: one per tile, and one for the levels that see whole frames."""
+    """State of a tiled pass after a chunk: one state per tile, and one for the levels that see whole frames."""
 
     tiles: tuple[State, ...]
     low_levels: State
 
 
 class Layout(NamedTuple):
-    """Sizes that decide how a video is cut.
+    """Sizes that determine how a video is split.
 
     Attributes:
-        pixels_at_once: Pixels (clips x frames x height x width) that one pass may hold.
+        pixels_at_once: Maximum pixels (clips x frames x height x width) per pass.
         temporal_ratio: ``p_t``.
         spatial_ratio: ``p_s``.
     """
@@ -44,12 +44,12 @@ class Layout(NamedTuple):
     spatial_ratio: int
 
     def pixels(self, latents: Tensor) -> int:
-        """Return the number of pixels of the video of one clip's latents ``(N, C, t, h, w)``."""
+        """Return the number of video pixels per clip of latents ``(N, C, t, h, w)``."""
         groups, h, w = latents.shape[2:]
         return groups_to_frames(groups, self.temporal_ratio) * h * w * self.spatial_ratio**2
 
     def needs_tiles(self, size: Sequence[int]) -> bool:
-        """Return whether one group of frames of this height and width exceeds ``pixels_at_once``."""
+        """Return True if one group of frames of this height and width exceeds ``pixels_at_once``."""
         return self.temporal_ratio * math.prod(size) > self.pixels_at_once
 
 
@@ -69,7 +69,7 @@ def _encode_few(encoder: Encoder, layout: Layout, video: Tensor) -> Tensor:
     pixels, ratio = layout.pixels_at_once, layout.temporal_ratio
     if video[:, 0].numel() <= pixels:
         return encoder(video)
-    group = ratio * video.shape[3] * video.shape[4]  # of the one clip that is left
+    group = ratio * video.shape[3] * video.shape[4]  # a single clip at this point
     if not layout.needs_tiles(video.shape[3:]):
         frames = pixels // group * ratio
         return in_chunks(encoder, video, frames - ratio + 1, frames)[0]
@@ -79,7 +79,7 @@ def _encode_few(encoder: Encoder, layout: Layout, video: Tensor) -> Tensor:
 def encode_tiled(
     encoder: Encoder, layout: Layout, video: Tensor, state: TiledState | None
 ) -> tuple[Tensor, TiledState]:
-    """Return moments of the next frames of large videos and the state after them; tile the highest resolutions."""
+    """Encode the next frames with tiled high levels; return their moments and the new state."""
     ratio = layout.temporal_ratio
     first = 1 if state is None else ratio
     tiles = _Tiles(encoder.high_levels, first, ratio, state)
@@ -100,7 +100,7 @@ def _decode_few(decoder: Decoder, layout: Layout, latents: Tensor) -> Tensor:
     if len(latents) * layout.pixels(latents) <= layout.pixels_at_once:
         return decoder(latents)
     height, width = (side * layout.spatial_ratio for side in latents.shape[3:])
-    group = layout.temporal_ratio * height * width  # of the one clip that is left
+    group = layout.temporal_ratio * height * width  # a single clip at this point
     if not layout.needs_tiles((height, width)):
         count = layout.pixels_at_once // group
         return in_chunks(decoder, latents, count, count)[0]
@@ -110,7 +110,7 @@ def _decode_few(decoder: Decoder, layout: Layout, latents: Tensor) -> Tensor:
 def decode_tiled(
     decoder: Decoder, layout: Layout, latents: Tensor, state: TiledState | None
 ) -> tuple[Tensor, TiledState]:
-    """Return the next frames of videos and the state after them; tile the highest resolutions."""
+    """Decode the next latents with tiled high levels; return their frames and the new state."""
     ratio = layout.temporal_ratio
     features, low = in_chunks(decoder.low_levels, latents, 1, 1, state and state.low_levels)
     frames = ratio // decoder.high_time
@@ -121,16 +121,16 @@ def decode_tiled(
 
 
 class _Tiles:
-    """Passes one tile after another, a chunk of frames at a time, each with its own cache.
+    """Callable that processes one tile after another in chunks of frames, with one cache per tile.
 
     Args:
-        part: What to pass them through.
-        first: Frames of the first chunk.
-        others: Frames of each other one.
-        state: Of the frames before.
+        part: Function applied to each chunk.
+        first: Frames in the first chunk.
+        others: Frames in each later chunk.
+        state: State after the previous frames.
 
     Attributes:
-        states (list[State]): Of each tile so far, for the frames after.
+        states (list[State]): New states of the tiles processed so far.
     """
 
     def __init__(self, part: Part, first: int, others: int, state: TiledState | None) -> None:
@@ -140,7 +140,7 @@ class _Tiles:
     def __call__(self, tile: Tensor) -> Tensor:
         place = len(self.states)
         if self.before is not None and place >= len(self.before.tiles):
-            raise ValueError('the state is of other tiles: keep pixels_at_once and the size of the frames')
+            raise ValueError('the state has other tiles: keep pixels_at_once and the frame size fixed between chunks')
         state = self.before and self.before.tiles[place]
         out, state = in_chunks(self.part, tile, self.first, self.others, state)
         self.states.append(state)
@@ -153,10 +153,10 @@ def _by_clips(part: Callable[[Tensor], Tensor], x: Tensor, at_once: int) -> Tens
 
 
 def in_chunks(part: Part, x: Tensor, first: int, others: int, state: State | None = None) -> tuple[Tensor, State]:
-    """Pass ``first`` frames of ``x (N, C, T, H, W)``, then ``others`` at a time, and join what comes out.
+    """Process the first ``first`` frames of ``x (N, C, T, H, W)``, then ``others`` at a time.
 
     Returns:
-        That, and the state for the frames after.
+        The concatenated outputs, and the state for later frames.
     """
     outputs = []
     for chunk in x.split([min(first, x.shape[2]), *_lengths(x.shape[2] - first, others)], dim=2):
@@ -171,13 +171,13 @@ def _lengths(total: int, step: int) -> list[int]:
 
 
 def spans(length: int, at_most: int, halo: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a side into pieces of nearly equal length.
+    """Split a side into pieces of nearly equal length.
 
     Args:
-        length: Of the side.
-        at_most: Length of a piece with its halo; a piece is at least twice its halo long all the same, since less
-            would be mostly margin.
-        halo: Context wanted on both sides of a piece, where the side goes on.
+        length: Length of the side.
+        at_most: Maximum length of a piece including its halo; at least four times the halo is used, because a smaller
+            piece would be mostly context.
+        halo: Context on both sides of a piece, clipped at the ends of the side.
 
     Yields:
         The piece, and the piece with its context.
@@ -191,15 +191,15 @@ def spans(length: int, at_most: int, halo: int) -> Iterator[tuple[slice, slice]]
 def in_tiles(
     part: Callable[[Tensor], Tensor], x: Tensor, at_most: int, halo: int, zoom_in: int, zoom_out: int
 ) -> Tensor:
-    """Pass tiles of ``x (N, C, T, H, W)`` with their context, and put what comes out together.
+    """Process tiles of ``x (N, C, T, H, W)`` with their context and assemble the results.
 
     Args:
-        part: What to pass them through, which makes ``zoom_out`` places of ``zoom_in``.
-        x: The whole.
-        at_most: Side of a tile with its context, in units of ``zoom_in`` places.
+        part: Function applied to each tile. It maps ``zoom_in`` positions along a side to ``zoom_out``.
+        x: The whole input.
+        at_most: Side of a tile with its context, in units of ``zoom_in`` positions.
         halo: Context on each side, in the same units.
-        zoom_in: Places of ``x`` in a unit.
-        zoom_out: Places of the result in a unit.
+        zoom_in: Positions of ``x`` per unit.
+        zoom_out: Positions of the result per unit.
     """
     height, width = x.shape[3] // zoom_in, x.shape[4] // zoom_in
     whole: Tensor | None = None

@@ -1,4 +1,4 @@
-"""VideoVAE: predictive reconstruction (paper, section 3). Encode the observed groups, pad, decode, predict."""
+"""VideoVAE: base class for predictive reconstruction (paper, section 3)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class PredictiveOutput:
     """Result of predictive reconstruction.
 
     Attributes:
-        reconstruction: The whole clip, observed and dropped frames alike, ``(N, 3, T, H, W)``.
-        posterior: Over the latents up to the last observed group of the batch. Its entries for dropped groups are
-            meaningless: mask them with ``observed``.
-        observed: Which groups of each clip the encoder saw.
+        reconstruction: The whole clip, with observed and dropped frames, ``(N, 3, T, H, W)``.
+        posterior: Posterior over the latents up to the last observed group in the batch. Entries for dropped groups
+            are meaningless; mask them with ``observed``.
+        observed: Groups that the encoder saw, per clip.
 
     Example:
         >>> from pvvae_plugin.models import PredictiveVAE
@@ -48,26 +48,26 @@ class PredictiveOutput:
 
 
 class VideoVAE(PretrainedMixin, BaseModule):
-    """Base of video VAEs that can be trained predictively (paper, section 3): padding stands in for dropped latents.
+    """Base class of video VAEs for predictive training, which pads dropped latents (paper, section 3).
 
-    A subclass encodes and decodes, and calls :meth:`add_padding` once its networks are built; all else follows.
+    A subclass implements :meth:`encode` and :meth:`decode`, and calls :meth:`add_padding` after building its networks.
 
     Args:
         latent_channels: Channels ``C`` of the latents.
-        temporal_ratio: ``p_t``, frames for each latent frame but the first.
-        spatial_ratio: ``p_s``, pixels for each side of a latent.
-        init_cfg: As for every MMEngine module.
+        temporal_ratio: ``p_t``, frames per latent frame (the first latent frame covers one frame).
+        spatial_ratio: ``p_s``, pixels per latent position along each side.
+        init_cfg: MMEngine initialization config.
 
     Attributes:
-        arguments (dict): What the subclass was built with, plain values, for :meth:`save_pretrained`.
-        temporal_reach (float): How many latent frames back the decoder sees.
-        is_causal (bool): Whether encoding a prefix gives the prefix of the encoding.
-        encodes_longest (bool): If clips of a batch observe different numbers of groups, encode all of them up to the
-            largest number, instead of one pass per number. For causal networks only.
-        padding_token: What stands in for a dropped latent, a parameter ``(C,)``; None for Gaussian noise.
-        knows_statistics (bool): Whether ``latent_mean`` and ``latent_std`` came with the weights.
-        trained_frames (int | None): Length of the clips it was trained on, where that is known.
-        source (dict[str, str] | None): ``path`` and ``sha256`` of weights that it read by itself.
+        arguments (dict): Constructor arguments of the subclass as plain values, for :meth:`save_pretrained`.
+        temporal_reach (float): Number of past latent frames that the decoder sees.
+        is_causal (bool): True if encoding a prefix gives the prefix of the encoding.
+        encodes_longest (bool): If the clips of a batch observe different numbers of groups, encode all clips up to the
+            largest number instead of one pass per number. For causal networks only.
+        padding_token: Parameter ``(C,)`` that replaces a dropped latent; None for Gaussian noise.
+        knows_statistics (bool): True if ``latent_mean`` and ``latent_std`` were loaded with the weights.
+        trained_frames (int | None): Length of the training clips, if known.
+        source (dict[str, str] | None): ``path`` and ``sha256`` of weights loaded by the constructor.
         latent_mean: Buffer ``(C,)`` used by :meth:`normalize_latents`; 0 until statistics are set.
         latent_std: Buffer ``(C,)``; 1 until statistics are set.
 
@@ -107,8 +107,8 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """Set the padding of dropped latents.
 
         Args:
-            padding: ``'learnable'``, one trained vector ``(C,)`` for every place and time (the paper's final model),
-                or ``'gaussian'``, standard normal noise.
+            padding: ``'learnable'``, one trained vector ``(C,)`` shared by all positions and times (the paper's final
+                model), or ``'gaussian'``, standard normal noise.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -126,20 +126,20 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
     @abstractmethod
     def encode(self, video: Tensor) -> DiagonalGaussian:
-        """Posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
+        """Return the posterior over the latents ``(N, C, t, h, w)`` of a video ``(N, 3, T, H, W)`` in [-1, 1]."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """Video ``(N, 3, T, H, W)`` of raw latents ``(N, C, t, h, w)``."""
+        """Decode raw latents ``(N, C, t, h, w)`` to a video ``(N, 3, T, H, W)``."""
 
     @renamed_arguments(num_observed_groups='observed', generator='rng')
     def forward(self, video: Tensor, observed: Observed = None, rng: Rngs = None) -> PredictiveOutput:
-        """Predictive reconstruction (paper, section 3): finish each clip from its observed groups.
+        """Reconstruct each clip from its observed groups and predict the dropped ones (paper, section 3).
 
         Args:
-            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames have no influence.
-            observed: Which groups the encoder sees, see :meth:`ObservedGroups.of`; all if None.
-            rng: For the posterior's noise and Gaussian padding: one generator, or one per clip.
+            video: ``(N, 3, T, H, W)`` in [-1, 1]. Dropped frames are ignored.
+            observed: Groups that the encoder sees, see :meth:`ObservedGroups.of`; all if None.
+            rng: Random generator for posterior noise and Gaussian padding: one for the batch, or one per clip.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -152,13 +152,13 @@ class VideoVAE(PretrainedMixin, BaseModule):
         observed = ObservedGroups.of(observed, len(video), num_groups, video.device)
         # 1. Encode the observed groups.
         posterior = self._encode_observed(video, observed)
-        # 2. Put padding tokens in the place of dropped groups.
+        # 2. Replace dropped groups with padding.
         latents = self.pad_latents(posterior.sample(rng, num_groups), num_groups, observed, rng)
         # 3. Decode the whole clip.
         return PredictiveOutput(self.decode(latents), posterior, observed)
 
     def _encode_observed(self, video: Tensor, observed: ObservedGroups) -> DiagonalGaussian:
-        """Encode without the dropped frames. Clips that observe the same number of groups are encoded together."""
+        """Encode the observed frames. Clips that observe the same number of groups share one pass."""
         if not observed.are_leading:
             video = observed.hold_dropped(video, self.temporal_ratio)
         counts = observed.extents
@@ -180,20 +180,20 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
     @renamed_arguments(num_observed_groups='observed', generator='rng')
     def pad_latents(self, latents: Tensor, num_groups: int, observed: Observed = None, rng: Rngs = None) -> Tensor:
-        """Put padding in the place of dropped groups.
+        """Replace the latents of dropped groups with padding.
 
         Args:
-            latents: ``(N, C, g, h, w)``, up to the last observed group; entries of dropped groups are ignored and get
+            latents: ``(N, C, g, h, w)``, up to the last observed group. Entries of dropped groups are ignored and get
                 no gradient.
             num_groups: Latent frames ``G`` of the result.
-            observed: Which latents each clip keeps, see :meth:`ObservedGroups.of`; the first ``g`` if None.
-            rng: For Gaussian padding: one generator, or one per clip.
+            observed: Latents that each clip keeps, see :meth:`ObservedGroups.of`; the first ``g`` if None.
+            rng: Random generator for Gaussian padding: one for the batch, or one per clip.
 
         Returns:
             ``(N, C, G, h, w)``.
 
         Raises:
-            ValueError: If a group is observed for which there is no latent.
+            ValueError: If an observed group has no latent.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -206,31 +206,31 @@ class VideoVAE(PretrainedMixin, BaseModule):
         n, c, g, h, w = latents.shape
         observed = ObservedGroups.of(g if observed is None else observed, n, num_groups, latents.device)
         if max(observed.extents) > g:
-            raise ValueError(f'{max(observed.extents)} observed groups, but the latents have only {g}')
+            raise ValueError(f'{max(observed.extents)} groups are observed, but there are only {g} latent frames')
         longest = num_groups - min(observed.extents)
         if longest > self.temporal_reach:
             warnings.warn(
                 f'{longest} groups are padded, but the decoder sees only {self.temporal_reach:g} latent frames '
-                'back: the last ones cannot know what was observed. Use more decoder_blocks or drop less.',
+                'back, so the last ones do not depend on the observed frames. Use more decoder_blocks or drop less.',
                 stacklevel=2,
             )
         if self.padding_token is None:
             padding = randn_like(latents.new_empty(n, c, num_groups, h, w), rng)
         else:
             padding = self.padding_token.to(latents.dtype).view(1, c, 1, 1, 1).expand(n, c, num_groups, h, w)
-        # where() also gives the token a zero gradient when nothing is dropped: DistributedDataParallel waits for one.
+        # where() gives the token a zero gradient even when nothing is dropped; DistributedDataParallel needs one.
         full = torch.nn.functional.pad(latents, (0, 0, 0, 0, 0, num_groups - g))
         return torch.where(observed.mask.view(n, 1, num_groups, 1, 1), full, padding)
 
     def predict(self, observed_video: Tensor, num_frames: int) -> Tensor:
-        """Finish a clip.
+        """Predict the rest of a clip.
 
         Args:
-            observed_video: Its first frames, ``(N, 3, T', H, W)`` in [-1, 1].
-            num_frames: Length ``T`` of the result, observed frames included.
+            observed_video: First frames of the clip, ``(N, 3, T', H, W)`` in [-1, 1].
+            num_frames: Length ``T`` of the result, including the observed frames.
 
         Returns:
-            ``(N, 3, T, H, W)``: the observed frames reconstructed, the rest predicted.
+            ``(N, 3, T, H, W)``: the reconstruction of the observed frames, followed by the prediction.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -240,11 +240,14 @@ class VideoVAE(PretrainedMixin, BaseModule):
         """
         num_groups = frames_to_groups(num_frames, self.temporal_ratio)
         if num_frames < observed_video.shape[2]:
-            raise ValueError(f'cannot predict {num_frames} frames from {observed_video.shape[2]} observed ones')
+            raise ValueError(
+                f'num_frames is {num_frames}, but must be at least {observed_video.shape[2]}, the number of observed '
+                'frames'
+            )
         return self.decode(self.pad_latents(self.encode(observed_video).mode(), num_groups))
 
     def normalize_latents(self, latents: Tensor) -> Tensor:
-        """Bring raw latents ``(N, C, t, h, w)`` to zero mean and unit deviation per channel.
+        """Normalize raw latents ``(N, C, t, h, w)`` to zero mean and unit standard deviation per channel.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -257,7 +260,7 @@ class VideoVAE(PretrainedMixin, BaseModule):
         return (latents - _per_channel(self.latent_mean, latents)) / _per_channel(self.latent_std, latents)
 
     def denormalize_latents(self, latents: Tensor) -> Tensor:
-        """Inverse of :meth:`normalize_latents`.
+        """Invert :meth:`normalize_latents`.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -271,7 +274,7 @@ class VideoVAE(PretrainedMixin, BaseModule):
     @property
     @abstractmethod
     def last_layer(self) -> Tensor:
-        """Weight of the decoder's last convolution, at which an adaptive GAN weight compares gradients."""
+        """Weight of the decoder's last convolution. The adaptive GAN weight compares gradients at it."""
 
     def freeze_encoder(self) -> None:
         """Train the decoder only (stage 3): freeze the encoder and the padding token.
@@ -288,18 +291,18 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
     @property
     def temporal_compression_ratio(self) -> int:
-        """``p_t``, by the name that diffusers uses."""
+        """``p_t`` under diffusers' name."""
         return self.temporal_ratio
 
     @property
     def spatial_compression_ratio(self) -> int:
-        """``p_s``, by the name that diffusers uses."""
+        """``p_s`` under diffusers' name."""
         return self.spatial_ratio
 
     def pad_sides(self, video: Tensor) -> Tensor:
-        """Repeat the last row and column of ``(N, 3, T, H, W)`` until its sides divide by the spatial ratio.
+        """Repeat the last row and column of ``(N, 3, T, H, W)`` until both sides are multiples of the spatial ratio.
 
-        Crop what is decoded: ``vae.decode(latents)[..., :H, :W]``.
+        Crop the decoded video back to size: ``vae.decode(latents)[..., :H, :W]``.
 
         Example:
             >>> from pvvae_plugin.models import PredictiveVAE
@@ -311,35 +314,35 @@ class VideoVAE(PretrainedMixin, BaseModule):
         return torch.nn.functional.pad(video, (0, right, 0, down, 0, 0), mode='replicate')
 
     def check_video(self, video: Tensor) -> int:
-        """Number of groups of ``video``.
+        """Check a video and return its number of groups.
 
         Raises:
-            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides that divide by ``p_s``.
+            ValueError: If it is not float ``(N, 3, 1 + k * p_t, H, W)`` with sides divisible by ``p_s``.
         """
         if video.ndim != 5 or video.shape[1] != 3 or not len(video):
-            raise ValueError(f'a video tensor is (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
+            raise ValueError(f'a video tensor must be (N, 3, T, H, W) with N >= 1, got shape {tuple(video.shape)}')
         if not video.is_floating_point():
-            raise ValueError(f'a video is float in [-1, 1], got {video.dtype}: divide bytes by 127.5 and subtract 1')
+            raise ValueError(f'a video must be float in [-1, 1], got {video.dtype}: use video / 127.5 - 1 for uint8')
         for side, length in zip(('height', 'width'), video.shape[-2:], strict=True):
             if length < 1 or length % self.spatial_ratio:
                 below = max(1, length // self.spatial_ratio) * self.spatial_ratio
                 raise ValueError(
-                    f'{side} {length} does not divide by the spatial ratio {self.spatial_ratio}: '
+                    f'{side} {length} is not divisible by the spatial ratio {self.spatial_ratio}: '
                     f'resize or crop to {below} or {below + self.spatial_ratio}, or pad with pad_sides()'
                 )
         return frames_to_groups(video.shape[2], self.temporal_ratio)
 
     def check_latents(self, latents: Tensor) -> None:
-        """Refuse what are no latents.
+        """Check the type and shape of latents.
 
         Raises:
-            TypeError: If they are no tensor.
-            ValueError: If they are not float ``(N, C, t, h, w)``, or empty.
+            TypeError: If ``latents`` is not a tensor.
+            ValueError: If it is not float ``(N, C, t, h, w)``, or is empty.
         """
         if not isinstance(latents, Tensor):
             kind = type(latents).__name__
-            raise TypeError(f'latents are a tensor, got {kind}: a posterior gives them by mode() or sample()')
-        wanted = f'latents are float (N, {self.latent_channels}, t, h, w)'
+            raise TypeError(f'latents must be a tensor, got {kind}: call mode() or sample() of a posterior')
+        wanted = f'latents must be float (N, {self.latent_channels}, t, h, w)'
         if latents.ndim != 5 or latents.shape[1] != self.latent_channels or not latents.numel():
             raise ValueError(f'{wanted} and not empty, got shape {tuple(latents.shape)}')
         if not latents.is_floating_point():

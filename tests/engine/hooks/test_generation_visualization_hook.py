@@ -1,4 +1,4 @@
-"""Samples are drawn during training from the averages, and training does not notice."""
+"""Samples are drawn from the averaged weights and do not change the training."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def one_thread():
 
 @pytest.fixture(scope='module')
 def vae(tmp_path_factory):
-    """The demo's VAE at toy widths, and its checkpoint."""
+    """Return the demo's VAE with toy widths, and its checkpoint."""
     config = {**Config.fromfile(config_path('pvvae_demo.py')).model.backbone, '_scope_': 'pvvae_plugin'}
     config |= {'latent_channels': 4, 'encoder_widths': (8, 8, 8), 'decoder_widths': (8, 8, 8)}
     config |= {'strides': ((2, 1), (2, 1)), 'patch_size': 4}
@@ -62,7 +62,7 @@ def configure(vae, work_dir, hook, validate=False):
 
 
 def train(vae, work_dir, hook, validate=False):
-    """Train four iterations; the config and the last checkpoint."""
+    """Train four iterations. Return the config and the last checkpoint."""
     cfg = configure(vae, work_dir, hook, validate)
     runner = Runner.from_cfg(cfg)
     runner.train()
@@ -107,7 +107,7 @@ class Visualizer:
 
 
 class FakeRunner:
-    """As much of a runner as a test loop's hook touches."""
+    """Minimal runner for hooks of a test loop."""
 
     def __init__(self, model, work_dir):
         self.model, self.work_dir, self.visualizer = model, str(work_dir), Visualizer()
@@ -133,5 +133,5 @@ def test_cached_latents_and_unconditional_heads_are_drawn_too(vae, tmp_path, num
     assert gif.n_frames >= 1
     strip = Image.open(tmp_path / 'vis' / 'test' / 'samples.png')
     assert strip.width > 5 * 32 * 6  # 5 frames of 16 x 32, enlarged sixfold
-    hook.after_test_iter(FakeRunner(model, tmp_path / 'later'), 1, None)  # drawn once a loop
+    hook.after_test_iter(FakeRunner(model, tmp_path / 'later'), 1, None)  # drawn once per loop
     assert not (tmp_path / 'later').exists()

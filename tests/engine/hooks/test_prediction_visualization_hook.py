@@ -29,7 +29,7 @@ def make_sample(seed, num_frames=5):
 
 
 class Runner:
-    """As much of a runner as the hook touches."""
+    """Minimal runner for the hook."""
 
     def __init__(self, work_dir, backend=None, iteration=500):
         self.work_dir = str(work_dir)

@@ -19,7 +19,7 @@ VARIANTS = [
 
 
 def make(dtype=torch.float64, **overrides):
-    """A tiny model whose every weight is random, so that nothing hides behind a zero gate."""
+    """Build a tiny model with random weights, so no zero gate hides an error."""
     model = LatentDiT(**{**TINY, **overrides}).to(dtype).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def inputs(n=2, t=3, h=2, w=4, dtype=torch.float64):
 
 
 class Oracle:
-    """The network written down again, one sequence of one clip at a time, with loops and plain formulas."""
+    """Reference network with loops and plain formulas, one sequence of one clip at a time."""
 
     def __init__(self, model):
         self.model, self.state = model, model.state_dict()
@@ -55,7 +55,7 @@ class Oracle:
         return [math.cos(a) for a in angles] + [math.sin(a) for a in angles]
 
     def turn(self, head, position):
-        """Rotary embedding of one head at (frame, row, column), as complex numbers."""
+        """Apply the rotary embedding of a head at (frame, row, column) with complex numbers."""
         if not self.model.rope:
             return head
         pairs = len(head) // 2
@@ -102,7 +102,7 @@ class Oracle:
         return e / (1 + (-e).exp())
 
     def clip(self, latents, frame_times, label):
-        """(C, t, h, w) and t times of one clip to its velocity."""
+        """Return the velocity of a clip (C, t, h, w) with t times."""
         width, (t, h, w) = self.model.hidden_size, latents.shape[1:]
         positions = [(f, i, j) for f in range(t) for i in range(h) for j in range(w)]
         x = {p: self.linear('embed', latents[:, p[0], p[1], p[2]]) for p in positions}
@@ -162,7 +162,7 @@ def test_any_grid_and_features_of_the_last_layer(variant):
         assert torch.equal(final.permute(0, 3, 1, 2).reshape(out.shape), out)
         assert not torch.allclose(model.features(latents, times, 1, labels), hidden)
     for layer in (0, 3):
-        with pytest.raises(ValueError, match=rf'layer must lie in 1\.\.2, got {layer}'):
+        with pytest.raises(ValueError, match=rf'layer must be in 1\.\.2, got {layer}'):
             model.features(latents, times, layer, labels)
 
 
@@ -234,7 +234,7 @@ def test_null_class_and_label_errors(num_classes):
 
 
 def test_nothing_waits_for_a_device():
-    with torch.device('meta'):  # where to look at a value is an error
+    with torch.device('meta'):  # the meta device raises if a value is read
         model = LatentDiT(**TINY)
         out = model(torch.empty(2, 3, 3, 2, 4), torch.empty(2), torch.empty(2, dtype=torch.long))
         out.sum().backward()
@@ -247,7 +247,7 @@ def test_unconditional_model():
     latents, times, labels = inputs()
     assert model.null_label is None
     assert model(latents, times).shape == latents.shape
-    with pytest.raises(ValueError, match='takes no labels'):
+    with pytest.raises(ValueError, match='labels must be None'):
         model(latents, times, labels)
 
 
@@ -287,7 +287,7 @@ def test_a_new_model_returns_zeros_and_every_parameter_gets_a_gradient():
     out = model(latents, times, labels)
     assert (out == 0).all()
     out.sum().backward()
-    # data-parallel training waits for the gradient of every parameter, zero or not
+    # data-parallel training needs a gradient for every parameter
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -322,7 +322,7 @@ def test_gradient_checkpointing_changes_nothing(attention):
 def test_position_tables_outlive_inference_mode_and_stay_out_of_the_state_dict(rope):
     model = make(rope=rope)
     names = set(model.state_dict())
-    latents, times, labels = inputs(t=2, h=3, w=5)  # a grid of no other test
+    latents, times, labels = inputs(t=2, h=3, w=5)  # a grid that no other test uses
     with torch.inference_mode():
         model(latents, times, labels)
     model(latents, times, labels).sum().backward()

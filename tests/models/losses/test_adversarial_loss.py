@@ -34,7 +34,7 @@ def test_discriminator_takes_clips_and_images():
 
 
 def test_discriminator_verdict_on_a_clip_does_not_depend_on_its_batch():
-    """Batch statistics would make several processes differ from one."""
+    """With batch statistics, several processes would differ from one."""
     net = MODELS.build({'type': 'PatchDiscriminator3D', 'base_width': 8}).eval()
     video = torch.rand(3, 3, 5, 32, 32)
     torch.testing.assert_close(net(video)[:1], net(video[:1]))

@@ -9,13 +9,13 @@ from torch import nn
 
 from pvvae_plugin.models.losses.lpips import BACKBONES, LPIPS
 
-# AlexNet's features as torchvision numbers them, with narrower layers
+# AlexNet's features with torchvision's indices and narrower layers
 CONVS = {0: (3, 4, 11), 3: (4, 5, 5), 6: (5, 6, 3), 8: (6, 7, 3), 10: (7, 8, 3)}
 SLICES = {0: 1, 3: 2, 6: 3, 8: 4, 10: 5}
 
 
 class FakeBackbone(nn.Module):
-    """Five slices whose convolutions keep torchvision's numbers, as the package builds them."""
+    """Five slices whose convolutions keep torchvision's indices, as in the package."""
 
     def __init__(self):
         super().__init__()
@@ -30,11 +30,11 @@ class FakeBackbone(nn.Module):
 
 
 class FakeNetwork(nn.Module):
-    """Mean squared distance of the last features; remembers how it was called."""
+    """Mean squared distance of the last features. Records its calls."""
 
     def __init__(self, net, pnet_rand, verbose):
         super().__init__()
-        assert pnet_rand and not verbose  # otherwise the package downloads, or prints
+        assert pnet_rand and not verbose  # the package would download or print with other arguments
         self.net = FakeBackbone()
         self.calls = []
 
@@ -138,7 +138,7 @@ def test_building_it_draws_no_random_numbers(package, alexnet_file):
 def test_weights_by_path(package, alexnet_file, tmp_path):
     elsewhere = alexnet_file.rename(tmp_path / 'mine.pth')
     LPIPS(net='alex', weights=elsewhere)
-    with pytest.raises(FileNotFoundError, match='there is none'):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
         LPIPS(net='alex')
 
 
@@ -190,7 +190,7 @@ def test_the_real_package_with_random_weights(net, cache):
 
     smallest = BACKBONES[net][2]
     a, b = clips(1, 3, 2, smallest, smallest)
-    a[:, :, 1], b[:, :, 1] = -1, -1  # a black frame, where features vanish
+    a[:, :, 1], b[:, :, 1] = -1, -1  # a black frame, for which features are zero
     a.requires_grad_()
     ours = LPIPS(net=net)(a, b)
     for t in range(2):

@@ -1,4 +1,4 @@
-"""VAEs of diffusers behind our interface: the same numbers, and trained predictively."""
+"""diffusers VAEs behind our interface: equal results and predictive training."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_statistics_come_from_the_config(diffusers_folders):
 
 def test_lengths_that_would_come_back_as_others_are_refused(diffusers_folders):
     vae = build(diffusers_folders['cogvideox'])
-    with pytest.raises(ValueError, match='does not make 13 frames of 4 latent frames: use clips of 1 or 9 or 17'):
+    with pytest.raises(ValueError, match='does not decode 4 latent frames to 13 frames: use clips of 1 or 9 or 17'):
         vae.check_video(clip(vae, 13))
     with pytest.raises(ValueError, match='clips of 1 or 9 or 17'):
         vae.decode(torch.zeros(1, 4, 2, 2, 2))
@@ -140,13 +140,13 @@ def edited(folder: str, target: Path, **changes) -> str:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'_class_name': 'AutoencoderKL'}, "holds 'AutoencoderKL'; this works with AutoencoderKLWan, "),
+        ({'_class_name': 'AutoencoderKL'}, "holds 'AutoencoderKL'; supported classes: AutoencoderKLWan, "),
         ({'scale_factor_spatial': 16}, 'correct the scale factors'),
-        ({'base_dim': 16}, 'its weights do not fit its config'),
+        ({'base_dim': 16}, 'the weights do not match the config'),
         ({'latents_std': None}, 'does not describe a AutoencoderKLWan'),
         ({'latents_std': [0.0] * 16}, 'latents_std must be positive'),
         ({'dim_mult': 'abcd'}, 'does not describe a AutoencoderKLWan'),
-        ({'num_res_blocks': 2}, r'its weights do not fit its config: \d+ missing \(decoder'),
+        ({'num_res_blocks': 2}, r'the weights do not match the config: \d+ missing \(decoder'),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, message, diffusers_folders, tmp_path):
@@ -177,16 +177,16 @@ def test_shards_are_what_the_digest_is_of(diffusers_folders, tmp_path):
     content = json.loads(index.read_text())
     content['weight_map'] = dict.fromkeys(content['weight_map'], 'weights.bin')
     index.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"names 'weights.bin': shards are .safetensors"):
+    with pytest.raises(ValueError, match=r"lists 'weights.bin': shards must be .safetensors"):
         build(str(tmp_path))
     shutil.copy(Path(diffusers_folders['wan21'], 'vae', 'diffusion_pytorch_model.safetensors'), tmp_path / 'vae')
-    with pytest.raises(ValueError, match='remove the one that is not meant'):
+    with pytest.raises(ValueError, match='remove one of the two'):
         build(str(tmp_path))
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_parameter_has_a_gradient_whatever_was_observed(name, diffusers_folders):
-    """Or data-parallel processes wait for it."""
+    """Data-parallel processes would deadlock without it."""
     vae = build(diffusers_folders[name]).train()
     for count in (1, 3):
         vae.zero_grad(set_to_none=True)
@@ -196,12 +196,12 @@ def test_every_parameter_has_a_gradient_whatever_was_observed(name, diffusers_fo
 
 def test_what_is_not_there_says_how_to_get_it(diffusers_folders, tmp_path, monkeypatch):
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
-    message = r"hf download some/vae --include 'vae/\*', or download=True. A folder: .* --local-dir some/vae"
+    message = r"hf download some/vae --include 'vae/\*', or set download=True. For a folder, .* --local-dir some/vae"
     with pytest.raises(FileNotFoundError, match=message):
         build('some/vae')
     with pytest.raises(FileNotFoundError, match="no folder '/no/such/folder'"):
         build('/no/such/folder')
-    with pytest.raises(FileNotFoundError, match=r"Set subfolder to one of \['vae'\]"):
+    with pytest.raises(FileNotFoundError, match=r"set subfolder to one of \['vae'\]"):
         build(diffusers_folders['wan21'], subfolder=None)
     with pytest.raises(ValueError, match='gradient_checkpointing=False'):
         build(diffusers_folders['wan21'], gradient_checkpointing=True)

@@ -1,4 +1,4 @@
-"""An inflated VAE does with each frame what the image VAE does with an image."""
+"""An inflated VAE processes each frame as the image VAE processes an image."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def stirred(config):
 
 
 def image_state(vae):
-    """The 2D network in a video VAE: what of its weights a still image meets."""
+    """Extract the 2D network of a video VAE: the weights that a still image uses."""
     state = {name: p[:, :, -1] if p.ndim == 5 else p for name, p in vae.state_dict().items()}
     return {name: p for name, p in state.items() if 'time_conv' not in name and name != 'padding_token'}
 
 
 @torch.no_grad()
 def test_each_frame_is_treated_as_an_image(tiny_vae_config):
-    # Without time_conv: that is the part which an image VAE does not have.
+    # An image VAE has no time_conv.
     image_vae = stirred({**tiny_vae_config, 'strides': ((1, 2), (1, 2), (1, 2), (1, 2))})
     vae = stirred(tiny_vae_config)
     inflate_(vae, image_state(image_vae))

@@ -1,4 +1,4 @@
-"""The fast way agrees with the plain one, and both with what they are said to compute."""
+"""The fast and plain paths agree with each other and with their definitions."""
 
 import pytest
 import torch
@@ -23,13 +23,13 @@ def network(dtype=torch.float64, **changes):
     torch.manual_seed(0)
     vae = PredictiveVAE(**{**CONFIG, **changes}).to(dtype)
     with torch.no_grad():
-        for parameter in vae.parameters():  # some begin as zeros, which would hide much
+        for parameter in vae.parameters():  # zero initial weights would hide errors
             parameter.add_(0.1 * torch.randn_like(parameter))
     return vae
 
 
 def results(vae, video):
-    """What forward and backward passes give."""
+    """Return the results of the forward and backward passes."""
     counts = torch.tensor([1, 3])[-len(video) :]
     out = vae(video, counts, torch.Generator().manual_seed(1))
     loss = out.reconstruction.square().sum() + out.posterior.kl(counts)
@@ -150,7 +150,7 @@ def test_plain_paths_of_several_threads_end_with_the_last():
 
 
 def test_gradients_of_gradients_are_those_of_the_plain_path():
-    """As a gradient penalty wants them."""
+    """Second derivatives, as in a gradient penalty."""
     x, weight = torch.randn(1, 4, 2, 3, 3, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
 
     def penalised():

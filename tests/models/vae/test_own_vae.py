@@ -1,4 +1,4 @@
-"""The VAE of docs/extend.md, as pasted, is one of ours in every respect."""
+"""The VAE of docs/extend.md works as pasted, like the built-in ones."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def rand_video(n=2, t=17, size=32, dtype=torch.float32):
 
 
 def stirred(vae):
-    """Residual blocks start as their skip connections: give every path a say, so that a test sees it."""
+    """Set random weights, because residual blocks start as the identity and would hide errors."""
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv3d):
             module.reset_parameters()
@@ -58,7 +58,7 @@ def test_prefix_of_input_gives_prefix_of_output(vae):
 
 @torch.no_grad()
 def test_encoder_and_decoder_do_use_the_past(vae):
-    """Causality alone would also hold for a network that looks at nothing but the present frame."""
+    """A network that sees only the current frame would also be causal."""
     video = rand_video(n=1)
     changed = video.clone()
     changed[:, :, 0] = -changed[:, :, 0]
@@ -71,7 +71,7 @@ def test_encoder_and_decoder_do_use_the_past(vae):
 def test_mixed_batch_equals_each_clip_encoded_alone(tiny_vae_config):
     vae = stirred(MODELS.build(tiny_vae_config)).double()
     video = rand_video(n=5, dtype=torch.float64)
-    counts = torch.tensor([1, 2, 4, 3, 2])  # the longest is not the whole clip
+    counts = torch.tensor([1, 2, 4, 3, 2])  # the longest prefix is shorter than the clip
 
     def generators():
         return [torch.Generator().manual_seed(i) for i in range(5)]
@@ -81,7 +81,7 @@ def test_mixed_batch_equals_each_clip_encoded_alone(tiny_vae_config):
         alone = video[i : i + 1, :, : 1 + 4 * (g - 1)]
         posterior = vae.encode(alone)
         generator = generators()[i]
-        # Noise is drawn for the whole clip, so that it does not depend on the longest prefix of the batch.
+        # Noise is drawn for the whole clip, so it does not depend on the longest prefix in the batch.
         noise = torch.randn(4, 5, 2, 2, generator=generator, dtype=torch.float64)[None, :, :g]
         latents = posterior.mean + torch.exp(0.5 * posterior.logvar) * noise
         token = vae.padding_token.view(1, -1, 1, 1, 1).expand(1, 4, 5 - g, 2, 2)
@@ -189,7 +189,7 @@ def test_predict_continues_what_it_observed(vae):
     clip = vae.predict(video, 17)
     assert clip.shape == (2, 3, 17, 32, 32)
     torch.testing.assert_close(clip[:, :, :9], vae.decode(vae.encode(video).mode()), rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match='cannot predict 5 frames from 9'):
+    with pytest.raises(ValueError, match='num_frames is 5, but must be at least 9'):
         vae.predict(video, 5)
 
 
@@ -237,9 +237,9 @@ def test_latents_of_any_float_are_decoded_and_nothing_else(vae):
     expected = vae.decode(latents.half().float())
     assert torch.equal(vae.decode(latents.half()), expected)
     for wrong in (latents.long(), latents[:, :, :0], latents[:0], latents[0]):
-        with pytest.raises(ValueError, match=r'latents are float \(N, 4, t, h, w\)'):
+        with pytest.raises(ValueError, match=r'latents must be float \(N, 4, t, h, w\)'):
             vae.decode(wrong)
-    with pytest.raises(TypeError, match='a posterior gives them by mode'):
+    with pytest.raises(TypeError, match=r'call mode\(\) or sample\(\) of a posterior'):
         vae.decode(vae.encode(torch.zeros(1, 3, 5, 32, 32)))
 
 
@@ -257,7 +257,7 @@ def test_temporal_reach_is_what_the_decoder_really_sees(tiny_vae_config):
     latents = torch.randn(1, 4, int(reach) + 4, 2, 2, dtype=torch.float64)
     changed = latents.clone()
     changed[:, :, 0] += 1.0
-    # Frame T - 1 ends the last group; latent frame 0 lies (groups - 1) latent frames before it.
+    # Frame T - 1 ends the last group; latent frame 0 is (groups - 1) latent frames earlier.
     difference = (vae.decode(latents) - vae.decode(changed)).abs().amax(dim=(0, 1, 3, 4))
     last_seen = int(difference.nonzero().max())
     assert abs((last_seen - 1) / 4 - reach) <= 1

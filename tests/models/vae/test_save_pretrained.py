@@ -1,4 +1,4 @@
-"""A VAE goes into a folder and comes back as it was."""
+"""Saving a VAE to a folder and loading it gives the same VAE."""
 
 from __future__ import annotations
 
@@ -79,17 +79,17 @@ def test_on_the_meta_device_no_weights_are_read(vae, tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'type': 'LatentDiT'}, "holds 'LatentDiT', which is no registered VideoVAE"),
-        ({'type': 'NoSuchClass'}, "holds 'NoSuchClass', which is no registered VideoVAE"),
+        ({'type': 'LatentDiT'}, "holds 'LatentDiT', which is not a registered VideoVAE"),
+        ({'type': 'NoSuchClass'}, "holds 'NoSuchClass', which is not a registered VideoVAE"),
         ({'type': 5}, 'type must be of type str, got 5'),
         ({'arguments': {'latent_channels': 8}}, 'of another shape'),
         ({'arguments': {'widths': 8}}, 'cannot be built with these arguments'),
         ({'arguments': {'strides': 'ab'}}, 'cannot be built with these arguments'),
         (
             {'arguments': {'init_cfg': {'type': 'Constant', 'layer': 'Conv3d', 'val': 1}}},
-            'init_cfg is no argument that',
+            'argument init_cfg is not allowed',
         ),
-        ({'type': ''}, 'which is no registered VideoVAE'),
+        ({'type': ''}, 'which is not a registered VideoVAE'),
     ],
 )
 def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
@@ -101,12 +101,12 @@ def test_what_does_not_fit_is_refused(vae, tmp_path, changes, message):
 
 
 def test_a_type_imports_nothing(vae, tmp_path):
-    """A registry would import the module of a dotted name."""
-    sys.modules.pop('this', None)  # of the standard library; it prints as it is imported
+    """A registry lookup would import the module of a dotted name."""
+    sys.modules.pop('this', None)  # a module of the standard library that prints on import
     vae.save_pretrained(tmp_path)
     path = tmp_path / 'config.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), 'type': 'this.s'}))
-    with pytest.raises(ValueError, match="holds 'this.s', which is no registered VideoVAE"):
+    with pytest.raises(ValueError, match="holds 'this.s', which is not a registered VideoVAE"):
         VideoVAE.from_pretrained(tmp_path)
     assert 'this' not in sys.modules
 
@@ -124,11 +124,11 @@ def test_damaged_and_foreign_folders(vae, tmp_path):
     vae.save_pretrained(tmp_path)
     weights = tmp_path / 'model.safetensors'
     save_file({name: tensor.contiguous().to(torch.int8) for name, tensor in vae.state_dict().items()}, weights)
-    with pytest.raises(ValueError, match=r'holds torch.int8, weights are floating-point'):
+    with pytest.raises(ValueError, match='has dtype torch.int8, but weights must be floating point'):
         VideoVAE.from_pretrained(tmp_path)
     vae.latent_std.zero_()
     vae.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match='latent_std must be positive, it holds 0'):
+    with pytest.raises(ValueError, match='latent_std must be positive, got 0'):
         VideoVAE.from_pretrained(tmp_path)
     weights.write_bytes(weights.read_bytes()[:-7])
     with pytest.raises(ValueError, match='is damaged'):
@@ -136,7 +136,7 @@ def test_damaged_and_foreign_folders(vae, tmp_path):
     (tmp_path / 'config.json').write_text('{"_class_name": "AutoencoderKLWan"}')
     with pytest.raises(ValueError, match='is not the config of a VAE'):
         VideoVAE.from_pretrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match='it is not the folder of a VAE'):
+    with pytest.raises(FileNotFoundError, match='it is not a VAE folder'):
         VideoVAE.from_pretrained(tmp_path / 'nothing')
 
 

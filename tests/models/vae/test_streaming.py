@@ -1,4 +1,4 @@
-"""A chunk at a time gives what one pass gives, whatever the chunks, in memory that does not grow."""
+"""Streaming in chunks of any size equals a single pass, in constant memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def vae(request, tiny_vae_config):
         'time last': {'strides': ((1, 2), (1, 2), (2, 1), (2, 2)), 'attention': False},
     }
     vae = MODELS.build({**tiny_vae_config, **layouts[request.param]}).double().eval()
-    for parameter in vae.parameters():  # blocks start as their skip connections, which remember nothing
+    for parameter in vae.parameters():  # blocks start as the identity, which has no temporal memory
         torch.nn.init.normal_(parameter, std=0.2)
     return vae
 
@@ -85,7 +85,7 @@ def test_the_state_does_not_grow_and_holds_no_chunk(vae):
 
 @torch.no_grad()
 def test_videos_may_take_turns(vae):
-    """Nothing is kept on the network: another video in between changes nothing."""
+    """The network holds no state, so interleaved videos do not interfere."""
     video, other = clip(vae, 4), clip(vae, 5)
     first, state = vae.encode_chunk(video[:, :, :5])
     vae.encode_chunk(other)
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(vae):
     with pytest.raises(ValueError, match='does not split into groups'):
         vae.encode_chunk(video[:, :, :4])
     _, state = vae.encode_chunk(video[:, :, :5])
-    with pytest.raises(ValueError, match=r'a chunk after the first has k \* 4 frames'):
+    with pytest.raises(ValueError, match='a chunk after the first must be .* with T a multiple of 4'):
         vae.encode_chunk(video[:, :, :5], state)
     with pytest.raises(ValueError, match='of another network'):
         vae.decode_chunk(torch.zeros(2, vae.latent_channels, 1, 2, 2).double(), state[:1])
@@ -110,9 +110,9 @@ def test_what_does_not_fit_is_refused(vae):
         vae.encode_chunk(video[:1, :, 5:], state)
     with pytest.raises(ValueError, match='a clip of 0 frames'):
         list(vae.encode_stream([]))
-    with pytest.raises(ValueError, match='the frames of a video have one shape'):
+    with pytest.raises(ValueError, match='all frames need the same shape'):
         list(vae.encode_stream([video[:, :, 0], video[:, :, 1], video[:, :, 2, :, :1]]))
-    with pytest.raises(TypeError, match=r'a posterior gives them by mode\(\)'):
+    with pytest.raises(TypeError, match=r'call mode\(\) or sample\(\) of a posterior'):
         list(vae.decode_stream(vae.encode_stream(video.unbind(2))))
     with pytest.raises(ValueError, match='groups_per_chunk must be positive'):
         list(vae.encode_stream(video.unbind(2), 0))

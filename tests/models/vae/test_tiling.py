@@ -1,4 +1,4 @@
-"""A large video in parts gives what it gives whole."""
+"""Tiled processing of a large video equals a single pass."""
 
 import pytest
 import torch
@@ -124,7 +124,7 @@ def test_spans_cover_a_side_once(length, at_most, halo):
     assert [place for piece, _ in pieces for place in range(length)[piece]] == list(range(length))
     for piece, seen in pieces:
         assert seen.start == max(0, piece.start - halo) and seen.stop == min(length, piece.stop + halo)
-        assert seen.stop - seen.start <= max(at_most, 4 * halo, 1)  # of a smaller one more than half would be margin
+        assert seen.stop - seen.start <= max(at_most, 4 * halo, 1)  # more than half of a smaller tile would be context
 
 
 def test_sides_that_do_not_divide_are_padded_on_request():
