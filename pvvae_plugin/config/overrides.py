@@ -162,7 +162,7 @@ def _check_type(key: str, value: Any, scope: str) -> None:
     name = value.rpartition('.')[2]
     if meant := did_you_mean(name, component_names(), cutoff=0.75):
         raise ValueError(
-            f'{key}={value}: no component is named {value}; {meant}docs/configs.md and the README list all components'
+            f'{key}={value}: no component is named {value}; {meant}docs/components.md lists all components'
         )
 
 
