@@ -104,7 +104,7 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
     [
         ({'first_frames': torch.zeros(2, 3, 4, 32, 32)}, '4 frames does not split into groups'),
         ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, 'first_frames has 9 frames, but a video has only 9'),
-        ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, the videos 32 x 32'),
+        ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, but the videos are 32 x 32'),
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
         ({'num_inference_steps': 0}, 'num_inference_steps'),
         ({'shift': 0.0}, 'shift'),
