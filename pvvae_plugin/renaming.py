@@ -55,7 +55,7 @@ def renamed_arguments(**new_names: str) -> Callable[[F], F]:
 def warn_renamed(old: str, new: str, owner: str, stacklevel: int = 3) -> None:
     """Warn that ``old`` is now called ``new``."""
     warnings.warn(
-        f'{owner}: {old!r} was renamed to {new!r}; the old name will be removed in the next release',
+        f'{owner}: {old!r} is now {new!r}; the old name will be removed in the next release',
         FutureWarning,
         stacklevel,
     )

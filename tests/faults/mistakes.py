@@ -294,7 +294,7 @@ CHECKPOINTS = [
         'a checkpoint of another network',
         lambda t: test(t, 'model.backbone.latent_channels=8'),
         ValueError,
-        ('does not fit the model', 'of another shape', 'another backbone'),
+        ('does not fit the model', 'of another shape', 'Use the config that wrote it'),
         faq='the checkpoint does not fit the model of this config: 0 weights missing (),',
     ),
     Mistake(
@@ -360,7 +360,7 @@ CHECKPOINTS = [
         'own weights of a VAE that has none',
         lambda t: test(t, checkpoint='pretrained'),
         ValueError,
-        ('PredictiveVAE has none', 'give a checkpoint'),
+        ('is a PredictiveVAE', 'give a checkpoint'),
         faq="'pretrained' needs a backbone that loads its own weights, such as DiffusersVAE,",
     ),
 ]

@@ -215,7 +215,7 @@ def test_decoding_in_half_precision_is_close_and_encoding_stays_exact():
         ('2.9.1+cu130', 91300, 'cuDNN 9.13 for'),
         ('2.10.0', 91002, '9.15 or later'),
         ('2.9.1', 91500, None),
-        ('2.8.0+cu128', 91002, 'wrongly'),
+        ('2.8.0+cu128', 91002, 'returns wrong results'),
         ('2.7.1', 90501, None),
         ('2.11.0+cu128', 91900, None),
         ('2.12.0a0+git12', 91501, None),

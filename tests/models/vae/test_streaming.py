@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(vae):
     _, state = vae.encode_chunk(video[:, :, :5])
     with pytest.raises(ValueError, match='a chunk after the first must be .* with T a multiple of 4'):
         vae.encode_chunk(video[:, :, :5], state)
-    with pytest.raises(ValueError, match='of another network'):
+    with pytest.raises(ValueError, match='belongs to another network'):
         vae.decode_chunk(torch.zeros(2, vae.latent_channels, 1, 2, 2).double(), state[:1])
     with pytest.raises(ValueError, match='does not split into groups'):
         list(vae.encode_stream(video[:, :, :7].unbind(2)))
