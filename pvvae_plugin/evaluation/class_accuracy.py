@@ -169,8 +169,7 @@ class ClassAccuracy(BaseMetric):
     """Share of clips that a classifier assigns to their class (ours).
 
     Reads ``label`` and ``generated`` (or else ``reconstruction``) from each sample. The same classifier can evaluate
-    many VAEs and generators. The accuracy on a VAE's reconstructions is the best that a generator with that VAE can
-    expect.
+    many VAEs and generators. The accuracy on a VAE's reconstructions limits that of generators with this VAE.
 
     Results, with the prefix ``class``:
         - ``accuracy``: share of clips classified correctly.

@@ -21,8 +21,8 @@ class FuturePrediction(BaseMetric):
     """Mean squared error of predicted frames for each number ``k`` of dropped groups, on the scale [-1, 1].
 
     Reads ``video``, ``predictions`` (clamped to [-1, 1]) and ``temporal_ratio`` from each sample. Only unobserved
-    frames count. The two baselines repeat the last observed frame or the mean of the observed frames. Means and ratios divide
-    sums over the whole dataset; they are not means over clips.
+    frames count. The two baselines repeat the last observed frame or the mean of the observed frames. Means and ratios
+    divide sums over the whole dataset; they are not means over clips.
 
     Results, with the prefix ``predict``, for each k:
         - ``k1_mse``, ``k1_repeat``, ``k1_mean``: errors of the model and of the two baselines.

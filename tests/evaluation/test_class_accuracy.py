@@ -171,7 +171,7 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     with pytest.raises(ValueError, match='damaged'):
         load_classifier(tmp_path / 'damaged.pth', digest)
     for other in others:
-        with pytest.raises(ValueError, match='holds no classifier of this data set'):
+        with pytest.raises(ValueError, match='is a classifier trained with another dataset'):
             load_classifier(path, other)
 
 

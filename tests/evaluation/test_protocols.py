@@ -53,12 +53,12 @@ def test_one_of_ones_own_says_what_it_changes():
         ({'ddof': True}, 'got True'),
         ({'num_frames': True}, 'got True'),
         ({'real_split': 'moon'}, "got 'moon'"),
-        ({'base': [1]}, 'a protocol is a name or dict'),
+        ({'base': [1]}, 'protocol must be a name or dict'),
         ({'batch_norm_eps': 'abc'}, "got 'abc'"),
         ({'batch_norm_eps': 0}, 'must be a positive number'),
         ({'frames': 16}, 'a protocol has no field frames'),
         ({'name': 'mine'}, 'a protocol has no field name'),
-        ({'base': 'fvd'}, "no protocol 'fvd': there are paper, stylegan-v, videogpt"),
+        ({'base': 'fvd'}, "no protocol 'fvd'; choose from paper, stylegan-v, videogpt"),
     ],
 )
 def test_what_is_not_valid_is_refused(change, message):

@@ -68,7 +68,7 @@ def test_the_protocol_is_followed(saved):
 def test_another_network(saved):
     path, digest = saved[399]
     extractor = I3DTorchScript(path, sha256=digest)
-    with pytest.raises(ValueError, match=r'399.pt gives features of shape \(1, 399\)'):
+    with pytest.raises(ValueError, match=r'399.pt returns features of shape \(1, 399\)'):
         extractor(torch.zeros(1, 3, 9, 8, 8))
 
 
