@@ -213,7 +213,7 @@ def test_data_without_clips_or_labels_is_refused(tmp_path):
         train_classifier(MovingBars(0, labels=(0, None)), 2, steps=1, seed=0, num_workers=0)
 
 
-@pytest.mark.parametrize(('num_classes', 'reason'), [(None, 'unconditional'), (5, 'makes 5 classes'), (2, None)])
+@pytest.mark.parametrize(('num_classes', 'reason'), [(None, 'unconditional'), (5, 'has 5 classes'), (2, None)])
 def test_generator_must_make_the_classes_of_the_data(num_classes, reason):
     model = Config.fromfile(config_path('dit_demo.py')).model
     model.backbone_checkpoint = None

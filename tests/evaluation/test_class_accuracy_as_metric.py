@@ -65,7 +65,7 @@ def test_clips_without_a_class_and_other_files_are_refused(file, tmp_path):
         ClassAccuracy(tmp_path / 'none.pth')
     for content in ({}, {'state_dict': {}}, {'state_dict': {'logits.weight': torch.zeros(3, 4)}}):
         torch.save(content, tmp_path / 'other.pth')
-        with pytest.raises(ValueError, match='is not a classifier'):
+        with pytest.raises(ValueError, match="no 'state_dict'|is not a classifier"):
             ClassAccuracy(tmp_path / 'other.pth')
     state = MotionClassifier(3).state_dict()
     torch.save({'state_dict': {**state, 'logits.weight': torch.zeros(3, 4)}}, tmp_path / 'other.pth')

@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match='contradicts the protocol'):
         FVD(Statistics(), PROTOCOL, {**reference(tmp_path), 'dataset': {**REAL, 'clip_len': 9}})
     flipped = {**REAL, 'pipeline': [{'type': 'RandomFlipClip'}, {'type': 'PackClip'}]}
-    with pytest.raises(ValueError, match='must not be augmented: leave RandomFlipClip'):
+    with pytest.raises(ValueError, match='must not be augmented; remove RandomFlipClip'):
         FVD(Statistics(), PROTOCOL, {**reference(tmp_path), 'dataset': flipped})
     with pytest.raises(TypeError, match='nonsense'):
         FVD(Statistics(), PROTOCOL, reference(tmp_path, nonsense=1))
@@ -263,7 +263,7 @@ def test_too_few_clips_for_the_splits_are_refused_before_any_work(tmp_path):
     metric = VideoInceptionScore(Colours(), {**PROTOCOL, 'inception_splits': 10})
     with pytest.raises(ValueError, match='over 10 splits needs as many clips, got 9; use more'):
         metric.prepare(FRAMES, 9)
-    with pytest.raises(ValueError, match='at least 2 clips: got 1'):
+    with pytest.raises(ValueError, match='at least 2 clips, got 1'):
         FVD(Statistics(), PROTOCOL, reference(tmp_path)).prepare(FRAMES, 1)
 
 
