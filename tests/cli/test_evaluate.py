@@ -113,7 +113,7 @@ def test_pairs(tool, tmp_path):
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     (made / 'clip0.avi').rename(made / 'other.avi')
-    with pytest.raises(SystemExit, match="no source of their name, e.g. 'other'"):
+    with pytest.raises(SystemExit, match="no source with the same name, e.g. 'other'"):
         run(tool, sources, made, '--metrics', 'psnr')
     small = write_videos(tmp_path / 'small', size=(16, 16))
     with pytest.raises(SystemExit, match='resize them to the same size'):
@@ -160,7 +160,7 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
     [
         (('real', 'nowhere'), "no folder, list or array of videos at 'nowhere'"),
         (('real', 'real', '--metrics', 'fid'), 'no metric fid; choose from fvd, kvd'),
-        (('real', 'real', '--metrics', 'fvd', 'psnr'), 'give one kind'),
+        (('real', 'real', '--metrics', 'fvd', 'psnr'), 'cannot be mixed with metrics of whole sets'),
         (('real', 'real', '--protocol', 'fvd'), "no protocol 'fvd'; choose from paper, stylegan-v"),
         (('real', 'real', '--protocol-options', 'frames=3'), 'a protocol has no field frames'),
         (('real', 'floats.npy'), 'must be uint8 RGB'),
@@ -174,7 +174,7 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
         (('real', 'real', '--out', 'floats.npy/out.json'), 'floats.npy'),
         (('real', 'empty'), 'no videos in'),
         (('real', 'real', '--protocol-options', 'num_frames=6'), 'none of 6 clips in a row could be read'),
-        (('real', 'real', '--weights', 'x.pt', '--extractor', 'i3d-torchscript'), 'no file x.pt'),
+        (('real', 'real', '--weights', 'x.pt', '--extractor', 'i3d-torchscript'), 'file x.pt not found'),
         (('real', 'real', '--extractor', 'i3d-torchscript'), 'Here that is --weights; --metrics proxy needs no file'),
     ],
 )

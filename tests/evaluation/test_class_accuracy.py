@@ -1,4 +1,4 @@
-"""The judge of a class-conditional generator: its arithmetic, its classifier, and what it refuses."""
+"""Class accuracy of a class-conditional generator: arithmetic, classifier, and rejected inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pvvae_plugin.visualization.confusion import RIGHT, WRONG, draw_confusions
 
 
 class MovingBars:
-    """Clips of a bar on any background that goes right (class 0) or down (class 1): frame 0 tells nothing."""
+    """Clips of a bar that moves right (class 0) or down (class 1); frame 0 does not reveal the class."""
 
     metainfo = {'classes': ('right', 'down')}
 
@@ -107,7 +107,7 @@ def test_classifier_recognises_motion_on_unseen_clips_blurred_ones_too(one_threa
     degraded = degrade(clips[0][0], torch.Generator().manual_seed(0))
     assert not torch.equal(degraded, clips[0][0])
     assert accuracy.judge(model, [(degraded, clips[0][1])], 2).trace() >= 90
-    # Without its motion a clip is recognised no better than by chance: it is motion that is judged.
+    # Without motion, accuracy is at chance level: the classifier uses motion.
     still = clips[0][0][:, :, :1].expand(-1, -1, 5, -1, -1)
     assert abs(accuracy.judge(model, [(still, clips[0][1])], 2).trace() - 48) <= 20
 

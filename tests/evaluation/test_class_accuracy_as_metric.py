@@ -1,4 +1,4 @@
-"""A classifier on file as a metric, as an extractor and in the proxies."""
+"""A saved classifier as a metric, as an extractor and in the proxy metrics."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def file(tmp_path):
 
 
 def samples(count: int, field: str, labels=None) -> list[dict]:
-    """As the evaluator hands them on."""
+    """Samples as the evaluator passes them on."""
     found = []
     for i in range(count):
         clip = torch.rand(3, 5, 16, 16, generator=torch.Generator().manual_seed(i)) * 2 - 1

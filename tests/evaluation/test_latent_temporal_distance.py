@@ -1,4 +1,4 @@
-"""LatentTemporalDistance over clips, and that a VAE hands it its latents."""
+"""LatentTemporalDistance over clips, including the latents that a VAE passes to it."""
 
 from __future__ import annotations
 

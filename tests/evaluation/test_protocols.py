@@ -1,4 +1,4 @@
-"""Protocols: what the named ones fix, and protocols of one's own."""
+"""Named and custom protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELDS = ('num_frames', 'num_samples', 'resize', 'value_range', 'eight_bit', 'ba
     ],
 )
 def test_named_protocols(name, values):
-    """What the published code of each does."""
+    """Preprocessing of the published code."""
     protocol = resolve_protocol(name)
     assert tuple(getattr(protocol, field) for field in FIELDS) == values
     assert (protocol.frame_interval, protocol.real_clip, protocol.inception_splits) == (1, 'random', 10)

@@ -1,4 +1,4 @@
-"""Features of real clips on disk: never another's, never stale, and not trusted further than they can be checked."""
+"""Cached features of real clips: keyed by all settings, never stale, and validated when read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOCOL = {'base': 'paper', 'num_frames': FRAMES, 'num_samples': 12, 'real_clip
 
 
 class Gain(FeatureExtractor):
-    """Forgets its argument in everything that it says of itself."""
+    """Extractor whose record omits its argument."""
 
     name, feature_dim = 'gain', 3
 

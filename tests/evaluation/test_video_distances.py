@@ -1,4 +1,4 @@
-"""FVD, KVD and the Inception Score as a test runs them, against numbers worked out from the features."""
+"""FVD, KVD and the Inception Score in a test run, compared with values computed from the features."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def real_features(extractor, dataset_config=REAL, num=40):
 
 
 def frechet(x, y):
-    """By NumPy, with the root of the product as the eigenvalues of a general matrix."""
+    """Compute it with NumPy, from the eigenvalues of a general matrix."""
     x, y = x.numpy(), y.numpy()
     a, b = np.cov(x, rowvar=False, ddof=0), np.cov(y, rowvar=False, ddof=0)
     roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0)).sum()
@@ -152,7 +152,7 @@ def test_reconstructions_with_their_sources(tmp_path):
 
 
 def test_padding_of_the_sampler_counts_once_and_unreadable_clips_not_at_all():
-    """23 clips, of which the stream holds the first again; one stands in for a file that could not be read."""
+    """23 clips; the stream repeats the first, and one replaces a file that could not be read."""
     batch = []
     for index in [*range(23), 0]:
         sample = VideoDataSample(metainfo={'substituted_path': 'broken.mp4'} if index == 3 else {})
@@ -239,7 +239,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
     with pytest.raises(ValueError, match='clips have 4 frames, but the protocol .custom. needs 5'):
         metric.prepare(4, 40)
-    with pytest.raises(KeyError, match="reads 'generated'"):
+    with pytest.raises(KeyError, match="no field 'generated'"):
         metric.process(None, [{'video': clip(0)}])
     with pytest.raises(ValueError, match='not finite'):
         metric.process(None, [{'generated': clip(0) / 0}])
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
 
 def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
     same = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path)) for d in (0, 1)]
-    with pytest.raises(ValueError, match='several metrics have the name gen/FVD for 5 frames; give each its own prefix'):
+    with pytest.raises(ValueError, match='have the name gen/FVD for 5 frames; give each its own prefix'):
         check_distinct(same)
     apart = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path), prefix=f'd{d}') for d in (0, 1)]
     check_distinct([*apart, KVD(Statistics(), PROTOCOL, reference(tmp_path))])

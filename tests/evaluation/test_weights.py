@@ -86,7 +86,7 @@ def test_which_file_it_is(tmp_path, log_lines, monkeypatch):
     assert digest in log_lines[-1]
     assert 'not a known file' in log_lines[-1]
     assert identify_weights(path, digest.upper())['sha256'] == digest
-    with pytest.raises(ValueError, match=f"'{'0' * 64}'.*'{digest}'"):
+    with pytest.raises(ValueError, match=f"'{digest}'.*'{'0' * 64}'"):
         identify_weights(path, '0' * 64)
 
 

@@ -9,7 +9,7 @@ from pvvae_plugin.evaluation.protocols import PROTOCOLS
 
 
 class Program(nn.Module):
-    """Called as StyleGAN-V's. Feature i is the i-th red value of the last frame's first two rows, doubled."""
+    """Program with StyleGAN-V's interface. Feature i is twice the i-th red value in the last frame's first two rows."""
 
     def __init__(self, width: int = 400) -> None:
         super().__init__()
