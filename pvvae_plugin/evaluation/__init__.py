@@ -1,4 +1,4 @@
-"""Metrics: thin shells over :mod:`pvvae_plugin.functional`."""
+"""MMEngine metrics: thin wrappers around :mod:`pvvae_plugin.functional`."""
 
 from .class_accuracy import ClassAccuracy
 from .flow_loss import FlowLoss

@@ -1,4 +1,4 @@
-"""Does a class-conditional generator make the class it was asked for? A classifier of real clips judges (ours)."""
+"""Class accuracy of a class-conditional generator, measured with a classifier trained on real clips (ours)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from pvvae_plugin.structures import SUBSTITUTED
 
 from .motion_classifier import check_labels, iterate_batches, load_classifier
 
-# What the clips to judge by do not have: a clip played backwards shows another motion under the same label.
+# Transforms to remove: a clip played backwards shows another motion under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
 HELD_OUT_SEED = 1_000_003  # added to the seed of procedural clips
 LabelledBatches = Iterable[tuple[Tensor, Sequence[int]]]
 
 
 class LabelledData(NamedTuple):
-    """Clips to train a classifier on, others to judge it by, and the names of their classes."""
+    """Labelled clips for training a classifier, held-out clips for testing it, and the class names."""
 
     train: Dataset
     train_config: dict
@@ -44,16 +44,16 @@ class LabelledData(NamedTuple):
 
 
 def build_labelled_data(cfg: Config, num: int) -> LabelledData:
-    """The labelled clips of a generator's config.
+    """Build the labelled training and held-out clips of a generator's config.
 
-    Procedural clips are held out by another seed; of other data sets ``val_dataloader`` holds the clips kept apart.
+    Procedural datasets hold out clips drawn with another seed. Other datasets use those of ``val_dataloader``.
 
     Args:
         cfg: Config of a generator.
-        num: How many clips to hold out at most.
+        num: Number of procedural clips to hold out.
 
     Raises:
-        ValueError: If there are no clips, no labels, or none to hold out.
+        ValueError: If the clips are latents, have no labels or class names, or none can be held out.
     """
     train_config = without_transforms(cfg.train_dataloader.dataset, REMOVED)
     train = DATASETS.build(train_config)
@@ -63,40 +63,42 @@ def build_labelled_data(cfg: Config, num: int) -> LabelledData:
     elif cfg.get('val_dataloader'):
         held_out_config = without_transforms(cfg.val_dataloader.dataset, REMOVED)
     else:
-        raise ValueError('the config has no val_dataloader: it names the clips that the classifier must not train on')
+        raise ValueError('the config has no val_dataloader; add one with clips to test the classifier on')
     held_out = DATASETS.build(held_out_config)
     for dataset in (train, held_out):
         clip, label = dataset[0]['inputs'], dataset[0]['data_samples'].metainfo.get('label')
         if clip.dtype != torch.uint8 or clip.dim() != 4 or clip.shape[0] != 3:
             raise ValueError(
-                f'{type(dataset).__name__} gives {clip.dtype} {tuple(clip.shape)}: class accuracy is judged on clips, '
-                'not on cached latents; use a config whose train_dataloader reads uint8 clips (3, T, H, W)'
+                f'{type(dataset).__name__} returns {clip.dtype} {tuple(clip.shape)}; class accuracy needs uint8 clips '
+                '(3, T, H, W), not cached latents: use a config whose train_dataloader reads clips'
             )
         if label is None:
-            raise ValueError(f'{type(dataset).__name__} has no labels: accuracy needs data whose classes are known')
+            raise ValueError(f'{type(dataset).__name__} has no labels; class accuracy needs a labelled dataset')
     classes = train.metainfo.get('classes')
     if not classes:
-        raise ValueError(f"{type(train).__name__} names no classes: give metainfo=dict(classes=('run', 'jump', ...))")
+        raise ValueError(f"{type(train).__name__} has no class names; set metainfo=dict(classes=('run', 'jump', ...))")
     return LabelledData(train, train_config, held_out, held_out_config, tuple(classes))
 
 
 def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None:
-    """Refuse a generator that makes no classes, or others.
+    """Check that a generator is conditional on the given classes.
 
     Raises:
-        ValueError: If it does.
+        ValueError: If it is unconditional or has a different number of classes.
     """
     if model.head.null_label is None:
-        raise ValueError('the generator is unconditional (model.head.num_classes=None): it cannot be asked for a class')
+        raise ValueError(
+            'the generator is unconditional (model.head.num_classes=None); class accuracy needs a conditional one'
+        )
     if model.head.null_label != len(classes):
         raise ValueError(
-            f'the generator makes {model.head.null_label} classes, the data set has {len(classes)} '
-            f'({", ".join(classes[:8])}): they must be the same'
+            f'the generator has {model.head.null_label} classes but the dataset has {len(classes)} '
+            f'({", ".join(classes[:8])}); use the dataset that the generator was trained on'
         )
 
 
 def real_clips(data: LabelledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Held-out clips ``(N, 3, T, H, W)`` with their labels, at most ``num``, spread over the whole data set."""
+    """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels."""
     order = numpy_rng('held-out').permutation(len(data.held_out))[:num].tolist()
     for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
         check_labels(labels, len(data.classes))
@@ -104,14 +106,14 @@ def real_clips(data: LabelledData, num: int, batch_size: int) -> Iterator[tuple[
 
 
 def reconstruct(vae: nn.Module, video: Tensor) -> Tensor:
-    """Clips ``(N, 3, T, H, W)`` in [-1, 1], encoded and decoded."""
+    """Encode and decode clips ``(N, 3, T, H, W)`` in [-1, 1]."""
     device = next(vae.parameters()).device
     with torch.no_grad():
         return vae.decode(vae.encode(video.to(device)).mode()).float().clamp(-1, 1)
 
 
 def reconstructions(vae: nn.Module, clips: LabelledBatches) -> Iterator[tuple[Tensor, Sequence[int]]]:
-    """The same clips, encoded and decoded."""
+    """Yield the given batches, encoded and decoded."""
     for video, labels in clips:
         yield reconstruct(vae, video), labels
 
@@ -119,13 +121,13 @@ def reconstructions(vae: nn.Module, clips: LabelledBatches) -> Iterator[tuple[Te
 def generated_clips(
     model: LatentVideoGenerator, num: int, clip_shape: Sequence[int], **options: Any
 ) -> Iterator[tuple[Tensor, list[int]]]:
-    """Clips of all classes in turn, with the class that was asked for.
+    """Yield generated clips with their requested class, cycling through the classes.
 
     Args:
         model: The generator.
-        num: How many.
+        num: Number of clips.
         clip_shape: ``(T, H, W)``.
-        **options: Of :meth:`LatentVideoGenerator.generate`.
+        **options: Arguments of :meth:`LatentVideoGenerator.generate`.
     """
     asked = [i % model.head.null_label for i in range(num)]
     frames, height, width = clip_shape
@@ -138,7 +140,7 @@ def generated_clips(
 
 @torch.no_grad()
 def judge(classifier: nn.Module, clips: LabelledBatches, num_classes: int) -> np.ndarray:
-    """Confusion counts ``(num_classes, num_classes)`` of a classifier, see :func:`confusion_counts`."""
+    """Return a classifier's confusion counts ``(num_classes, num_classes)``, see :func:`confusion_counts`."""
     device = next(classifier.parameters()).device
     labels: list[int] = []
     guesses: list[int] = []
@@ -149,7 +151,7 @@ def judge(classifier: nn.Module, clips: LabelledBatches, num_classes: int) -> np
 
 
 def summarize(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, overall and for each class, from confusion counts."""
+    """Compute the accuracy with its 95 % confidence interval, and the accuracy per class, from confusion counts."""
     hits, num = int(counts.trace()), int(counts.sum())
     return {
         'accuracy': hits / num,
@@ -166,23 +168,23 @@ def summarize(counts: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 class ClassAccuracy(BaseMetric):
     """Share of clips that a classifier assigns to their class (ours).
 
-    Read from each sample: ``generated`` where there is one, else ``reconstruction``; and ``label``. One classifier can
-    judge many VAEs and generators; what it makes of reconstructions is what a generator with that VAE can hope for.
+    Reads ``label`` and ``generated`` (or else ``reconstruction``) from each sample. The same classifier can evaluate
+    many VAEs and generators. The accuracy on a VAE's reconstructions limits that of generators with this VAE.
 
     Results, with the prefix ``class``:
-        - ``accuracy``: share of clips that are recognised.
-        - ``accuracy_low``, ``accuracy_high``: its 95 % interval (Wilson), of the sampling of clips alone.
+        - ``accuracy``: share of clips classified correctly.
+        - ``accuracy_low``, ``accuracy_high``: 95 % confidence interval (Wilson); covers only the sampling of clips.
 
-    Clips that stand in for an unreadable file (``substituted_path``) are left out.
+    Clips that replace an unreadable file (``substituted_path``) are skipped.
 
     Args:
-        classifier: File that ``tools/analysis/train_classifier.py`` wrote.
+        classifier: File written by ``tools/analysis/train_classifier.py``.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds no such classifier.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged or not a classifier.
 
     Example:
         >>> from pathlib import Path
@@ -202,10 +204,10 @@ class ClassAccuracy(BaseMetric):
         self.classifier = load_classifier(Path(classifier)).requires_grad_(False)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Append one entry a sample: whether it was recognised, or :data:`SUBSTITUTED`.
+        """Append one entry per sample: True if it was classified correctly, or :data:`SUBSTITUTED`.
 
         Raises:
-            ValueError: If a clip has no label, or one that the classifier does not know.
+            ValueError: If a clip has no label, or a label outside the classifier's range.
         """
         labels = [sample.get('label') for sample in data_samples]
         check_labels(labels, self.classifier.logits.out_features)
@@ -221,10 +223,10 @@ class ClassAccuracy(BaseMetric):
             self.results.append(guess == label)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The share, and its interval.
+        """Compute the accuracy and its confidence interval.
 
         Args:
-            results: One entry a clip, :data:`SUBSTITUTED` where another clip took its place.
+            results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
         judged = [entry for entry in results if entry != SUBSTITUTED]
         if not judged:

@@ -1,4 +1,4 @@
-"""How well a generator's velocity fits clips it has not seen."""
+"""Flow loss of a generator on held-out clips."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from pvvae_plugin.structures import SUBSTITUTED
 class FlowLoss(BaseMetric):
     """Flow loss of held-out clips: mean squared error of the velocity on normalised latents (ours).
 
-    Read from each sample: ``flow_losses``, one at a time drawn from each part of the path, as
-    :class:`LatentVideoGenerator` gives them. Every clip counts alike at every part, so the mean is that over uniform
-    times. Times and noise are those of the clip at each validation: two numbers of one run differ by the weights alone.
+    Reads ``flow_losses`` from each sample, as returned by :class:`LatentVideoGenerator`: one loss per quarter of the
+    path, at a time drawn from it. All quarters have the same weight, so the mean is over uniform times. A clip keeps
+    its times and noise across validations, so losses within a run differ only through the weights.
 
     Results, with the prefix ``flow``:
         - ``loss``: mean over clips and times.
-        - ``loss_q1`` to ``loss_q4``: mean over clips at the times of each part, the first at noise, the last at data.
+        - ``loss_q1`` to ``loss_q4``: mean over clips for each quarter, from noise (first) to data (last).
 
-    The loss does not measure the videos. It cannot fall to 0: its floor is what a noisy latent leaves open, which
-    differs from one VAE's latents to another's. Losses of two VAEs share a scale only because each one's latents are
-    normalised to unit deviation. Compare generators on one VAE, trained with one ``condition_prob``, by it, and VAEs
-    by the videos made with them.
+    The loss does not measure video quality. It cannot reach 0, because a noisy latent does not determine the velocity,
+    and its minimum depends on the VAE. Only the normalisation of the latents to unit deviation gives two VAEs a common
+    scale. Use it to compare generators with the same VAE and ``condition_prob``; compare VAEs by generated videos.
 
-    Clips that stand in for an unreadable file (``substituted_path``) are left out, and the log says how many.
+    Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
         collect_device: See mmengine's ``BaseMetric``.
@@ -48,22 +47,21 @@ class FlowLoss(BaseMetric):
     default_prefix = 'flow'
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Append one entry a sample: its losses, or :data:`SUBSTITUTED`."""
+        """Append one entry per sample: its losses, or :data:`SUBSTITUTED`."""
         for sample in data_samples:
             left_out = sample.get('substituted_path')
             self.results.append(SUBSTITUTED if left_out else sample['flow_losses'].tolist())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Means over clips, in all and for each part of the path.
+        """Compute the mean over clips, in total and for each quarter of the path.
 
         Args:
-            results: One entry a clip, :data:`SUBSTITUTED` where another clip took its place.
+            results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
         clips = [entry for entry in results if entry != SUBSTITUTED]
         if len(clips) < len(results):
             print_log(
-                f'FlowLoss: {len(results) - len(clips)} of {len(results)} clips left out, because their files could '
-                'not be read',
+                f'FlowLoss: skipped {len(results) - len(clips)} of {len(results)} clips whose files could not be read',
                 logger='current',
                 level=logging.WARNING,
             )

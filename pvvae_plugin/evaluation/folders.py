@@ -1,4 +1,4 @@
-"""Distances between two sets of anybody's videos: folders, lists or arrays."""
+"""Metrics of two sets of videos, given as folders, lists or arrays."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from pvvae_plugin.registry import DATASETS, METRICS
 from .protocols import Protocol
 from .set_metric import check_distinct
 
-SAMPLES = 'samples.json'  # beside videos that tools/sample.py made, which are not the only ones in their folder
+SAMPLES = 'samples.json'  # written by tools/sample.py; its folder also holds other videos
 UNPAIRED = {'fvd': 'FVD', 'kvd': 'KVD', 'is': 'VideoInceptionScore', 'proxy': 'ProxyFVD'}
 PAIRED = {'rfvd': 'FVD', 'rkvd': 'KVD', 'rproxy': 'ProxyFVD'}
 PER_FRAME = ('psnr', 'ssim', 'lpips')
 
 
 def videos_config(path: str, **options: Any) -> dict[str, Any]:
-    """Config of the data set of a folder of videos, a list of them, or an array.
+    """Return the dataset config of a folder, list or array of videos.
 
     Args:
-        path: A folder; a list of paths, relative to its own folder, one a line, or ``.csv`` of segments; or ``.npy``
-            of uint8 ``(N, T, H, W, 3)``.
-        **options: Further arguments of the data set.
+        path: A folder, a list of videos or an array. A list is a text file with one path per line, relative to the
+            list's folder, or a ``.csv`` of segments. An array is an ``.npy`` of uint8 ``(N, T, H, W, 3)``.
+        **options: Further arguments of the dataset.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
-        ValueError: If it is a single video or image.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the path is a single video or image.
     """
     if not os.path.exists(path):
-        raise FileNotFoundError(f'no folder, list or array of videos at {path!r} (seen from {os.getcwd()})')
+        raise FileNotFoundError(f'no folder, list or array of videos at {path!r} (current directory: {os.getcwd()})')
     if is_video(path) or is_image(path):
-        raise ValueError(f'{path} is one file: give a folder, a list of paths or an array, of at least 2 videos')
+        raise ValueError(f'{path} is one file: give a folder, a list of paths or an array with at least 2 videos')
     common = {'pipeline': [{'type': 'PackClip'}], **options}
     if path.lower().endswith('.npy'):
         return {'type': 'VideoArrayDataset', 'data_root': path, **common}
@@ -61,32 +61,32 @@ def build_metrics(
     reference: Mapping[str, Any],
     lpips_net: str = 'alex',
 ) -> tuple[list[Any], bool]:
-    """Metrics by their short names.
+    """Build metrics from their short names.
 
     Args:
-        names: Of :data:`UNPAIRED`; or of :data:`PAIRED` and :data:`PER_FRAME`, which compare each video with its own
-            source.
-        protocol: The convention.
-        extractor: Config for FVD and KVD.
-        classifier: Config for the Inception Score.
+        names: Either names in :data:`UNPAIRED`, or names in :data:`PAIRED` and :data:`PER_FRAME`. The latter compare
+            each video with its source.
+        protocol: Evaluation protocol.
+        extractor: Config of the feature extractor for FVD and KVD.
+        classifier: Config of the classifier for the Inception Score.
         reference: Arguments of :class:`Reference` for unpaired metrics.
         lpips_net: Backbone of LPIPS.
 
     Returns:
-        The metrics, and whether they are of pairs.
+        The metrics, and True if they compare pairs.
 
     Raises:
-        ValueError: If a name is unknown, or names of both kinds are given.
+        ValueError: If a name is unknown, or paired and unpaired metrics are mixed.
     """
     known = [*UNPAIRED, *PAIRED, *PER_FRAME]
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f'no metric {", ".join(unknown) or "given"}: there are {", ".join(known)}')
+        raise ValueError(f'no metric {", ".join(unknown) or "given"}; choose from {", ".join(known)}')
     of_pairs = [name for name in names if name not in UNPAIRED]
     if of_pairs and len(of_pairs) < len(names):
         raise ValueError(
-            f'{", ".join(of_pairs)} compare each video with its own source, the others whole sets: give one kind, '
-            f'{", ".join(UNPAIRED)} or {", ".join([*PAIRED, *PER_FRAME])}'
+            f'{", ".join(of_pairs)} cannot be mixed with metrics of whole sets; choose either from '
+            f'{", ".join(UNPAIRED)} or from {", ".join([*PAIRED, *PER_FRAME])}'
         )
     configs = []
     for name in dict.fromkeys(names):
@@ -112,22 +112,22 @@ def evaluate_videos(
     num_workers: int = 2,
     sources: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Feed a set of videos to metrics, on every process its share.
+    """Evaluate metrics on a set of videos, sharded across the processes.
 
     Args:
         metrics: See :func:`build_metrics`.
-        judged: Config of the videos.
-        num_samples: How many of them at most, spread over all.
-        batch_size: Clips decoded and extracted at once.
-        num_workers: Processes that decode.
-        sources: Config of their sources, where each is compared with its own: the video of the same name, or the same
-            place in an array.
+        judged: Dataset config of the videos.
+        num_samples: Maximum number of videos; a random subset if there are more.
+        batch_size: Number of clips per batch.
+        num_workers: Number of worker processes that decode videos.
+        sources: Dataset config of the source videos, for paired metrics. Videos are paired by file name, or by
+            position in an array.
 
     Returns:
-        The numbers; records are the metrics' own.
+        Name -> value; full records are in each metric's ``records``.
 
     Raises:
-        ValueError: If a video has no source, or differs from it in size.
+        ValueError: If a video has no source, or its size differs from its source's.
     """
     dataset = DATASETS.build(dict(judged))
     pairs = None if sources is None else _Pairs(dataset, DATASETS.build(dict(sources)))
@@ -144,7 +144,7 @@ def evaluate_videos(
         sampler=[order[position] for position in mine],
         num_workers=num_workers,
         collate_fn=list,
-        generator=torch.Generator(),  # else the loader draws its workers' seed from the global state
+        generator=torch.Generator(),  # without it, the loader draws its base seed from the global rng
     )
     evaluator = Evaluator(list(metrics))
     progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 and mine else None
@@ -159,7 +159,7 @@ def evaluate_videos(
 
 
 def _sample(item: Any, position: int, paired: bool) -> dict[str, Any]:
-    """What metrics read of a clip, or of a clip and its source."""
+    """Return the sample that metrics read, from a clip or from a clip and its source."""
     clip, source = item if paired else (item, None)
     sample: dict[str, Any] = {'index': position}
     for part in filter(None, (clip, source)):
@@ -170,15 +170,15 @@ def _sample(item: Any, position: int, paired: bool) -> dict[str, Any]:
     if clip['inputs'].shape != source['inputs'].shape and 'substituted_path' not in sample:
         paths = [part['data_samples'].path for part in (clip, source)]
         raise ValueError(
-            f'{paths[0]} is {tuple(clip["inputs"].shape[1:])} (frames, height, width) and its source {paths[1]} '
-            f'{tuple(source["inputs"].shape[1:])}: bring them to one size'
+            f'{paths[0]} is {tuple(clip["inputs"].shape[1:])} (frames, height, width) but its source {paths[1]} is '
+            f'{tuple(source["inputs"].shape[1:])}; resize them to the same size'
         )
     video, reconstruction = (part['inputs'].float() / 127.5 - 1 for part in (source, clip))
     return {**sample, 'video': video, 'reconstruction': reconstruction}
 
 
 class _Pairs(Dataset):
-    """Clips with their sources."""
+    """Dataset of clips paired with their sources."""
 
     def __init__(self, judged: Dataset, sources: Dataset) -> None:
         self.judged, self.sources = judged, sources
@@ -187,8 +187,8 @@ class _Pairs(Dataset):
         lonely = [name for name in names if name not in of_source]
         if lonely:
             raise ValueError(
-                f'{len(lonely)} of {len(names)} videos have no source of their name, e.g. {lonely[0]!r}: names '
-                'without their endings must be alike'
+                f'{len(lonely)} of {len(names)} videos have no source with the same name, e.g. {lonely[0]!r}; a video '
+                'and its source must have the same file name, except for the extension'
             )
         self.index_of_source = [of_source[name] for name in names]
 
@@ -200,10 +200,10 @@ class _Pairs(Dataset):
 
 
 def _names(dataset: Dataset) -> list[str]:
-    """By which videos and their sources are told to belong together.
+    """Return the names by which videos are matched with their sources.
 
-    The number in an array; or the name of the file without its ending, with the folder below the root where files of
-    several folders have one name, and with the times of a segment.
+    The name of a video in an array is its position. The name of a file is its stem plus the times of the segment. If
+    these names are not unique, the path below the root replaces the stem.
     """
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
     if 'number' in infos[0]:

@@ -1,4 +1,4 @@
-"""How well the dropped part of a clip is predicted, beside predictors that know nothing of motion."""
+"""Prediction error of the dropped part of a clip, compared with baselines that ignore motion."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 class FuturePrediction(BaseMetric):
     """Mean squared error of predicted frames for each number ``k`` of dropped groups, on the scale [-1, 1].
 
-    Read from each sample: ``video``, ``predictions`` (clamped to [-1, 1]) and ``temporal_ratio``. Only frames that the
-    model did not see count. The baselines repeat the last observed frame and the mean of the observed frames. Means
-    and ratios are quotients of sums over the whole data set, not means over clips.
+    Reads ``video``, ``predictions`` (clamped to [-1, 1]) and ``temporal_ratio`` from each sample. Only unobserved
+    frames count. The two baselines repeat the last observed frame or the mean of the observed frames. Means and ratios
+    divide sums over the whole dataset; they are not means over clips.
 
     Results, with the prefix ``predict``, for each k:
         - ``k1_mse``, ``k1_repeat``, ``k1_mean``: errors of the model and of the two baselines.
-        - ``k1_vs_repeat``, ``k1_vs_mean``: the model's error over a baseline's; below 1 the model knows more.
-        - ``k1_moving_mse`` and so on: the same over the pixels that move, where copying does not help.
+        - ``k1_vs_repeat``, ``k1_vs_mean``: the model's error divided by a baseline's; below 1 beats the baseline.
+        - ``k1_moving_mse`` and so on: the same over moving pixels, where copying does not help.
 
-    What has no pixels (nothing moves) or no error to divide by (the baseline is perfect) is absent from the results.
-    Clips of one frame have nothing to predict and clips that stand in for an unreadable file (``substituted_path``)
-    are not what was asked for: both are left out, and the log says how many.
+    A result is missing if no pixel moves or if the baseline's error is 0. Clips of a single frame and clips that
+    replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
         threshold: See :func:`pvvae_plugin.functional.prediction_error.prediction_errors`.
@@ -56,12 +55,12 @@ class FuturePrediction(BaseMetric):
         self.threshold = threshold
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Append one entry a sample: sums for each k, or :data:`SUBSTITUTED`."""
+        """Append one entry per sample: its sums for each k, or :data:`SUBSTITUTED`."""
         for sample in data_samples:
             self.results.append(SUBSTITUTED if sample.get('substituted_path') else self._sums(sample))
 
     def _sums(self, sample: dict) -> dict[int, list[float]]:
-        """Number of dropped groups -> the eight numbers of :class:`SquaredErrors`; empty for a single frame."""
+        """Return the eight sums of :class:`SquaredErrors` by number of dropped groups; empty for a single frame."""
         video, ratio = sample['video'], sample['temporal_ratio']
         num_groups = frames_to_groups(video.shape[1], ratio)
         sums = {}
@@ -73,18 +72,18 @@ class FuturePrediction(BaseMetric):
         return sums
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Errors and ratios for each k; the table of them goes to the log.
+        """Compute errors and ratios for each k and log them as a table.
 
         Args:
-            results: One entry a clip: :data:`SUBSTITUTED` where another clip took its place, empty where nothing was
-                predicted.
+            results: One entry per clip: empty if nothing was predicted, :data:`SUBSTITUTED` if the clip replaced an
+                unreadable one.
         """
         clips = [entry for entry in results if entry and entry != SUBSTITUTED]
         left_out, substituted = len(results) - len(clips), results.count(SUBSTITUTED)
         if left_out:
             print_log(
-                f'FuturePrediction: {left_out} of {len(results)} clips left out: {substituted} because their files '
-                f'could not be read, {left_out - substituted} with nothing to predict',
+                f'FuturePrediction: skipped {left_out} of {len(results)} clips: {substituted} could not be read, '
+                f'{left_out - substituted} had nothing to predict',
                 logger='current',
                 level=logging.WARNING if substituted else logging.INFO,
             )
@@ -104,7 +103,7 @@ class FuturePrediction(BaseMetric):
 
 
 def _summarise(prefix: str, model: float, repeat: float, mean: float, count: float) -> dict[str, float]:
-    """Means and ratios of sums of squared errors, without those that would divide by zero."""
+    """Turn sums of squared errors into means and ratios, without those that would divide by zero."""
     if not count:
         return {}
     metrics = {'mse': model / count, 'repeat': repeat / count, 'mean': mean / count}
@@ -116,13 +115,13 @@ def _summarise(prefix: str, model: float, repeat: float, mean: float, count: flo
 
 
 def format_prediction_table(metrics: dict[str, float]) -> str:
-    """Results of :class:`FuturePrediction` as aligned text, one row for each number of dropped groups.
+    """Format results of :class:`FuturePrediction` as a text table with one row per number of dropped groups.
 
     Args:
         metrics: Results without the metric's prefix, e.g. ``{'k1_mse': 0.02, ...}``.
 
     Returns:
-        Lines of text; a dash stands for what the results lack.
+        The table; a dash marks a missing result.
 
     Example:
         >>> from pvvae_plugin.evaluation import format_prediction_table
@@ -145,5 +144,5 @@ def format_prediction_table(metrics: dict[str, float]) -> str:
         rows.append([str(k), *('-' if value is None else f'{value:.4f}' for value in values)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    title = 'Future prediction, squared errors on [-1, 1] (a ratio below 1 beats the baseline):'
+    title = 'Future prediction: mean squared errors on [-1, 1] (a ratio below 1 beats the baseline)'
     return '\n'.join([title, *lines])

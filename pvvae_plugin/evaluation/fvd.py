@@ -17,7 +17,7 @@ from .set_metric import SetMetric, halves_or_others
 
 
 class FrechetMetric(SetMetric):
-    """Fréchet distance between Gaussians of features. No features are kept: their moments are, in ten groups."""
+    """Fréchet distance between Gaussians of features. Keeps only the moments of ten groups, not the features."""
 
     label = ''
 
@@ -27,19 +27,19 @@ class FrechetMetric(SetMetric):
         self._groups = [[empty] * NUM_GROUPS for _ in self.fields]
 
     def add(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Take clips in; see :meth:`SetMetric.add`."""
+        """Add clips; see :meth:`SetMetric.add`."""
         for groups, rows in zip(self._groups, features, strict=True):
             add_to_groups(groups, group_of(torch.tensor(indices)), rows)
 
     def state(self) -> list[list[Moments]]:
-        """Moments of each group of each field."""
+        """Return moments per field and group."""
         return self._groups
 
     def measure(self, states: Sequence[list[list[Moments]]]) -> dict[str, dict[str, Any]]:
-        """The distance; see :meth:`SetMetric.measure`.
+        """Compute the distance; see :meth:`SetMetric.measure`.
 
         Raises:
-            ValueError: If there are not two clips on each side.
+            ValueError: If one of the sets has fewer than two clips.
         """
         judged, *truth = (
             [merge_all(parts) for parts in zip(*of_field, strict=True)] for of_field in zip(*states, strict=True)
@@ -49,7 +49,7 @@ class FrechetMetric(SetMetric):
         whole_judged, whole_real = merge_all(judged), merge_all(real)
         if min(whole_judged.count, whole_real.count) < 2:
             raise ValueError(
-                f'{self.label} needs at least 2 clips on each side, got {whole_judged.count} and {whole_real.count}'
+                f'{self.label} needs at least 2 clips in each set, got {whole_judged.count} and {whole_real.count}'
             )
         ddof = self.protocol.ddof
         value = frechet_distance(whole_judged, whole_real, ddof).item()
@@ -69,8 +69,8 @@ class FrechetMetric(SetMetric):
         dim = self.features.extractor.feature_dim
         if min(whole_judged.count, whole_real.count) <= dim:
             record['warnings'].append(
-                f'{min(whole_judged.count, whole_real.count)} clips do not determine a covariance of {dim} features: '
-                'most of the value is bias'
+                f'{min(whole_judged.count, whole_real.count)} clips do not determine a covariance of {dim} features; '
+                f'most of the value is bias, use more than {dim} clips'
             )
         return {record['name']: record}
 
@@ -86,17 +86,16 @@ class FrechetMetric(SetMetric):
 class FVD(FrechetMetric):
     """Fréchet Video Distance (Unterthiner et al. 2018) of generated clips, or rFVD of reconstructions.
 
-    With a ``reference``, ``generated`` of each sample is compared with real clips; without one, ``reconstruction``
-    with ``video``, over all samples at once. See :class:`SetMetric` for arguments.
+    With a ``reference``, compares the samples' ``generated`` with real clips. Without one, compares the set of all
+    ``reconstruction`` with the set of all ``video``. See :class:`SetMetric` for the arguments.
 
-    Results, such as ``FVD17_2048`` (frames and clips; ``rFVD...`` without a reference):
-        - the distance, biased upwards by there being only so many clips, as all published ones are;
-        - ``_low`` and ``_high``: 95 % interval of the distance *at this number of clips*, by leaving out groups of
+    Results, named after frames and clips, e.g. ``FVD17_2048`` (``rFVD17_2048`` without a reference):
+        - the distance, with the upward bias of a finite number of clips, like published values;
+        - ``_low`` and ``_high``: 95 % confidence interval *at this number of clips*, from a jackknife over groups of
           clips (a bootstrap would not be centred on the value);
-        - ``_unbiased``: the distance with infinitely many clips, extrapolated by the same means; only where there are
-          twice as many clips as features;
-        - ``_floor``: distance between two disjoint sets of real clips, what a perfect generator gets. Of as many clips
-          where the data set has them, or else of half as many, and then larger.
+        - ``_unbiased``: jackknife estimate for infinitely many clips; needs twice as many clips as features;
+        - ``_floor``: noise floor, the distance between two disjoint sets of real clips, which a perfect generator would
+          get. If the dataset has too few clips, the sets are half as large and the floor is higher.
 
     Example:
         >>> from pathlib import Path
@@ -114,13 +113,13 @@ class FVD(FrechetMetric):
 
 
 def add_to_groups(groups: list[Moments], group: Tensor, rows: Tensor) -> None:
-    """Merge feature vectors ``(N, D)`` into the moments of their groups, ``(N,)``."""
+    """Merge feature vectors ``(N, D)`` in place into the moments of their groups, ``(N,)``."""
     for i in group.unique().tolist():
         groups[i] = merge_moments(groups[i], moments(rows[group == i]))
 
 
 def groups_of(features: Tensor) -> list[Moments]:
-    """Moments of the groups of feature vectors ``(N, D)`` in their order."""
+    """Compute moments per group for feature vectors ``(N, D)``, grouped by position."""
     groups = [no_moments(features.shape[1])] * NUM_GROUPS
     add_to_groups(groups, group_of(torch.arange(len(features))), features)
     return groups

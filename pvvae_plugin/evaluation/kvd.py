@@ -16,26 +16,26 @@ from .set_metric import SetMetric, halves_or_others
 
 
 class FeatureSetMetric(SetMetric):
-    """Base of metrics that need every clip's features."""
+    """Base class of metrics that keep the features of every clip."""
 
     def reset(self) -> None:
         super().reset()
         self._kept: dict[int, list[Tensor]] = {}
 
     def add(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Take clips in; see :meth:`SetMetric.add`."""
+        """Add clips; see :meth:`SetMetric.add`."""
         for place, index in enumerate(indices):
             self._kept[index] = [rows[place] for rows in features]
 
     def state(self) -> dict[int, list[Tensor]]:
-        """Features of each clip, by its index."""
+        """Return features by clip index."""
         return self._kept
 
     def in_order(self, states: Sequence[dict[int, list[Tensor]]]) -> tuple[Tensor, list[Tensor]]:
-        """Indices ``(N,)`` of all clips, rising, and features ``(N, D)`` for each field.
+        """Return the sorted indices ``(N,)`` of all clips and the features ``(N, D)`` per field.
 
         Raises:
-            ValueError: If there are not two clips.
+            ValueError: If there are fewer than two clips.
         """
         kept = {index: rows for part in states for index, rows in part.items()}
         if len(kept) < 2:
@@ -46,12 +46,12 @@ class FeatureSetMetric(SetMetric):
 
 
 class KernelMetric(FeatureSetMetric):
-    """Kernel distance of features: kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets."""
+    """Kernel distance of features with kernel ``(x . y / D + 1)^3``, estimated over all clips without subsets."""
 
     label = ''
 
     def measure(self, states: Sequence[dict[int, list[Tensor]]]) -> dict[str, dict[str, Any]]:
-        """The distance; see :meth:`SetMetric.measure`."""
+        """Compute the distance; see :meth:`SetMetric.measure`."""
         indices, (judged, *truth) = self.in_order(states)
         paired = bool(truth)
         real = truth[0] if paired else self._real.reference
@@ -82,11 +82,11 @@ class KernelMetric(FeatureSetMetric):
 
 @METRICS.register_module()
 class KVD(KernelMetric):
-    """Kernel Video Distance (Unterthiner et al. 2018): unbiased squared MMD of features of clips.
+    """Kernel Video Distance (Unterthiner et al. 2018): unbiased squared MMD of clip features.
 
-    Kernel ``(x . y / D + 1)^3``, one estimate over all clips and no subsets. Unlike FVD it does not depend on the
-    number of clips, up to noise, and may fall below 0 where nothing differs. Fields and names as :class:`FVD`, without
-    ``_unbiased``, which the value is. See :class:`SetMetric` for arguments.
+    Uses the kernel ``(x . y / D + 1)^3`` and one estimate over all clips, without subsets. Unlike FVD, its expected
+    value does not depend on the number of clips; it may be negative if the sets do not differ. Fields and result names
+    are those of :class:`FVD`, without ``_unbiased``. See :class:`SetMetric` for the arguments.
 
     Example:
         >>> from pvvae_plugin.registry import METRICS

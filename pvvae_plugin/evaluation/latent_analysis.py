@@ -1,4 +1,4 @@
-"""What latents of clips look like through time, and how far they change where the clip moves."""
+"""Analysis of latents over time: pictures, and how latent change relates to motion in the clip."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pvvae_plugin.visualization.latent_strips import draw_latents
 
 
 class ClipLatents(NamedTuple):
-    """One clip, encoded.
+    """Encoded clip with its frames and optical flow.
 
     Attributes:
-        frames: The last frame of each group, uint8 ``(t, H, W, 3)``.
-        latents: The most likely ones, raw, ``(C, t, h, w)``.
-        posterior_variance: Mean of each channel's, ``(C,)``, float64.
-        flows: From each of ``frames`` to the next, ``(t - 1, H, W, 2)`` in pixels.
-        frozen: Latents as above of a clip that shows the first frame for as long, None where that was not asked for.
+        frames: Last frame per group, uint8 ``(t, H, W, 3)``.
+        latents: Mode of the posterior, not normalised, ``(C, t, h, w)``.
+        posterior_variance: Mean posterior variance per channel, ``(C,)``, float64.
+        flows: Optical flow from each of ``frames`` to the next, ``(t - 1, H, W, 2)`` in pixels.
+        frozen: Latents of a clip that repeats the first frame, ``(C, t, h, w)``; None if not requested.
     """
 
     frames: np.ndarray
@@ -40,12 +40,12 @@ class ClipLatents(NamedTuple):
 
 
 class ClipChange(NamedTuple):
-    """What the measurements need of a clip; a small part of its frames' memory.
+    """Measurements of a clip per latent cell; needs much less memory than its frames.
 
     Attributes:
         latents: As in :class:`ClipLatents`.
         posterior_variance: As in :class:`ClipLatents`.
-        motion: Mean length of the flow in each latent cell, ``(t - 1, h, w)`` in pixels.
+        motion: Mean flow magnitude in each latent cell, ``(t - 1, h, w)`` in pixels.
         pixels: Mean absolute difference of the frames in each latent cell, ``(t - 1, h, w)`` in grey levels.
         frozen: As in :class:`ClipLatents`.
     """
@@ -59,13 +59,13 @@ class ClipChange(NamedTuple):
 
 @torch.no_grad()
 def encode_clip(vae: VideoVAE, video: Tensor, frozen: bool = False) -> ClipLatents:
-    """Latents of a clip and the flow of its frames.
+    """Encode a clip and compute its optical flow.
 
     Args:
         vae: The VAE.
-        video: ``(1, 3, T, H, W)`` in [-1, 1], of at least two groups. Sides that do not divide by the spatial ratio
-            are padded for the VAE.
-        frozen: Whether to encode its first frame, shown ``T`` times, as well: what changes there is not motion.
+        video: ``(1, 3, T, H, W)`` in [-1, 1], at least two groups. Height and width are padded to multiples of the
+            spatial ratio for the VAE.
+        frozen: If True, also encode a clip that repeats the first frame ``T`` times. Its latents change without motion.
     """
     padded = vae.pad_sides(video).to(vae.last_layer.device)
     posterior = vae.encode(padded)
@@ -73,15 +73,15 @@ def encode_clip(vae: VideoVAE, video: Tensor, frozen: bool = False) -> ClipLaten
     frames, ratio = to_uint8(video[0]), vae.temporal_ratio
     flows = np.stack([optical_flow(frames[t : t + ratio + 1]) for t in range(0, len(frames) - 1, ratio)])
     variance = posterior.logvar[0].double().exp().mean(dim=(1, 2, 3)).cpu()
-    # frames 0, p_t, 2 p_t, ...: each the last of its group
+    # frames 0, p_t, 2 p_t, ... are the last of their groups
     return ClipLatents(frames[::ratio], posterior.mode()[0].cpu(), variance, flows, still)
 
 
 def write_strip(path: Path, clip: ClipLatents, spatial_ratio: int) -> None:
-    """Write a picture of a clip: frames, components of its latents, flow.
+    """Write an image of a clip: its frames, principal components of its latents, and flow.
 
     Args:
-        path: The file.
+        path: Image file to write.
         clip: The clip.
         spatial_ratio: ``p_s``.
     """
@@ -93,7 +93,7 @@ def write_strip(path: Path, clip: ClipLatents, spatial_ratio: int) -> None:
 
 
 def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:
-    """How far the clip moves and changes in each latent cell.
+    """Measure motion and pixel change of a clip in each latent cell.
 
     Args:
         clip: The clip.
@@ -105,9 +105,9 @@ def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:
 
 
 def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel over clips, of *sampled* latents, as a generator sees them: ``(C,)``, float64.
+    """Compute the mean and deviation per channel of *sampled* latents, as a generator sees them: ``(C,)``, float64.
 
-    With the posterior's own variance, a channel that holds nothing but noise is not blown up to the size of others.
+    The deviation includes the posterior variance. Without it, normalisation would amplify channels of pure noise.
     """
     values = torch.cat([clip.latents.double().flatten(1) for clip in clips], dim=1)  # (C, positions)
     weights = torch.tensor([clip.latents[0].numel() for clip in clips], dtype=torch.float64)
@@ -116,13 +116,13 @@ def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
 
 
 def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
-    """The measurements over clips.
+    """Summarise the measurements over clips.
 
     Args:
-        clips: At least one, of one number of latent frames.
+        clips: At least one clip; all must have the same number of latent frames.
 
     Returns:
-        Numbers for a record, and all distances of neighbouring latents at the same place, ``(n,)``.
+        A record of plain numbers, and the distances ``(n,)`` between neighbouring latents at the same position.
     """
     mean, std = channel_statistics(clips)
     shape = (-1, 1, 1, 1)
@@ -164,7 +164,7 @@ def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
 
 
 def _correlations(clips: Sequence[ClipChange], steps: Sequence[Tensor]) -> dict[str, Any]:
-    """Of motion in a latent cell with change, of the latent and of the pixels."""
+    """Correlate motion in a latent cell with the change of the latent and of the pixels."""
 
     def flat(parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part.flatten() for part in parts])
@@ -174,10 +174,10 @@ def _correlations(clips: Sequence[ClipChange], steps: Sequence[Tensor]) -> dict[
         return None if math.isnan(value) else value  # JSON has no NaN
 
     motion, pixels = [clip.motion for clip in clips], [clip.pixels for clip in clips]
-    pairs = range(len(steps[0]))  # apart, as causal latents drift in the first groups of a clip, whatever moves
+    pairs = range(len(steps[0]))  # per pair, because causal latents drift in a clip's first groups even without motion
     return {
         'method': 'spearman',
-        'why': 'lengths of flow have a long tail and the relation is not straight: ranks do not mind',
+        'why': 'flow magnitudes have a long tail and the relation is not linear; ranks are robust to both',
         'value': correlate(motion, steps),
         'of_pixels': correlate(motion, pixels),
         'num_cells': sum(part.numel() for part in motion),

@@ -1,4 +1,4 @@
-"""How smoothly latents move through time."""
+"""Distance between latent frames over time."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from pvvae_plugin.structures import SUBSTITUTED
 class LatentTemporalDistance(BaseMetric):
     """Latent Temporal Distance (paper, analysis): mean L2 distance between latent frames at each interval.
 
-    Read from each sample: ``latents`` ``(C, t, h, w)``, the posterior's mode. See
-    :func:`pvvae_plugin.functional.latent_distance.latent_temporal_distances` for what is averaged.
+    Reads ``latents`` ``(C, t, h, w)``, the posterior's mode, from each sample. Averages
+    :func:`pvvae_plugin.functional.latent_distance.latent_temporal_distances` over clips.
 
     Results, with the prefix ``ltd``:
-        - ``i1``, ``i2``, ...: means over clips at each interval, in latent frames.
-        - ``i1_std``, ``i1_p5``, ``i1_p50``, ``i1_p95``: how interval 1 is distributed over clips.
-        - ``relative_i1``, ...: the same means over the distance of two unrelated latents, which compares VAEs whose
-          latents have other scales (ours).
+        - ``i1``, ``i2``, ...: mean over clips at each interval, in latent frames.
+        - ``i1_std``, ``i1_p5``, ``i1_p50``, ``i1_p95``: deviation and percentiles over clips at interval 1.
+        - ``relative_i1``, ...: means divided by the distance of two unrelated latents; comparable across VAEs with
+          different latent scales (ours).
         - ``per_interval``: the means as a list, rounded to 4 digits.
 
-    Clips of a single latent frame have no interval and clips that stand in for an unreadable file
-    (``substituted_path``) are not what was asked for: both are left out, and the log says how many.
+    Clips of a single latent frame and clips that replace an unreadable file (``substituted_path``) are skipped; the log
+    reports how many.
 
     Args:
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
 
     Attributes:
-        per_clip (list[list[float]]): The distances of each clip of the last evaluation, on rank 0.
+        per_clip (list[list[float]]): Distances per clip in the last evaluation, on rank 0.
 
     Example:
         >>> from pvvae_plugin.registry import METRICS
@@ -55,7 +55,7 @@ class LatentTemporalDistance(BaseMetric):
         self.per_clip: list[list[float]] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Append one entry a sample: its distances and sums, None in them for a single frame, or SUBSTITUTED."""
+        """Append one entry per sample: distances (empty for a single frame) and channel sums, or SUBSTITUTED."""
         for sample in data_samples:
             if sample.get('substituted_path'):
                 self.results.append(SUBSTITUTED)
@@ -66,17 +66,17 @@ class LatentTemporalDistance(BaseMetric):
             self.results.append((distances, count, sums.cpu(), squares.cpu()))
 
     def compute_metrics(self, results: list) -> dict[str, float | list[float]]:
-        """Means over clips for each interval, and the distribution at interval 1.
+        """Compute the mean over clips for each interval, and the distribution at interval 1.
 
         Args:
-            results: One entry a clip, see :meth:`process`.
+            results: One entry per clip, see :meth:`process`.
         """
         substituted = sum(isinstance(entry, str) for entry in results)
         clips = [entry for entry in results if not isinstance(entry, str) and entry[0]]
         if left_out := len(results) - len(clips):
             print_log(
-                f'LatentTemporalDistance: {left_out} of {len(results)} clips left out: {substituted} because their '
-                f'files could not be read, {left_out - substituted} of a single latent frame',
+                f'LatentTemporalDistance: skipped {left_out} of {len(results)} clips: {substituted} could not be read, '
+                f'{left_out - substituted} had a single latent frame',
                 logger='current',
                 level=logging.WARNING if substituted else logging.INFO,
             )

@@ -1,4 +1,4 @@
-"""A small video classifier, trained in minutes on the labelled clips at hand, to judge other clips by (ours)."""
+"""Small video classifier, trained in minutes on labelled clips and used to evaluate other clips (ours)."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from pvvae_plugin.safe_globals import load_safely
 WIDTHS = (16, 32, 48, 64)  # channels of the four levels
 LEARNING_RATE = 4e-3
 BATCH_SIZE = 32
-SIDE = 16  # pixels, or a little more
-NEW_RECONSTRUCTIONS = 4  # a step; the rest of its half batch comes from those of earlier steps
+SIDE = 16  # minimum side of shrunk frames, in pixels
+NEW_RECONSTRUCTIONS = 4  # per step; the rest of the half batch comes from earlier steps
 POOL_SIZE = 2048  # reconstructions kept
-# How far training clips are degraded at most, as standard deviations.
-MAX_BLUR = 0.03  # in frame sides
-MAX_NOISE = 0.05  # of a range of 2
+# Maximum degradation of training clips, as standard deviations.
+MAX_BLUR = 0.03  # as a fraction of the frame side
+MAX_NOISE = 0.05  # for values in [-1, 1]
 
 
 class MotionClassifier(nn.Module):
-    """3D convolutions over frames, what moves in them and their differences; 0.14 M parameters.
+    """3D convolutional classifier of motion with 0.14 M parameters.
 
-    What stands still is taken out of two of its three inputs, and these are scaled to the clip's own contrast: a
-    motion is then the same motion on any background. Large frames are shrunk to a side of 16 to 31 pixels first: what
-    is smaller than that does not come back from a VAE, and motion is seen without it.
+    The inputs are the frames, the frames minus their temporal mean, and frame differences. The last two contain no
+    static background and are divided by the clip's contrast, so a motion looks the same on any background. Frames
+    are first shrunk to a short side of 16 to 31 pixels: VAEs do not reconstruct finer details, and motion does not
+    need them.
 
     Args:
         num_classes: Number of classes.
@@ -58,11 +59,11 @@ class MotionClassifier(nn.Module):
         self.logits = nn.Linear(2 * WIDTHS[-1], num_classes)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits ``(N, num_classes)`` of clips ``(N, 3, T, H, W)``, in [-1, 1] or uint8."""
+        """Return logits ``(N, num_classes)`` of clips ``(N, 3, T, H, W)`` in [-1, 1] or uint8."""
         return self.logits(self.embed(video))
 
     def embed(self, video: Tensor) -> Tensor:
-        """What the last layer sees: ``(N, 128)``."""
+        """Return the input of the last layer, ``(N, 128)``."""
         if video.dtype == torch.uint8:
             video = video.float().div(127.5).sub(1)
         video = shrink(video)
@@ -75,17 +76,17 @@ class MotionClassifier(nn.Module):
 
 
 def shrink(video: Tensor) -> Tensor:
-    """Frames ``(N, 3, T, H, W)`` averaged over squares, so that their short side has 16 to 31 pixels or fewer."""
+    """Average-pool frames ``(N, 3, T, H, W)`` to a short side of 16 to 31 pixels; smaller frames stay as they are."""
     factor = min(video.shape[3:]) // SIDE
     return F.avg_pool3d(video, (1, factor, factor)) if factor > 1 else video
 
 
 def degrade(video: Tensor, rng: torch.Generator) -> Tensor:
-    """Some blur and noise, as much of each as is drawn for a clip, so that sharpness matters little.
+    """Add a random amount of blur and noise to each clip, to make the classifier insensitive to sharpness.
 
     Args:
         video: ``(N, 3, T, H, W)`` in [-1, 1].
-        rng: On the CPU.
+        rng: Random generator on the CPU.
     """
     amounts = torch.rand(2, len(video), 1, 1, 1, 1, generator=rng).to(video.device)
     noise = torch.randn(video.shape, generator=rng).to(video.device)
@@ -94,17 +95,17 @@ def degrade(video: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def gaussian_rows(size: int, sigma: Tensor) -> Tensor:
-    """Matrices ``(..., size, size)`` that blur by ``sigma`` entries, ``(..., 1, 1)``; each row sums to 1."""
+    """Return blur matrices ``(..., size, size)`` for ``sigma`` ``(..., 1, 1)`` in entries; each row sums to 1."""
     place = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
     distance = (place[:, None] - place) / sigma.clamp(min=0.1)
     return torch.softmax(-distance.square() / 2, dim=-1)
 
 
 class ReconstructionMixer:
-    """Makes half of each batch reconstructions: a few of its own clips, the others from earlier batches.
+    """Mixer that replaces half a batch with reconstructions, drawn from a pool of this and earlier batches.
 
     Args:
-        reconstruct: A VAE's ``(N, 3, T, H, W) -> (N, 3, T, H, W)``.
+        reconstruct: Function that passes clips through a VAE, ``(N, 3, T, H, W) -> (N, 3, T, H, W)``.
     """
 
     def __init__(self, reconstruct: Callable[[Tensor], Tensor]) -> None:
@@ -112,7 +113,7 @@ class ReconstructionMixer:
         self.pool: deque[tuple[Tensor, int]] = deque(maxlen=POOL_SIZE)
 
     def __call__(self, video: Tensor, labels: list[int], rng: np.random.Generator) -> tuple[Tensor, list[int]]:
-        """Mixed clips, shrunk, and their labels; as many as in ``video`` ``(N, 3, T, H, W)``."""
+        """Return as many mixed, shrunk clips as in ``video`` ``(N, 3, T, H, W)``, with their labels."""
         made = shrink(self.reconstruct(video[:NEW_RECONSTRUCTIONS]))
         self.pool.extend(zip(made.half(), labels, strict=False))
         half = len(video) // 2
@@ -130,20 +131,20 @@ def train_classifier(
     device: torch.device | str = 'cpu',
     num_workers: int = 1,
 ) -> MotionClassifier:
-    """Train a classifier; the same every time on a CPU with the same number of threads.
+    """Train a classifier. On a CPU, the result is reproducible for the same number of threads.
 
     Args:
         dataset: Labelled clips, packed by :class:`PackClip`.
         num_classes: Number of classes.
-        steps: Optimiser steps, of 32 clips each.
-        seed: Seed of the weights, the order of clips and what is done to them.
-        reconstruct: A VAE's ``(N, 3, T, H, W) -> (N, 3, T, H, W)``. Half of each batch are then reconstructions, so
-            that a motion is still recognised behind all that this VAE does to clips.
-        device: Where to train.
-        num_workers: Processes that draw or read clips.
+        steps: Number of optimiser steps, with 32 clips each.
+        seed: Seed of the weights, the order of clips, and the augmentation.
+        reconstruct: Function that passes clips through a VAE, ``(N, 3, T, H, W) -> (N, 3, T, H, W)``. If given, half of
+            each batch are reconstructions, which makes the classifier robust to the VAE's artefacts.
+        device: Training device.
+        num_workers: Number of worker processes that load clips.
 
     Raises:
-        ValueError: If a clip has no label, or one out of range.
+        ValueError: If a clip has no label or one out of range.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_key(seed, 'classifier', 'weights'))
@@ -173,14 +174,14 @@ def train_classifier(
 def iterate_batches(
     dataset: Dataset, sampler: Any, batch_size: int, num_workers: int
 ) -> Iterator[tuple[Tensor, list[int | None]]]:
-    """Batches of clips, float ``(N, 3, T, H, W)`` in [-1, 1], with their labels."""
+    """Yield batches of clips, float ``(N, 3, T, H, W)`` in [-1, 1], with their labels."""
     loader = DataLoader(
         dataset,
         batch_size,
         sampler=sampler,
         num_workers=num_workers,
         collate_fn=pseudo_collate,
-        generator=torch.Generator(),  # else the loader draws its workers' seed from the global state
+        generator=torch.Generator(),  # without it, the loader draws its base seed from the global rng
     )
     for batch in loader:
         video = torch.stack(batch['inputs']).float().div_(127.5).sub_(1.0)
@@ -188,20 +189,20 @@ def iterate_batches(
 
 
 def check_labels(labels: Sequence[int | None], num_classes: int) -> None:
-    """Refuse labels that are missing or unknown.
+    """Check that every label is present and in range.
 
     Raises:
-        ValueError: If there is one.
+        ValueError: If a label is missing or out of range.
     """
     wrong = [label for label in labels if label is None or not 0 <= label < num_classes]
     if wrong:
-        raise ValueError(f'every clip needs a label in 0..{num_classes - 1}, got {wrong[0]}: use labelled data')
+        raise ValueError(f'every clip needs a label in 0..{num_classes - 1}, got {wrong[0]}; use a labelled dataset')
 
 
 def classifier_digest(
     dataset_config: dict, num_classes: int, steps: int, seed: int, vae_sha256: str | None = None
 ) -> str:
-    """Digest of all that a classifier's weights follow from; ``vae_sha256`` is that of the reconstructing VAE."""
+    """Return a digest of everything that determines the weights; ``vae_sha256`` is that of ``reconstruct``'s VAE."""
     facts = {
         'data': dataset_config,
         'network': repr(MotionClassifier(num_classes)),
@@ -214,7 +215,7 @@ def classifier_digest(
 
 
 def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
-    """Write the weights with what they follow from; a file is there whole or not at all."""
+    """Write the weights and their digest to a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + '.part')
     torch.save({'digest': digest, 'state_dict': model.state_dict()}, part)
@@ -222,32 +223,36 @@ def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
 
 
 def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:
-    """Read a classifier.
+    """Load a classifier.
 
     Args:
         path: File written by :func:`save_classifier`.
-        digest: What it must follow from, see :func:`classifier_digest`; None takes one of any data.
+        digest: Required digest, see :func:`classifier_digest`; None accepts any.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds something else, or another's: other data, another VAE, number of steps or
-            seed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged, not a classifier, or has a different digest: it was trained with another
+            dataset, VAE, number of steps or seed.
     """
     if not path.is_file():
-        raise FileNotFoundError(f'no classifier {path}: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
+        raise FileNotFoundError(
+            f'classifier {path} does not exist; train one with tools/analysis/train_classifier.py CONFIG --out FILE'
+        )
     check_checkpoint(str(path))
     record = load_safely(path)
     if digest is not None and record.get('digest') != digest:
         raise ValueError(
-            f'{path} holds no classifier of this data set, VAE, number of steps and seed: name another file, or '
-            'delete it to train anew'
+            f'{path} is a classifier trained with another dataset, VAE, number of steps or seed; choose another file, '
+            'or delete it to train again'
         )
     state, expected = record['state_dict'], MotionClassifier(1).state_dict()
     if not isinstance(state, dict) or state.keys() != expected.keys():
-        raise ValueError(f'{path} holds no classifier: tools/analysis/train_classifier.py CONFIG --out FILE makes one')
+        raise ValueError(
+            f'{path} is not a classifier; train one with tools/analysis/train_classifier.py CONFIG --out FILE'
+        )
     model = MotionClassifier(len(state['logits.weight']))
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f'{path} holds a classifier of another version: make it anew') from error
+        raise ValueError(f'{path} was written by another version of the classifier; train it again') from error
     return model.eval()

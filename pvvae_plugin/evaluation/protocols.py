@@ -1,4 +1,4 @@
-"""How a video metric is taken: everything that moves its value beside the videos themselves, by name."""
+"""Named evaluation protocols: all settings, other than the videos, that change the value of a metric."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """One convention of measuring FVD, KVD and the Inception Score.
+    """Evaluation protocol of FVD, KVD and the Inception Score.
 
     Attributes:
-        name: What results call it.
-        source: Where the convention is from.
-        num_frames: Frames ``T`` of a clip; the first ``T`` of a longer one. I3D gives one temporal logit for 9 to 16
-            frames and the mean of two for 17 to 24: distances of 16 and of 17 frames are not comparable.
-        num_samples: Clips on each side. Distances fall with it.
-        resize: To I3D's 224 x 224: ``'stretch'``, or ``'short-side-crop'`` (the short side, then the square in the
-            middle). Bilinear, half-pixel centres, no antialiasing.
-        value_range: What black and white become in I3D's input.
-        eight_bit: How generated values become 8-bit ones, ``'round'`` or ``'truncate'``. Real clips are 8-bit.
-        batch_norm_eps: Epsilon of a native I3D's batch norms. A TorchScript file has its own.
+        name: Name in results.
+        source: Origin of the protocol.
+        num_frames: Frames ``T`` of a clip; the first ``T`` of a longer one. I3D computes one temporal logit for 9 to 16
+            frames and the mean of two for 17 to 24, so distances of 16 and 17 frames are not comparable.
+        num_samples: Number of clips in each set. Distances decrease with it.
+        resize: Resizing to I3D's 224 x 224: ``'stretch'``, or ``'short-side-crop'`` (resize the short side, then crop
+            the centre). Bilinear, half-pixel centres, no antialiasing.
+        value_range: Values of black and white in I3D's input.
+        eight_bit: Conversion of generated values to 8 bits, ``'round'`` or ``'truncate'``. Real clips are 8-bit.
+        batch_norm_eps: Epsilon of the batch norms of the native I3D. A TorchScript file has its own.
         ddof: Covariances divide by ``N - ddof``.
-        real_split: Split of the data set that real clips are from.
-        frame_interval: Every n-th frame of a real video.
-        real_clip: Which clip of a real video: ``'random'`` (one keyed draw for each video), ``'middle'`` or
+        real_split: Dataset split of the real clips.
+        frame_interval: Frame stride in real videos.
+        real_clip: Position of the clip in a real video: ``'random'`` (one keyed draw per video), ``'middle'`` or
             ``'first'``.
-        inception_splits: Parts whose Inception Scores are averaged.
-        ours: Fields that the source leaves open and we filled in, and those that a protocol of one's own changed.
+        inception_splits: Number of splits whose Inception Scores are averaged.
+        ours: Fields that the source does not specify, and fields changed by a custom protocol.
 
     Example:
         >>> from pvvae_plugin.evaluation import PROTOCOLS
@@ -95,7 +95,7 @@ STYLEGAN_V = Protocol(
     frame_interval=1,
     real_clip='random',
     inception_splits=10,
-    # StyleGAN-V takes the first 2,048 videos of its listing; here they are spread over all of it.
+    # StyleGAN-V uses the first 2,048 videos of its list; we use a random subset.
     ours=('which videos',),
 )
 
@@ -138,14 +138,15 @@ PROTOCOLS = {protocol.name: protocol for protocol in (PAPER, STYLEGAN_V, VIDEOGP
 
 
 def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
-    """Return a protocol by name, or build one of your own.
+    """Return a named protocol or build a custom one.
 
     Args:
-        protocol: ``'paper'``, ``'stylegan-v'`` or ``'videogpt'``; or ``dict(base='stylegan-v', ddof=1)``, which takes
-            the rest from ``base`` (``'paper'`` if not given) and is called ``'custom'`` in results.
+        protocol: ``'paper'``, ``'stylegan-v'`` or ``'videogpt'``; or a custom protocol such as
+            ``dict(base='stylegan-v', ddof=1)``, which changes fields of ``base`` (default: ``'paper'``) and is named
+            ``'custom'`` in results.
 
     Raises:
-        ValueError: If there is no such protocol or field, or a value is not valid.
+        ValueError: If the protocol or a field is unknown, or a value is invalid.
 
     Example:
         >>> from pvvae_plugin.evaluation import resolve_protocol
@@ -160,19 +161,19 @@ def resolve_protocol(protocol: str | Mapping[str, Any] | Protocol) -> Protocol:
     if isinstance(protocol, str):
         if protocol not in PROTOCOLS:
             raise ValueError(
-                f'no protocol {protocol!r}: there are {", ".join(PROTOCOLS)}; for one of your own give '
-                "dict(base='paper', ...) with the fields that differ"
+                f'no protocol {protocol!r}; choose from {", ".join(PROTOCOLS)}, or define a custom protocol with '
+                "dict(base='paper', ...)"
             )
         return PROTOCOLS[protocol]
     if not isinstance(protocol, Mapping):
-        raise ValueError(f"a protocol is a name or dict(base='paper', ...), got {protocol!r}")
+        raise ValueError(f"protocol must be a name or dict(base='paper', ...), got {protocol!r}")
     changes = dict(protocol)
     base = resolve_protocol(changes.pop('base', 'paper'))
     settable = {field.name for field in dataclasses.fields(Protocol)} - {'name', 'source', 'ours'}
     unknown = sorted(set(changes) - settable)
     if unknown:
-        raise ValueError(f'a protocol has no field {", ".join(unknown)}: there are {", ".join(sorted(settable))}')
-    if isinstance(changes.get('value_range'), list):  # as a command line and JSON have it
+        raise ValueError(f'a protocol has no field {", ".join(unknown)}; choose from {", ".join(sorted(settable))}')
+    if isinstance(changes.get('value_range'), list):  # from the command line or JSON
         changes['value_range'] = tuple(changes['value_range'])
     ours = tuple(sorted({*base.ours, *changes}))
     source = f'{base.name} with {", ".join(f"{k}={v!r}" for k, v in sorted(changes.items())) or "nothing changed"}'

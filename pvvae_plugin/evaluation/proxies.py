@@ -1,4 +1,4 @@
-"""Distances on features that need no download, for development: comparable with one another, with nothing published."""
+"""Distances for development on networks that need no download; not comparable with published numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .set_metric import SetMetric
 
 
 def proxy_extractors(appearance_size: int, classifier: str | os.PathLike | None) -> dict[str, dict[str, Any]]:
-    """Configs of the networks, by what they are called in results."""
+    """Return the extractor configs by their names in results."""
     extractors: dict[str, dict[str, Any]] = {
         'proxy_appearance': {'type': 'EfficientNetLite0', 'input_size': appearance_size},
         'proxy_time': {'type': 'TransNetV2'},
@@ -30,20 +30,7 @@ def proxy_extractors(appearance_size: int, classifier: str | os.PathLike | None)
 
 
 class _ProxyMetric(BaseMetric):
-    """One distance on the features of several networks.
-
-    Args:
-        protocol: See :class:`SetMetric`; only its frames, clips and rounding matter here.
-        reference: See :class:`SetMetric`.
-        appearance_size: Side to which frames are resized for EfficientNet-Lite0.
-        classifier: Weights of a classifier of the data at hand (``tools/analysis/train_classifier.py``), for
-            ``proxy_motion``; None does without.
-        collect_device: See mmengine's ``BaseMetric``.
-        prefix: See mmengine's ``BaseMetric``.
-
-    Raises:
-        ImportError: If a package is not installed, saying how to.
-    """
+    """Base class of metrics that compare the features of several networks. See :class:`ProxyFVD` for the arguments."""
 
     distance: type[SetMetric]
     suffix = ''
@@ -64,8 +51,8 @@ class _ProxyMetric(BaseMetric):
             self.distances.append(distance)
         super().__init__(collect_device=collect_device, prefix=self.distances[0].prefix)
         print_log(
-            f'{type(self).__name__} compares features of small networks: its numbers serve to compare runs with one '
-            'another, not with published ones',
+            f'{type(self).__name__} uses features of small networks; compare its values between runs, not with '
+            'published numbers',
             logger='current',
             level=logging.INFO,
         )
@@ -90,33 +77,33 @@ class _ProxyMetric(BaseMetric):
         return {name: value for distance in self.distances for name, value in distance.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:
-        """Not used: whole sets are merged, not lists of results."""
+        """Raise NotImplementedError: :meth:`evaluate` merges whole sets instead of lists of results."""
         raise NotImplementedError
 
 
 @METRICS.register_module()
 class ProxyFVD(_ProxyMetric):
-    """Fréchet distances on features of packages that ship their weights: for development, with nothing downloaded.
+    """Fréchet distances for development, on networks whose Python packages include the weights (ours).
 
-    Not FVD, and comparable with no published number: the networks are others. ``proxy_appearance`` is of
-    EfficientNet-Lite0's features, averaged over frames and so blind to their order; ``proxy_time`` of how TransNetV2's
-    activations change from frame to frame; ``proxy_motion``, where a ``classifier`` is given, of what tells the data's
-    own classes apart. ``docs/evaluate.md`` shows what the first two react to.
-
-    Results as those of :class:`FVD`, such as ``proxy_appearance17_256`` and ``proxy_time17_256``.
+    These distances are not FVD and cannot be compared with published numbers. ``docs/evaluate.md`` shows how the first
+    two react to distortions. Results are named like those of :class:`FVD`, e.g. ``proxy_time17_256``:
+        - ``proxy_appearance``: EfficientNet-Lite0 features, averaged over frames and so independent of their order.
+        - ``proxy_time``: changes of TransNetV2's activations between frames.
+        - ``proxy_motion``: features of a classifier of the dataset's classes, if ``classifier`` is given.
 
     Args:
-        protocol: See :class:`SetMetric`; only its frames, clips and rounding matter here.
+        protocol: See :class:`SetMetric`; uses only the number of frames, the number of clips and the rounding.
         reference: See :class:`SetMetric`.
-        appearance_size: Side to which frames are resized for EfficientNet-Lite0. Of small frames 224 pixels, what it
-            was trained with, show no more than fewer do, and take longer.
-        classifier: Weights of a classifier of the data at hand, as ``tools/analysis/train_classifier.py`` writes.
+        appearance_size: Side to which frames are resized for EfficientNet-Lite0, which was trained with 224. Smaller
+            sizes are faster and lose nothing if the frames are small.
+        classifier: Weights written by ``tools/analysis/train_classifier.py`` for this dataset; None skips
+            ``proxy_motion``.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
 
     Raises:
-        FileNotFoundError: If there is no such classifier.
-        ImportError: If a package is not installed, saying how to.
+        FileNotFoundError: If the classifier does not exist.
+        ImportError: If a required package is not installed.
 
     Example:
         >>> from pvvae_plugin.registry import METRICS
@@ -132,9 +119,9 @@ class ProxyFVD(_ProxyMetric):
 
 @METRICS.register_module()
 class ProxyKVD(_ProxyMetric):
-    """Kernel distances on the features that :class:`ProxyFVD` takes; with both, features are computed once.
+    """Kernel distances on the features of :class:`ProxyFVD`, which are computed once if both metrics are used.
 
-    Unbiased at any number of clips. Results as those of :class:`KVD`, such as ``proxy_time_kernel17_256``.
+    Unbiased for any number of clips. Results are named like those of :class:`KVD`, e.g. ``proxy_time_kernel17_256``.
 
     Args:
         protocol: See :class:`ProxyFVD`.

@@ -1,4 +1,4 @@
-"""Features of real clips, which generated ones are compared with: chosen by a protocol, cached on disk."""
+"""Features of the real clips that generated clips are compared with, cached on disk."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ class RealFeatures(NamedTuple):
     """Features of two disjoint sets of real clips.
 
     Attributes:
-        reference: ``(N, D)``, what generated clips are compared with.
-        others: ``(M, D)``, ``M <= N`` further clips: their distance to the reference is the floor, what a perfect
-            generator would get.
-        left_out: Clips that could not be read.
+        reference: ``(N, D)``, compared with generated clips.
+        others: ``(M, D)`` of ``M <= N`` other clips. Their distance to the reference is the noise floor.
+        left_out: Number of clips that could not be read.
     """
 
     reference: Tensor
@@ -50,22 +49,23 @@ class RealFeatures(NamedTuple):
 
 
 class Reference:
-    """Real clips of a data set and their features.
+    """Real clips of a dataset and their features.
 
-    Which clips does not depend on what else is measured: a permutation keyed by nothing but the length of the data set
-    is cut off after twice ``num_samples``. The cached file is named by a digest of the data set's config, the paths,
-    sizes and times of the chosen files, the extractor with its weights, and the preprocessing.
+    The clips are the first ``2 * num_samples`` of a fixed permutation, which depends only on the length of the dataset.
+    The name of the cached file contains a digest of the dataset config, of the paths, sizes and modification times of
+    the chosen files, of the extractor with its weights, and of the preprocessing.
 
     Args:
-        features: What to compute.
-        dataset: Config of a data set of clips. Their length, interval and place in a video are the protocol's.
-        num_samples: Clips of the reference; None for the protocol's number, or fewer where the data set has fewer.
-        batch_size: Clips decoded and extracted at once.
-        num_workers: Processes that decode.
-        cache_dir: Where features are kept; None keeps none.
+        features: Features to compute.
+        dataset: Config of a dataset of clips. The protocol sets their length, frame interval and position.
+        num_samples: Number of reference clips, limited by the dataset; None uses the protocol's number.
+        batch_size: Number of clips per batch.
+        num_workers: Number of worker processes that decode videos.
+        cache_dir: Folder of cached features; None disables the cache.
 
     Raises:
-        ValueError: If the config contradicts the protocol, there are not two clips, or ``cache_dir`` cannot be written.
+        ValueError: If the config contradicts the protocol, the dataset has fewer than two clips, or ``cache_dir`` is
+            not writable.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Reference:
             _check_writable(self.cache_dir)
         if len(self.dataset) < 2:
             where = self.config.get('ann_file') or self.config.get('data_root') or self.config['type']
-            raise ValueError(f'at least 2 real clips are needed to compare with, {where} has {len(self.dataset)}')
+            raise ValueError(f'at least 2 real clips are needed, {where} has {len(self.dataset)}')
         order = numpy_rng('real clips').permutation(len(self.dataset))
         self._chosen = [int(index) for index in order[: 2 * self.num_samples]]
         self._computed: RealFeatures | None = None
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
-        """What the reference is, as plain values."""
+        """Description of the reference as plain values."""
         return {
             'dataset': self.config,
             'clips_in_dataset': len(self.dataset),
@@ -107,14 +107,14 @@ class Reference:
         }
 
     def get(self) -> RealFeatures:
-        """The features, of all processes together: read from disk, or computed and written there.
+        """Return the features of all clips, from the cache or computed and cached now.
 
-        Every process must call it.
+        Every process must call this method.
         """
         if self._computed is None:
             path = self._cache_file()
             rank, _ = get_dist_info()
-            # One process looks, so that all do the same even if the file appears meanwhile.
+            # Only rank 0 reads: if the file appears in the meantime, all processes still take the same branch.
             found = all_gather_object(self._read(path) if rank == 0 and path else None)[0]
             if found is None:
                 found = self._extract()
@@ -122,7 +122,7 @@ class Reference:
                     _write(path, found, self.record)
                 barrier()
             elif rank == 0:
-                print_log(f'real clips: features of an earlier run, {path}', logger='current')
+                print_log(f'real clips: loaded features from {path}', logger='current')
             self._computed = found
         return self._computed
 
@@ -135,10 +135,13 @@ class Reference:
             sampler=[self._chosen[position] for position in mine],
             num_workers=self.num_workers,
             collate_fn=list,
-            generator=torch.Generator(),  # else the loader draws its workers' seed from the global state
+            generator=torch.Generator(),  # without it, the loader draws its base seed from the global rng
         )
         if rank == 0:
-            print_log(f'real clips: extracting {self.features.extractor.name} of {len(self._chosen)}', logger='current')
+            print_log(
+                f'real clips: extracting {self.features.extractor.name} features of {len(self._chosen)} clips',
+                logger='current',
+            )
         bar = ProgressBar(len(mine), file=sys.stderr) if rank == 0 else None
         kept, start = {}, 0
         for batch in loader:
@@ -154,8 +157,11 @@ class Reference:
         gathered = {position: row for part in all_gather_object(kept) for position, row in part.items()}
         rows = [gathered[position] for position in sorted(gathered)]
         if len(rows) < 2:
-            raise ValueError(f'fewer than 2 of {len(self._chosen)} real clips of {self.config} could be read')
-        # A data set with too few clips for both serves the reference first.
+            raise ValueError(
+                f'only {len(rows)} of {len(self._chosen)} real clips of {self.config} could be read; at least 2 are '
+                'needed, check the files'
+            )
+        # If there are too few clips for both sets, the reference comes first.
         features = torch.stack(rows)
         return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(self._chosen) - len(rows))
 
@@ -167,16 +173,16 @@ class Reference:
         return self.cache_dir / f'{name}-{key[:16]}.safetensors'
 
     def _listing_sha256(self) -> str:
-        """Of names and sizes of the chosen files: files that were replaced are another data set."""
+        """Hash the paths, sizes and times of the chosen files: replaced files make another dataset."""
         listing = []
         for index in self._chosen:
             info = self.dataset.get_data_info(index)
             listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
-        listing.append(_state_of(str(self.config.get('data_root') or '')))  # an array of all videos
+        listing.append(_state_of(str(self.config.get('data_root') or '')))  # if it is an array of all videos
         return config_sha256(listing)
 
     def _read(self, path: Path) -> RealFeatures | None:
-        """What a file holds; None if it is not there, or is not what would be computed now."""
+        """Read cached features; return None if the file does not exist or does not match the current settings."""
         if not path.exists():
             return None
         try:
@@ -185,29 +191,29 @@ class Reference:
                 found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('left_out'))
             expected = json.loads(json.dumps(self.record, default=str))
             if record != expected or type(found.left_out) is not int:
-                raise ValueError('it is of other clips')
+                raise ValueError('it describes other clips')
             for features in found[:2]:
                 if features.dtype != torch.float32 or features.shape[1:] != (self.features.extractor.feature_dim,):
-                    raise ValueError(f'it holds {features.dtype} {tuple(features.shape)}')
+                    raise ValueError(f'its features are {features.dtype} {tuple(features.shape)}')
                 if not features.isfinite().all():
-                    raise ValueError('it holds values that are not finite')
+                    raise ValueError('its features are not finite')
             if sum(map(len, found[:2])) + found.left_out != len(self._chosen) or len(found.reference) < 2:
-                raise ValueError('it holds another number of clips')
+                raise ValueError('its number of clips is wrong')
             return found
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            print_log(f'{path} is damaged and computed anew: {error}', logger='current', level=logging.WARNING)
+            print_log(f'{path} is damaged, computing it again: {error}', logger='current', level=logging.WARNING)
             return None
 
 
 def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
-    """The config of real clips with what the protocol says of them.
+    """Complete the dataset config of real clips with the protocol's settings.
 
     Args:
-        dataset: Config of a :class:`ClipDataset`; a pipeline that ends in :class:`PackClip`, or none.
-        protocol: The convention.
+        dataset: Config of a :class:`ClipDataset`, without a pipeline or with one that ends in :class:`PackClip`.
+        protocol: Evaluation protocol.
 
     Raises:
-        ValueError: If the config says otherwise, or has random transforms.
+        ValueError: If the config contradicts the protocol or has random transforms.
     """
     config = dict(dataset.to_dict() if hasattr(dataset, 'to_dict') else dataset)
     settled = {
@@ -215,33 +221,33 @@ def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[st
         'frame_interval': protocol.frame_interval,
         'test_clip': protocol.real_clip,
         'test_mode': True,
-        # What cannot be read is left out, however much that is.
+        # Unreadable clips are skipped, however many there are.
         'max_substitutes': sys.maxsize,
     }
     for name, value in settled.items():
         if config.get(name, value) != value:
             raise ValueError(
-                f'reference.dataset.{name}={config[name]!r} contradicts the protocol {protocol.name!r}, which takes '
-                f'{value!r}: leave it out, or change the protocol, e.g. protocol=dict(base={protocol.name!r}, ...)'
+                f'reference.dataset.{name}={config[name]!r} contradicts the protocol {protocol.name!r}, which uses '
+                f'{value!r}; remove it, or change the protocol with protocol=dict(base={protocol.name!r}, ...)'
             )
     config.setdefault('pipeline', [{'type': 'PackClip'}])
     random = [kind for step in config['pipeline'] if 'Random' in (kind := str(step['type'])) or 'FutureDrop' in kind]
     if random:
         raise ValueError(
-            f'real clips must not be augmented: leave {", ".join(random)} out of reference.dataset.pipeline'
+            f'real clips must not be augmented; remove {", ".join(random)} from reference.dataset.pipeline'
         )
     return {**config, **settled}
 
 
 def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Reference:
-    """The reference with this config, built and computed once however many metrics ask.
+    """Return the reference with this config; all metrics with the same features and config share it.
 
     Args:
-        features: What to compute.
+        features: Features to compute.
         config: Arguments of :class:`Reference`.
 
     Raises:
-        TypeError: If there is no such argument.
+        TypeError: If an argument is unknown.
     """
     config = dict(config.to_dict() if hasattr(config, 'to_dict') else config)
     key = config_sha256({'features': features.key, 'reference': config})
@@ -252,7 +258,7 @@ def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Refe
 
 
 def _state_of(file: str) -> list[Any]:
-    """Where a file is, its size and when it was changed; nothing where there is none."""
+    """Return a file's absolute path, size and modification time; an empty list if it does not exist."""
     if not os.path.isfile(file):
         return []
     status = os.stat(file)
@@ -260,13 +266,15 @@ def _state_of(file: str) -> list[Any]:
 
 
 def _check_writable(folder: Path) -> None:
-    """Refuse a folder that features could not be kept in, before they are computed."""
+    """Check that the cache folder is writable before features are computed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'reference.cache_dir {folder} cannot be made ({error}): choose another, or None') from error
+        raise ValueError(
+            f'reference.cache_dir {folder} cannot be created ({error}); choose another, or None'
+        ) from error
     if not os.access(folder, os.W_OK):
-        raise ValueError(f'reference.cache_dir {folder} cannot be written to: choose another, or None')
+        raise ValueError(f'reference.cache_dir {folder} is not writable; choose another, or None')
 
 
 def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
@@ -276,7 +284,7 @@ def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> Non
     try:
         temporary.write_bytes(save(tensors, metadata={'pvvae_plugin': header}))
         os.replace(temporary, path)
-    except OSError as error:  # the features are there, and that is what counts
-        print_log(f'features of real clips could not be kept: {error}', logger='current', level=logging.WARNING)
+    except OSError as error:  # the run can continue without the cache
+        print_log(f'features of real clips were not cached: {error}', logger='current', level=logging.WARNING)
     finally:
         temporary.unlink(missing_ok=True)

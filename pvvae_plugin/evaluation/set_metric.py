@@ -1,4 +1,4 @@
-"""What metrics over whole sets of clips share: counting each clip once, processes, and results that can be compared."""
+"""Base class of metrics over whole sets of clips: unique clips, distributed evaluation, and comparable results."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ GENERATED, TRUTH, RECONSTRUCTION = 'generated', 'video', 'reconstruction'
 
 
 class SetMetric(BaseMetric):
-    """Base of metrics that are one number of all clips, not a mean over clips.
+    """Base class of metrics that measure the set of all clips instead of averaging over clips.
 
-    A clip counts once: by ``index`` of its sample where there is one, or else by its place in the stream of
-    MMEngine's distributed sampler, which pads the last places with clips that were there before. Features of
-    metrics with the same extractor, protocol and reference are computed once.
+    Each clip counts once. It is identified by the sample's ``index`` or, without one, by its position in the stream of
+    MMEngine's distributed sampler, which pads the end with clips that it already used. Metrics with the same extractor,
+    protocol and reference share their features.
 
     Subclasses implement :meth:`add`, :meth:`state` and :meth:`measure`.
 
     Args:
         extractor: Config of a feature extractor, or the extractor itself.
         protocol: Name of a protocol, or ``dict(base=..., ...)``, see :func:`resolve_protocol`.
-        reference: Arguments of :class:`Reference`, at least ``dataset``: real clips that generated ones are compared
-            with. None compares reconstructions with their own sources.
+        reference: Arguments of :class:`Reference`, at least ``dataset``: the real clips to compare generated clips
+            with. None compares reconstructions with their sources.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
 
     Attributes:
-        records (dict[str, dict]): Of the last evaluation, name of a number with its prefix -> all that is needed to
-            compare it: its interval, floor, counts, protocol, extractor with the hash of its weights, reference, and
-            warnings.
+        records (dict[str, dict]): Prefixed result name -> record of the last evaluation, with everything needed to
+            compare the value: confidence interval, noise floor, counts, protocol, extractor with the hash of its
+            weights, reference, and warnings.
 
     Raises:
-        FileNotFoundError: If weights or data are not there.
-        ValueError: If an argument does not fit.
+        FileNotFoundError: If weights or data do not exist.
+        ValueError: If an argument is invalid.
     """
 
     label = ''
@@ -73,12 +73,12 @@ class SetMetric(BaseMetric):
 
     @staticmethod
     def _is_paired(reference: Any) -> bool:
-        """Whether each clip is compared with a truth of its own."""
+        """Return True if each clip is compared with its own source."""
         return reference is None
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Fields that are read of each sample: what is judged and, where there is no reference, its truth."""
+        """Sample fields to read: the evaluated clip and, without a reference, its source."""
         return (RECONSTRUCTION, TRUTH) if self._is_paired(self.reference) else (GENERATED,)
 
     def reset(self) -> None:
@@ -88,23 +88,25 @@ class SetMetric(BaseMetric):
         self._pending: tuple[list[int], list[Tensor]] | None = None
 
     def prepare(self, num_frames: int, num_clips: int) -> None:
-        """Check the clips to come and make what does not depend on them, before long work. Every process must call it.
+        """Check the upcoming clips and compute the reference features before a long evaluation.
+
+        Every process must call this method.
 
         Args:
-            num_frames: Of each of the clips to come.
-            num_clips: How many will come.
+            num_frames: Number of frames per clip.
+            num_clips: Number of clips.
 
         Raises:
-            ValueError: If they are too short or too few.
+            ValueError: If the clips are too short or too few.
         """
         self.features.check_frames(num_frames)
         if num_clips < 2:
-            raise ValueError(f'{self.label} compares sets, of at least 2 clips: got {num_clips}')
+            raise ValueError(f'{self.label} needs at least 2 clips, got {num_clips}')
         if self.reference is not None:
             self.reference.get()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take the features of a batch of samples; those with ``substituted_path`` are left out."""
+        """Extract the features of a batch of samples; samples with ``substituted_path`` are skipped."""
         self._settle(size=None)
         rank, world_size = get_dist_info()
         kept, indices = [], []
@@ -121,7 +123,7 @@ class SetMetric(BaseMetric):
             self._pending = indices, [self.features.of_samples(kept, field) for field in self.fields]
 
     def _settle(self, size: int | None) -> None:
-        """Add the last batch: no padding where another follows, and at the end what lies within ``size``."""
+        """Add the pending batch: all clips if more follow, only those with ``index < size`` at the end."""
         if self._pending is None:
             return
         indices, features = self._pending
@@ -132,33 +134,33 @@ class SetMetric(BaseMetric):
 
     @abstractmethod
     def add(self, indices: Sequence[int], features: Sequence[Tensor]) -> None:
-        """Take clips in.
+        """Add clips.
 
         Args:
-            indices: Which clips, ``N`` of them.
+            indices: Indices of the ``N`` clips.
             features: ``(N, D)`` for each of :attr:`fields`.
         """
 
     @abstractmethod
     def state(self) -> Any:
-        """What :meth:`add` has taken in, to be sent to another process."""
+        """Return all clips added so far, in a form that can be sent to another process."""
 
     @abstractmethod
     def measure(self, states: Sequence[Any]) -> dict[str, dict[str, Any]]:
-        """The numbers, from the states of all processes: name -> record, see :meth:`describe`."""
+        """Compute the results from the states of all processes: name -> record, see :meth:`describe`."""
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """The numbers over all processes.
+        """Compute the results over all processes.
 
         Args:
-            size: Number of clips; more were padding.
+            size: Number of clips without the sampler's padding.
 
         Returns:
-            For each number its value, and under ``NAME_low``, ``NAME_high``, ``NAME_floor`` and ``NAME_unbiased``
-            what there is of them. The whole record is in :attr:`records`, and in the log.
+            ``NAME`` -> value and, if available, ``NAME_low``, ``NAME_high``, ``NAME_floor`` and ``NAME_unbiased``. The
+            full records are in :attr:`records`; the log has a summary.
         """
         self._settle(size)
-        real = None if self.reference is None else self.reference.get()  # of all processes
+        real = None if self.reference is None else self.reference.get()  # collective call
         self._real = real
         states = all_gather_object(self.state())
         left_out = sum(index < size for part in all_gather_object(self._left_out) for index in part)
@@ -168,7 +170,7 @@ class SetMetric(BaseMetric):
             for record in records[0].values():
                 record['left_out'] = left_out
                 if left_out:
-                    record['warnings'].append(f'{left_out} clips could not be read and are left out')
+                    record['warnings'].append(f'{left_out} clips could not be read and were skipped')
                 for warning in record['warnings']:
                     print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
                 print_log(summary_line(record), logger='current')
@@ -179,7 +181,7 @@ class SetMetric(BaseMetric):
         return {prefix + name: value for record in self.records.values() for name, value in flat(record).items()}
 
     def compute_metrics(self, results: list) -> dict:
-        """Not used: whole sets are merged, not lists of results."""
+        """Raise NotImplementedError: :meth:`evaluate` merges whole sets instead of lists of results."""
         raise NotImplementedError
 
     def describe(
@@ -192,19 +194,22 @@ class SetMetric(BaseMetric):
         lowest: float = -math.inf,
         extrapolate: bool = True,
     ) -> dict[str, Any]:
-        """The record of a number.
+        """Build the record of a result.
 
         Args:
-            label: What it is called before frames and clips are added, such as ``'FVD'``.
-            value: The number.
-            num_clips: Clips that were judged.
-            without: Its values without one group of clips at a time, see :func:`jackknife`; empty for no interval.
-            floor: ``value`` and ``num_samples`` of the same between two sets of real clips.
-            lowest: Least possible value.
-            extrapolate: Whether the bias of few samples is to be taken off for ``unbiased``.
+            label: Result name without the numbers of frames and clips, e.g. ``'FVD'``.
+            value: Value of the metric.
+            num_clips: Number of evaluated clips.
+            without: Leave-one-group-out values, see :func:`jackknife`; empty for no confidence interval.
+            floor: ``value`` and ``num_samples`` of the noise floor, between two sets of real clips.
+            lowest: Lower bound of the metric.
+            extrapolate: If True, add ``unbiased``, the value without the bias of a finite number of clips.
+
+        Raises:
+            FloatingPointError: If the value is not finite.
         """
         if not math.isfinite(value):
-            raise FloatingPointError(f'{label} is {value}')
+            raise FloatingPointError(f'{label} is {value}, which is not finite; check the clips and the features')
         frames = self.protocol.num_frames
         if self.features.extractor.max_frames:
             frames = min(frames, self.features.extractor.max_frames)
@@ -229,31 +234,33 @@ class SetMetric(BaseMetric):
         }
 
     def _warnings(self, num_clips: int, has_interval: bool) -> list[str]:
-        """What a reader of the number must know."""
+        """List the reasons why a value may not be comparable."""
         warnings = []
         wanted, real = self.protocol.num_samples, self._real
         if num_clips != wanted:
             warnings.append(
-                f'{num_clips} clips, where the protocol {self.protocol.name!r} takes {wanted}: compare it only with '
-                'numbers of as many'
+                f'{num_clips} clips, but the protocol {self.protocol.name!r} uses {wanted}; compare only with values '
+                f'of {num_clips} clips'
             )
         if real is not None and len(real.reference) != num_clips:
-            warnings.append(f'{num_clips} clips beside {len(real.reference)} real ones')
+            warnings.append(f'{num_clips} clips are compared with {len(real.reference)} real clips')
         if real is not None and real.left_out:
-            warnings.append(f'{real.left_out} real clips could not be read and are left out')
+            warnings.append(f'{real.left_out} real clips could not be read and were skipped')
         weights = self.features.extractor.weights
         if weights is not None and not weights.get('known_as'):
-            warnings.append(f'the weights {weights.get("file")} are unknown to us: say where they are from')
+            warnings.append(f'the weights {weights.get("file")} are not a known file; report where they come from')
         if not has_interval:
-            warnings.append(f'no interval: it takes at least {2 * NUM_GROUPS} clips on each side')
+            warnings.append(f'no confidence interval; it needs at least {2 * NUM_GROUPS} clips in each set')
         return warnings
 
 
 def check_distinct(metrics: Sequence[Any]) -> None:
-    """Refuse metrics whose numbers would have one name, which MMEngine finds out when all are made.
+    """Check before a long evaluation that no two metrics have the same result name.
+
+    MMEngine detects duplicates only after it has computed all metrics.
 
     Raises:
-        ValueError: If there are such.
+        ValueError: If two metrics have the same result name.
     """
     names = [
         (metric.prefix, metric.label, metric.protocol.num_frames) for metric in metrics if isinstance(metric, SetMetric)
@@ -261,13 +268,13 @@ def check_distinct(metrics: Sequence[Any]) -> None:
     for prefix, label, frames in names:
         if names.count((prefix, label, frames)) > 1:
             raise ValueError(
-                f'several metrics give {prefix}/{label} of {frames} frames: tell them apart by their prefix, e.g. '
+                f'several metrics have the name {prefix}/{label} for {frames} frames; give each its own prefix, e.g. '
                 "dict(type='FVD', prefix='stylegan-v', ...)"
             )
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a record, as metrics that can be logged."""
+    """Return the numbers of a record as metrics that can be logged."""
     name = record['name']
     numbers = {name: record['value']}
     if 'interval_95' in record:
@@ -280,7 +287,7 @@ def flat(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def summary_line(record: Mapping[str, Any]) -> str:
-    """Format a record in one line.
+    """Format a record as one line of text.
 
     Example:
         >>> from pvvae_plugin.evaluation import summary_line
@@ -291,9 +298,9 @@ def summary_line(record: Mapping[str, Any]) -> str:
     parts = [f'{record["name"]} {record["value"]:.4g}']
     if 'interval_95' in record:
         low, high = record['interval_95']
-        parts.append(f'95 % {low:.4g} to {high:.4g}')
+        parts.append(f'95 % CI {low:.4g} to {high:.4g}')
     if record.get('unbiased') is not None:
-        parts.append(f'without the bias of few samples {record["unbiased"]:.4g}')
+        parts.append(f'unbiased {record["unbiased"]:.4g}')
     if record.get('floor'):
         parts.append(
             f'{record["floor"]["what"]} {record["floor"]["value"]:.4g} ({record["floor"]["num_samples"]} clips)'
@@ -304,7 +311,7 @@ def summary_line(record: Mapping[str, Any]) -> str:
 
 
 def halves_or_others(real: Any) -> tuple[Tensor, Tensor] | None:
-    """Two disjoint sets of real clips of one size: as many as the reference has, or else halves of it."""
+    """Return two disjoint, equally large sets of real clips: the reference and others, or halves of the reference."""
     n = len(real.reference)
     if len(real.others) >= n:
         return real.reference, real.others[:n]

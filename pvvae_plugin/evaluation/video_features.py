@@ -1,4 +1,4 @@
-"""Features of clips under a protocol, computed once for all metrics that want the same."""
+"""Features of clips under a protocol, shared by all metrics with the same settings."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from pvvae_plugin.datasets.latent_shards import config_sha256
 from .extractors import FeatureExtractor, build_extractor
 from .protocols import Protocol
 
-# A value that is 8-bit already must survive truncation whatever floats made of it.
+# Values that are already 8-bit must survive truncation in spite of float errors.
 TRUNCATION_SLACK = 1e-3
-# At once, before they are resized: a gigabyte of floats with their copies.
+# Maximum values per batch, before resizing: about 1 GB of floats with their copies.
 BATCH_VALUES = 1 << 26
 
 _shared: MutableMapping[str, VideoFeatures] = weakref.WeakValueDictionary()
 
 
 class VideoFeatures:
-    """A feature extractor and what a protocol does to clips before it.
+    """Feature extractor together with the protocol's preprocessing of clips.
 
     Args:
         extractor: The network.
-        protocol: The convention.
+        protocol: Evaluation protocol.
 
     Attributes:
-        key (str): Digest of all that features follow from beside the clips.
+        key (str): Digest of everything except the clips that determines the features.
     """
 
     def __init__(self, extractor: FeatureExtractor, protocol: Protocol) -> None:
         self.extractor = extractor
         self.protocol = protocol
         self._device: str | None = None
-        # With class and arguments: a record that forgets one must not make two networks one.
+        # Includes class and arguments, in case the record of two different networks is the same.
         made = extractor.built_from or f'{type(extractor).__module__}.{type(extractor).__qualname__}'
         self.key = config_sha256({'num_frames': protocol.num_frames, 'made': made, **self.record()})
 
     def record(self) -> dict[str, Any]:
-        """What features follow from beside the clips and their number of frames, as plain values."""
+        """Return all settings that determine the features, except the number of frames, as plain values."""
         return {**self.extractor.record(), 'eight_bit': self.protocol.eight_bit}
 
     def of_samples(self, samples: Sequence[MutableMapping[str, Any]], field: str) -> Tensor:
-        """Features of a field of samples, which keep them for the next metric that asks.
+        """Compute features of the clips in ``field`` and store them in the samples for other metrics.
 
         Args:
-            samples: Each with a clip ``(3, T, H, W)`` in ``field``, uint8 or in [-1, 1].
-            field: Such as ``'generated'``.
+            samples: Samples with a clip ``(3, T, H, W)`` in ``field``, uint8 or in [-1, 1].
+            field: Name of the field, e.g. ``'generated'``.
 
         Returns:
             float32 ``(N, D)``, on the CPU.
 
         Raises:
-            KeyError: If a sample has no such field.
-            ValueError: If a clip is too short, of another shape, or not finite.
+            KeyError: If a sample does not have the field.
+            ValueError: If a clip is too short, has a wrong shape, or is not finite.
         """
         memo = f'{field}/{self.key}'
         missing = [sample for sample in samples if memo not in sample]
@@ -67,8 +67,8 @@ class VideoFeatures:
             for sample in missing:
                 if field not in sample:
                     raise KeyError(
-                        f'a metric reads {field!r} of each sample, but there is only {", ".join(sorted(sample))}: a '
-                        "generator's metrics need a GenerationLoop as test_cfg, those without a reference a VAE"
+                        f'a sample has no field {field!r}, only {", ".join(sorted(sample))}; metrics of a generator '
+                        'need a GenerationLoop as test_cfg, metrics without a reference need a VAE'
                     )
             computed = self.of_clips([sample[field] for sample in missing])
             for sample, features in zip(missing, computed, strict=True):
@@ -76,13 +76,13 @@ class VideoFeatures:
         return torch.stack([sample[memo] for sample in samples])
 
     def of_clips(self, clips: Sequence[Tensor]) -> Tensor:
-        """Features of clips, each ``(3, T, H, W)``, uint8 or in [-1, 1]; neighbours of one size go together.
+        """Compute features of clips ``(3, T, H, W)``, uint8 or in [-1, 1]. Successive clips are batched if sizes match.
 
         Returns:
             float32 ``(N, D)``, on the CPU.
 
         Raises:
-            ValueError: If a clip is too short, of another shape, or not finite, or a feature is not.
+            ValueError: If a clip is too short, has a wrong shape, or is not finite, or if a feature is not finite.
         """
         if self._device is None:
             self._device = get_device()
@@ -91,25 +91,27 @@ class VideoFeatures:
             [self.extractor(torch.stack([self._prepare(clip) for clip in batch])).cpu() for batch in _batches(clips)]
         )
         if not features.isfinite().all():
-            raise ValueError(f'{self.extractor.name} gives features that are not finite: is it damaged, or the clip?')
+            raise ValueError(
+                f'{self.extractor.name} returned features that are not finite; check its weights and the clips'
+            )
         return features
 
     def check_frames(self, num_frames: int) -> None:
-        """Refuse clips that are shorter than the protocol's.
+        """Check that clips have at least the protocol's number of frames.
 
         Raises:
-            ValueError: If ``num_frames`` is too few.
+            ValueError: If ``num_frames`` is too small.
         """
         protocol = self.protocol
         if num_frames < protocol.num_frames:
             raise ValueError(
-                f'clips have {num_frames} frames, the protocol {protocol.name!r} compares {protocol.num_frames}: use '
-                f'longer ones, or a protocol of your own, protocol=dict(base="paper", num_frames={num_frames}), whose '
-                'numbers compare with none of another length'
+                f'clips have {num_frames} frames, but the protocol {protocol.name!r} needs {protocol.num_frames}; use '
+                f'longer clips, or set protocol=dict(base="paper", num_frames={num_frames}), whose values are '
+                'comparable only at this length'
             )
 
     def _prepare(self, clip: Tensor) -> Tensor:
-        """The first frames, in [-1, 1], at the 256 values that an 8-bit file has."""
+        """Cut a clip to the protocol's frames and quantise it to 256 levels in [-1, 1]."""
         wanted = self.protocol.num_frames
         if clip.dim() != 4 or clip.shape[0] != 3:
             raise ValueError(f'a clip must be (3, T, H, W), got {tuple(clip.shape)}')
@@ -117,14 +119,14 @@ class VideoFeatures:
         clip = clip[:, :wanted].to(self._device)
         if clip.dtype != torch.uint8:
             if not clip.isfinite().all():
-                raise ValueError('a clip is not finite')
+                raise ValueError('a clip has values that are not finite; check the model that made it')
             levels = (clip.float().clamp(-1, 1) + 1) * 127.5
             clip = levels.round() if self.protocol.eight_bit == 'round' else (levels + TRUNCATION_SLACK).floor()
         return clip.float() / 127.5 - 1
 
 
 def _batches(clips: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one size, as many as :data:`BATCH_VALUES` allows."""
+    """Yield batches of successive equally sized clips, with at most :data:`BATCH_VALUES` values."""
     for _, group in itertools.groupby(clips, key=lambda clip: clip.shape):
         alike = list(group)
         size = max(1, BATCH_VALUES // max(1, alike[0].numel()))
@@ -132,14 +134,14 @@ def _batches(clips: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def shared_features(extractor: Mapping | FeatureExtractor, protocol: Protocol) -> VideoFeatures:
-    """The features of this extractor under this protocol, built once however many metrics ask.
+    """Return the features for an extractor and protocol; all metrics with the same settings share them.
 
     Args:
         extractor: Config, or the extractor itself.
-        protocol: The convention.
+        protocol: Evaluation protocol.
 
     Raises:
-        FileNotFoundError: If its weights are not there.
+        FileNotFoundError: If the extractor's weights do not exist.
         ValueError: See :func:`build_extractor`.
     """
     asked = id(extractor) if isinstance(extractor, FeatureExtractor) else dict(extractor)

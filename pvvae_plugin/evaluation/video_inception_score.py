@@ -17,17 +17,19 @@ from .kvd import FeatureSetMetric
 
 @METRICS.register_module()
 class VideoInceptionScore(FeatureSetMetric):
-    """Inception Score (Salimans et al. 2016) of generated clips by a classifier of videos, usually C3D on UCF101.
+    """Inception Score (Salimans et al. 2016) of generated clips with a video classifier, usually C3D on UCF101.
 
-    Read from each sample: ``generated``. A ``reference`` is not compared with; its own score, of as many clips, says
-    what real clips get. See :class:`SetMetric` for arguments; the protocol gives the number of splits.
+    Reads ``generated`` from each sample. A ``reference`` does not change the score; its own score is reported as that
+    of real clips. See :class:`SetMetric` for the arguments; the protocol sets the number of splits.
 
-    Results, such as ``IS16_2048`` (frames that the classifier sees, and clips): the mean over the splits; ``_std``,
-    their standard deviation as it is usually printed; ``_low`` and ``_high`` as for :class:`FVD`, ``_floor`` the score
-    of real clips.
+    Results, named after the classifier's input frames and the number of clips, e.g. ``IS16_2048``:
+        - the mean score over the splits;
+        - ``_std``: standard deviation over the splits, as usually published;
+        - ``_low`` and ``_high``: as in :class:`FVD`;
+        - ``_floor``: score of the real clips.
 
     Raises:
-        ValueError: If the extractor gives no class probabilities.
+        ValueError: If the extractor does not return class probabilities.
 
     Example:
         >>> # Needs the published weights of C3D, see docs/evaluate.md.
@@ -45,8 +47,8 @@ class VideoInceptionScore(FeatureSetMetric):
         super().__init__(*args, **kwargs)
         if not getattr(self.features.extractor, 'is_classifier', False):
             raise ValueError(
-                f'an Inception Score needs class probabilities, {self.features.extractor.name} gives features: use '
-                "extractor=dict(type='C3D')"
+                f'the Inception Score needs class probabilities, but {self.features.extractor.name} returns features; '
+                "use extractor=dict(type='C3D')"
             )
 
     def prepare(self, num_frames: int, num_clips: int) -> None:
@@ -54,8 +56,8 @@ class VideoInceptionScore(FeatureSetMetric):
         super().prepare(num_frames, num_clips)
         if num_clips < self.protocol.inception_splits:
             raise ValueError(
-                f'an Inception Score over {self.protocol.inception_splits} splits needs as many clips, not '
-                f'{num_clips}: make more, or set inception_splits=1 in a protocol of your own'
+                f'the Inception Score over {self.protocol.inception_splits} splits needs as many clips, got '
+                f'{num_clips}; use more clips, or set protocol=dict(inception_splits=1)'
             )
 
     @staticmethod
@@ -63,7 +65,7 @@ class VideoInceptionScore(FeatureSetMetric):
         return False
 
     def measure(self, states: Sequence[dict[int, list[Tensor]]]) -> dict[str, dict[str, Any]]:
-        """The score; see :meth:`SetMetric.measure`."""
+        """Compute the score; see :meth:`SetMetric.measure`."""
         indices, (probabilities,) = self.in_order(states)
         splits = self.protocol.inception_splits
         scores = inception_scores(probabilities, splits)
@@ -82,7 +84,7 @@ class VideoInceptionScore(FeatureSetMetric):
         return {record['name']: record}
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """As :meth:`SetMetric.evaluate`, with the splits' standard deviation."""
+        """Extend :meth:`SetMetric.evaluate` by the standard deviation over the splits."""
         metrics = super().evaluate(size)
         prefix = f'{self.prefix}/' if self.prefix else ''
         for record in self.records.values():

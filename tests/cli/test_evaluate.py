@@ -56,7 +56,7 @@ def test_folders_lists_and_arrays_of_the_same_videos_give_the_same(tool, tmp_pat
     by_folder = run(tool, real, fake, '--metrics', 'fvd', 'kvd', 'is')
     assert set(by_folder['records']) == {'gen/FVD5_6', 'gen/KVD5_6', 'gen/IS5_6'}
     table = capsys.readouterr().out
-    assert 'FVD5_6' in table and 'f' * 12 in table and '6 clips, where the protocol' in table
+    assert 'FVD5_6' in table and 'f' * 12 in table and '6 clips, but the protocol' in table
     listed = tmp_path / 'list.txt'
     listed.write_text('\n'.join(f'fake/{path.name}' for path in sorted(fake.glob('*'))))
     by_list = run(tool, real, listed, '--metrics', 'fvd', 'kvd', 'is')
@@ -113,10 +113,10 @@ def test_pairs(tool, tmp_path):
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     (made / 'clip0.avi').rename(made / 'other.avi')
-    with pytest.raises(SystemExit, match="no source of their name, e.g. 'other'"):
+    with pytest.raises(SystemExit, match="no source with the same name, e.g. 'other'"):
         run(tool, sources, made, '--metrics', 'psnr')
     small = write_videos(tmp_path / 'small', size=(16, 16))
-    with pytest.raises(SystemExit, match='bring them to one size'):
+    with pytest.raises(SystemExit, match='resize them to the same size'):
         run(tool, sources, small, '--metrics', 'psnr')
 
 
@@ -159,22 +159,22 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
     ('arguments', 'message'),
     [
         (('real', 'nowhere'), "no folder, list or array of videos at 'nowhere'"),
-        (('real', 'real', '--metrics', 'fid'), 'no metric fid: there are fvd, kvd'),
-        (('real', 'real', '--metrics', 'fvd', 'psnr'), 'give one kind'),
-        (('real', 'real', '--protocol', 'fvd'), "no protocol 'fvd': there are paper, stylegan-v"),
+        (('real', 'real', '--metrics', 'fid'), 'no metric fid; choose from fvd, kvd'),
+        (('real', 'real', '--metrics', 'fvd', 'psnr'), 'cannot be mixed with metrics of whole sets'),
+        (('real', 'real', '--protocol', 'fvd'), "no protocol 'fvd'; choose from paper, stylegan-v"),
         (('real', 'real', '--protocol-options', 'frames=3'), 'a protocol has no field frames'),
         (('real', 'floats.npy'), 'must be uint8 RGB'),
         (('real', 'real/clip0.avi'), 'is one file: give a folder'),
         (('real', 'one'), 'one has 1 video: sets of at least 2 are compared'),
-        (('one', 'real'), 'at least 2 real clips are needed to compare with, one has 1'),
+        (('one', 'real'), 'at least 2 real clips are needed, one has 1'),
         (('real', 'real', '--protocol-options', 'base=videogpt'), '--protocol names the base'),
         (('real', 'real', '--metrics', 'is', '--protocol-options', 'num_frames=5'), 'over 10 splits needs as many'),
-        (('real', 'real', '--cache-dir', 'floats.npy'), 'reference.cache_dir floats.npy cannot be made'),
+        (('real', 'real', '--cache-dir', 'floats.npy'), 'reference.cache_dir floats.npy cannot be created'),
         (('real', 'real', '--launcher', 'pytorch'), 'is for processes that torchrun started'),
         (('real', 'real', '--out', 'floats.npy/out.json'), 'floats.npy'),
         (('real', 'empty'), 'no videos in'),
         (('real', 'real', '--protocol-options', 'num_frames=6'), 'none of 6 clips in a row could be read'),
-        (('real', 'real', '--weights', 'x.pt', '--extractor', 'i3d-torchscript'), 'no file x.pt'),
+        (('real', 'real', '--weights', 'x.pt', '--extractor', 'i3d-torchscript'), 'file x.pt not found'),
         (('real', 'real', '--extractor', 'i3d-torchscript'), 'Here that is --weights; --metrics proxy needs no file'),
     ],
 )

@@ -12,7 +12,7 @@ def make_sample():
 
 @pytest.fixture
 def log_lines():
-    """What mmengine's logger writes during a test; it does not hand records on to the root logger."""
+    """Lines that mmengine's logger writes during a test; it does not propagate to the root logger."""
     lines = []
 
     class Collect(logging.Handler):

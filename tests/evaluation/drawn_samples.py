@@ -4,7 +4,7 @@ from pvvae_plugin.structures import VideoDataSample
 
 
 def build_sample(index, num_frames=5, size=12, temporal_ratio=2, **metainfo):
-    """A clip drawn from its index, with a reconstruction and predictions that stray over the edges of [-1, 1]."""
+    """Random clip seeded by its index, with a reconstruction and predictions that exceed [-1, 1]."""
     generator = torch.Generator().manual_seed(index)
     sample = VideoDataSample(metainfo={'temporal_ratio': temporal_ratio, 'path': f'{index}', 'label': None, **metainfo})
     sample.video = torch.rand(3, num_frames, size, size, generator=generator) * 2 - 1

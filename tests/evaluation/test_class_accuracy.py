@@ -1,4 +1,4 @@
-"""The judge of a class-conditional generator: its arithmetic, its classifier, and what it refuses."""
+"""Class accuracy of a class-conditional generator: arithmetic, classifier, and rejected inputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pvvae_plugin.visualization.confusion import RIGHT, WRONG, draw_confusions
 
 
 class MovingBars:
-    """Clips of a bar on any background that goes right (class 0) or down (class 1): frame 0 tells nothing."""
+    """Clips of a bar that moves right (class 0) or down (class 1); frame 0 does not reveal the class."""
 
     metainfo = {'classes': ('right', 'down')}
 
@@ -107,7 +107,7 @@ def test_classifier_recognises_motion_on_unseen_clips_blurred_ones_too(one_threa
     degraded = degrade(clips[0][0], torch.Generator().manual_seed(0))
     assert not torch.equal(degraded, clips[0][0])
     assert accuracy.judge(model, [(degraded, clips[0][1])], 2).trace() >= 90
-    # Without its motion a clip is recognised no better than by chance: it is motion that is judged.
+    # Without motion, accuracy is at chance level: the classifier uses motion.
     still = clips[0][0][:, :, :1].expand(-1, -1, 5, -1, -1)
     assert abs(accuracy.judge(model, [(still, clips[0][1])], 2).trace() - 48) <= 20
 
@@ -171,7 +171,7 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     with pytest.raises(ValueError, match='damaged'):
         load_classifier(tmp_path / 'damaged.pth', digest)
     for other in others:
-        with pytest.raises(ValueError, match='holds no classifier of this data set'):
+        with pytest.raises(ValueError, match='is a classifier trained with another dataset'):
             load_classifier(path, other)
 
 
@@ -213,7 +213,7 @@ def test_data_without_clips_or_labels_is_refused(tmp_path):
         train_classifier(MovingBars(0, labels=(0, None)), 2, steps=1, seed=0, num_workers=0)
 
 
-@pytest.mark.parametrize(('num_classes', 'reason'), [(None, 'unconditional'), (5, 'makes 5 classes'), (2, None)])
+@pytest.mark.parametrize(('num_classes', 'reason'), [(None, 'unconditional'), (5, 'has 5 classes'), (2, None)])
 def test_generator_must_make_the_classes_of_the_data(num_classes, reason):
     model = Config.fromfile(config_path('dit_demo.py')).model
     model.backbone_checkpoint = None

@@ -1,4 +1,4 @@
-"""The flow loss of held-out clips: its means, what it leaves out, and that processes add up."""
+"""Flow loss of held-out clips: means, skipped clips, and several processes."""
 
 import socket
 
@@ -26,7 +26,7 @@ def sample(index):
 
 
 def evaluate(rank, world_size):
-    """As mmengine's DefaultSampler shares clips out: the last round is filled up with the first clips."""
+    """Shard clips like mmengine's DefaultSampler: the last round is padded with the first clips."""
     evaluator = Evaluator(FlowLoss())
     per_rank = -(-NUM_CLIPS // world_size)
     mine = [sample(i % NUM_CLIPS) for i in range(rank, per_rank * world_size, world_size)]
@@ -50,7 +50,7 @@ def worker(rank, port, out):
 
 def test_means_over_clips_and_parts_without_substitutes(log_lines):
     assert evaluate(0, 1) == pytest.approx(expected())
-    assert any('1 of 7 clips left out' in line for line in log_lines)
+    assert any('skipped 1 of 7 clips' in line for line in log_lines)
 
 
 def test_nothing_to_average_gives_no_numbers():

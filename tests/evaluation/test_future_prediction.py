@@ -66,7 +66,7 @@ def test_stills_and_substituted_clips_are_left_out_and_counted(make_sample, log_
     del still_without_field.predictions
     metrics = evaluate(FuturePrediction(), [others[0], good, others[1], still_without_field])
     assert metrics == evaluate(FuturePrediction(), [good])
-    assert any('3 of 4 clips left out: 1 because' in line and '2 with nothing to predict' in line for line in log_lines)
+    assert any('skipped 3 of 4 clips: 1 could' in line and '2 had nothing to predict' in line for line in log_lines)
     assert evaluate(FuturePrediction(), others) == {}
 
 

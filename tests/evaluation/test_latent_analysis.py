@@ -1,4 +1,4 @@
-"""Distances by hand, and the correlation on textures that move in one half of the picture."""
+"""Distances computed by hand, and the correlation on textures that move in one half of the frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pvvae_plugin.registry import MODELS
 
 
 class Sampled:
-    """Latents that are nothing but pixels: the last frame of each group, a pixel of each quarter of a cell."""
+    """VAE whose latents are pixels: from the last frame of each group, one pixel per quarter of a cell."""
 
     temporal_ratio, spatial_ratio = 4, 8
     last_layer = SimpleNamespace(device=torch.device('cpu'))

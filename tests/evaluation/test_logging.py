@@ -1,4 +1,4 @@
-"""The metrics' results, lists among them, pass through MMEngine's loops, log and TensorBoard."""
+"""Results of the metrics, including lists, pass through MMEngine's loops, log and TensorBoard."""
 
 import json
 
@@ -27,7 +27,7 @@ class Clips(Dataset):
 
 
 class Oracle(BaseModel):
-    """Its data samples come with predictions."""
+    """VAE whose data samples contain predictions."""
 
     def __init__(self):
         super().__init__()

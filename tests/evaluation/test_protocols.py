@@ -1,4 +1,4 @@
-"""Protocols: what the named ones fix, and protocols of one's own."""
+"""Named and custom protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIELDS = ('num_frames', 'num_samples', 'resize', 'value_range', 'eight_bit', 'ba
     ],
 )
 def test_named_protocols(name, values):
-    """What the published code of each does."""
+    """Preprocessing of the published code."""
     protocol = resolve_protocol(name)
     assert tuple(getattr(protocol, field) for field in FIELDS) == values
     assert (protocol.frame_interval, protocol.real_clip, protocol.inception_splits) == (1, 'random', 10)
@@ -53,12 +53,12 @@ def test_one_of_ones_own_says_what_it_changes():
         ({'ddof': True}, 'got True'),
         ({'num_frames': True}, 'got True'),
         ({'real_split': 'moon'}, "got 'moon'"),
-        ({'base': [1]}, 'a protocol is a name or dict'),
+        ({'base': [1]}, 'protocol must be a name or dict'),
         ({'batch_norm_eps': 'abc'}, "got 'abc'"),
         ({'batch_norm_eps': 0}, 'must be a positive number'),
         ({'frames': 16}, 'a protocol has no field frames'),
         ({'name': 'mine'}, 'a protocol has no field name'),
-        ({'base': 'fvd'}, "no protocol 'fvd': there are paper, stylegan-v, videogpt"),
+        ({'base': 'fvd'}, "no protocol 'fvd'; choose from paper, stylegan-v, videogpt"),
     ],
 )
 def test_what_is_not_valid_is_refused(change, message):

@@ -1,4 +1,4 @@
-"""Features of real clips on disk: never another's, never stale, and not trusted further than they can be checked."""
+"""Cached features of real clips: keyed by all settings, never stale, and validated when read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOCOL = {'base': 'paper', 'num_frames': FRAMES, 'num_samples': 12, 'real_clip
 
 
 class Gain(FeatureExtractor):
-    """Forgets its argument in everything that it says of itself."""
+    """Extractor whose record omits its argument."""
 
     name, feature_dim = 'gain', 3
 
@@ -125,7 +125,7 @@ def test_a_cache_that_holds_something_else_is_made_anew(what, real, tmp_path, lo
     if what == 'garbage':
         file.write_bytes(b'x' * 999)
     assert measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path))) == right
-    assert any('damaged and computed anew' in line for line in log_lines)
+    assert any('is damaged, computing it again' in line for line in log_lines)
     assert not list((tmp_path / 'cache').glob('.*'))
 
 
@@ -142,6 +142,6 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(real, tmp_path):
             return super().features(video) / 0
 
     metric = FVD({'type': Infinite, 'gain': 1.0}, PROTOCOL, reference(real, tmp_path))
-    with pytest.raises(ValueError, match='gain gives features that are not finite'):
+    with pytest.raises(ValueError, match='gain returned features that are not finite'):
         metric.prepare(FRAMES, 12)
     assert not list((tmp_path / 'cache').iterdir())

@@ -53,7 +53,7 @@ def worker(rank, world_size, port, out):
 
 
 def generated(rank, world_size):
-    """23 videos in batches of 4, which processes take in turn: the last batch is short, and the shares differ."""
+    """23 videos in batches of 4, dealt to the processes in turn; the last batch is short and the shares differ."""
     batches = [range(start, min(start + 4, 23)) for start in range(0, 23, 4)]
     for batch in batches[rank::world_size]:
         samples = []
@@ -65,7 +65,7 @@ def generated(rank, world_size):
 
 
 class SizedStatistics(Statistics):
-    """In the place of a network whose frames are resized."""
+    """Stand-in for a network that resizes its frames."""
 
     def __init__(self, input_size):
         super().__init__()

@@ -1,4 +1,4 @@
-"""FVD, KVD and the Inception Score as a test runs them, against numbers worked out from the features."""
+"""FVD, KVD and the Inception Score in a test run, compared with values computed from the features."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def real_features(extractor, dataset_config=REAL, num=40):
 
 
 def frechet(x, y):
-    """By NumPy, with the root of the product as the eigenvalues of a general matrix."""
+    """Compute it with NumPy, from the eigenvalues of a general matrix."""
     x, y = x.numpy(), y.numpy()
     a, b = np.cov(x, rowvar=False, ddof=0), np.cov(y, rowvar=False, ddof=0)
     roots = np.sqrt(np.maximum(np.linalg.eigvals(a @ b).real, 0)).sum()
@@ -152,7 +152,7 @@ def test_reconstructions_with_their_sources(tmp_path):
 
 
 def test_padding_of_the_sampler_counts_once_and_unreadable_clips_not_at_all():
-    """23 clips, of which the stream holds the first again; one stands in for a file that could not be read."""
+    """23 clips; the stream repeats the first, and one replaces a file that could not be read."""
     batch = []
     for index in [*range(23), 0]:
         sample = VideoDataSample(metainfo={'substituted_path': 'broken.mp4'} if index == 3 else {})
@@ -199,7 +199,7 @@ def test_a_record_says_all_that_is_needed(tmp_path, log_lines):
         'num_samples': 40,
     }
     said = ' '.join(record['warnings'])
-    assert '30 clips, where the protocol' in said and '30 clips beside 40 real ones' in said and 'unknown to us' in said
+    assert '30 clips, but the protocol' in said and 'compared with 40 real' in said and 'are not a known file' in said
     assert any('FVD5_30' in line and 'real against real' in line for line in log_lines)
 
 
@@ -207,7 +207,7 @@ def test_too_few_clips_are_said_or_refused(tmp_path):
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
     feed([metric], [samples(range(8))], 8)
     said = ' '.join(metric.records['gen/FVD5_8']['warnings'])
-    assert 'do not determine a covariance' in said and 'no interval' in said
+    assert 'do not determine a covariance' in said and 'no confidence interval' in said
     assert 'unbiased' not in metric.records['gen/FVD5_8']
     with pytest.raises(ValueError, match='at least 2 clips'):
         feed([FVD(Statistics(), PROTOCOL, reference(tmp_path))], [samples([0])], 1)
@@ -224,7 +224,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match='contradicts the protocol'):
         FVD(Statistics(), PROTOCOL, {**reference(tmp_path), 'dataset': {**REAL, 'clip_len': 9}})
     flipped = {**REAL, 'pipeline': [{'type': 'RandomFlipClip'}, {'type': 'PackClip'}]}
-    with pytest.raises(ValueError, match='must not be augmented: leave RandomFlipClip'):
+    with pytest.raises(ValueError, match='must not be augmented; remove RandomFlipClip'):
         FVD(Statistics(), PROTOCOL, {**reference(tmp_path), 'dataset': flipped})
     with pytest.raises(TypeError, match='nonsense'):
         FVD(Statistics(), PROTOCOL, reference(tmp_path, nonsense=1))
@@ -237,9 +237,9 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match='class probabilities'):
         VideoInceptionScore(Statistics(), PROTOCOL)
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
-    with pytest.raises(ValueError, match='clips have 4 frames, the protocol .custom. compares 5'):
+    with pytest.raises(ValueError, match='clips have 4 frames, but the protocol .custom. needs 5'):
         metric.prepare(4, 40)
-    with pytest.raises(KeyError, match="reads 'generated'"):
+    with pytest.raises(KeyError, match="no field 'generated'"):
         metric.process(None, [{'video': clip(0)}])
     with pytest.raises(ValueError, match='not finite'):
         metric.process(None, [{'generated': clip(0) / 0}])
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
 
 def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
     same = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path)) for d in (0, 1)]
-    with pytest.raises(ValueError, match='several metrics give gen/FVD of 5 frames: tell them apart by their prefix'):
+    with pytest.raises(ValueError, match='have the name gen/FVD for 5 frames; give each its own prefix'):
         check_distinct(same)
     apart = [FVD(Statistics(), {**PROTOCOL, 'ddof': d}, reference(tmp_path), prefix=f'd{d}') for d in (0, 1)]
     check_distinct([*apart, KVD(Statistics(), PROTOCOL, reference(tmp_path))])
@@ -261,9 +261,9 @@ def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
 
 def test_too_few_clips_for_the_splits_are_refused_before_any_work(tmp_path):
     metric = VideoInceptionScore(Colours(), {**PROTOCOL, 'inception_splits': 10})
-    with pytest.raises(ValueError, match='over 10 splits needs as many clips, not 9: make more'):
+    with pytest.raises(ValueError, match='over 10 splits needs as many clips, got 9; use more'):
         metric.prepare(FRAMES, 9)
-    with pytest.raises(ValueError, match='at least 2 clips: got 1'):
+    with pytest.raises(ValueError, match='at least 2 clips, got 1'):
         FVD(Statistics(), PROTOCOL, reference(tmp_path)).prepare(FRAMES, 1)
 
 

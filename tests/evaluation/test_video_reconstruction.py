@@ -82,7 +82,7 @@ def test_clips_of_different_length_average_over_frames(make_sample):
 def test_substituted_clips_are_left_out_and_counted(make_sample, log_lines):
     good, bad = make_sample(0), make_sample(1, substituted_path='broken.mp4')
     assert evaluate(VideoReconstruction(), [bad, good]) == evaluate(VideoReconstruction(), [good])
-    assert any('1 of 2 clips left out' in line for line in log_lines)
+    assert any('skipped 1 of 2 clips' in line for line in log_lines)
     assert evaluate(VideoReconstruction(), [bad]) == {}
 
 

@@ -40,9 +40,9 @@ def test_a_folder_is_not_a_file_and_the_other_way_round(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'file').touch()
     assert find_weights('folder', [], folder=True) == Path('folder')
-    with pytest.raises(FileNotFoundError, match='no file folder'):
+    with pytest.raises(FileNotFoundError, match='file folder not found'):
         find_weights('folder', [])
-    with pytest.raises(FileNotFoundError, match='no folder file'):
+    with pytest.raises(FileNotFoundError, match='folder file not found'):
         find_weights('file', [], folder=True)
 
 
@@ -53,7 +53,7 @@ def test_what_is_said_where_there_is_none(monkeypatch, tmp_path):
     assert str(tmp_path / 'weights' / 'i3d_torchscript.pt') in message
     assert 'StyleGAN-V, https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1' in message
     assert 'extractor.weights' in message
-    assert 'PVVAE_WEIGHTS names no other folder' in message
+    assert 'PVVAE_WEIGHTS is not set' in message
     assert 'Nothing is downloaded' in message
 
     monkeypatch.setenv('PVVAE_WEIGHTS', str(tmp_path / 'elsewhere'))
@@ -84,9 +84,9 @@ def test_which_file_it_is(tmp_path, log_lines, monkeypatch):
     digest = hashlib.sha256(b'weights').hexdigest()
     assert identify_weights(path) == {'file': 'some.pt', 'sha256': digest, 'known_as': None}
     assert digest in log_lines[-1]
-    assert 'unknown' in log_lines[-1]
+    assert 'not a known file' in log_lines[-1]
     assert identify_weights(path, digest.upper())['sha256'] == digest
-    with pytest.raises(ValueError, match=f"'{'0' * 64}'.*'{digest}'"):
+    with pytest.raises(ValueError, match=f"'{digest}'.*'{'0' * 64}'"):
         identify_weights(path, '0' * 64)
 
 
@@ -119,7 +119,7 @@ def test_damaged_files(tmp_path, name):
 
 def test_a_checkpoint_is_no_state_dict(tmp_path):
     torch.save({'state_dict': {'weight': torch.zeros(1)}}, tmp_path / 'checkpoint.pt')
-    with pytest.raises(ValueError, match='tensors by name'):
+    with pytest.raises(ValueError, match='is not a state dict'):
         load_tensors(tmp_path / 'checkpoint.pt')
 
 

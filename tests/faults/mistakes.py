@@ -272,7 +272,7 @@ DATA = [
         lambda t: train(t, 'val_dataloader.dataset.size=8', config=t.vae),
         ValueError,
         ('val_evaluator cannot measure', '8 x 8', 'SSIM', 'at least 11 x 11'),
-        faq='val_evaluator cannot measure the clips of val_dataloader: VideoReconstruction measures SSIM, whose',
+        faq='val_evaluator cannot measure the clips of val_dataloader: VideoReconstruction computes SSIM, which',
     ),
 ]
 
@@ -467,8 +467,8 @@ EVALUATION = [
         'no weights of I3D',
         lambda t: evaluate(t, t.videos, t.videos, '--metrics', 'fvd'),
         SystemExit,
-        ('there is no file i3d_torchscript.pt', 'who publishes it', 'Fetch it'),
-        faq='extractor.weights: there is no file i3d_torchscript.pt, looked at',
+        ('file i3d_torchscript.pt not found', 'Suitable weights and their sources', 'Download one'),
+        faq='extractor.weights: file i3d_torchscript.pt not found, looked at',
     ),
     Mistake(
         'an unknown metric',

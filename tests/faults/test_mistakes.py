@@ -116,7 +116,7 @@ MADE_ELSEWHERE = (
     'Please run "pip install wandb"',
     '`_get_package_and_cfg_path` is used',
     'AutoencoderKLCogVideoX of diffusers does not decode',
-    'conv3d_deepnetA_ucf.npz, looked at',
+    'conv3d_deepnetA_ucf.npz not found, looked at',
     'train_dataloader and val_dataloader differ in their classes',
     "no folder 'Wan-AI",
     'holds no config.json of a VAE',

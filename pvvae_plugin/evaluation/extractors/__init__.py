@@ -1,4 +1,4 @@
-"""Networks whose features or class probabilities video metrics compare."""
+"""Networks whose features or class probabilities are compared by video metrics."""
 
 from .base import FeatureExtractor, build_extractor
 from .c3d import C3D

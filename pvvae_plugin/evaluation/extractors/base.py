@@ -1,4 +1,4 @@
-"""What every feature extractor is, and how one is built."""
+"""Base class and builder of feature extractors."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..protocols import Protocol
 
 
 class FeatureExtractor(nn.Module):
-    """A frozen network from clips to features. Subclasses load weights from local files when they are built.
+    """Frozen network that maps clips to features. Subclasses load weights from local files in ``__init__``.
 
     Attributes:
-        name (str): What results call it.
+        name (str): Name in results.
         feature_dim (int): ``D``.
-        min_frames (int): Fewest frames it takes.
-        max_frames (int | None): It sees the first so many; None for all.
-        protocol_fields (tuple[str, ...]): Arguments that a :class:`Protocol` gives where the config does not.
-        weights (dict | None): ``file``, ``sha256`` and ``known_as`` (None for a file unknown to us).
-        built_from (dict | None): Class and arguments, where it was built from a config.
+        min_frames (int): Minimum number of frames.
+        max_frames (int | None): Number of frames used, from the start of the clip; None for all.
+        protocol_fields (tuple[str, ...]): Arguments that default to the fields of the :class:`Protocol`.
+        weights (dict | None): ``file``, ``sha256`` and ``known_as`` (None if the file is not a known one).
+        built_from (dict | None): Class and arguments, if it was built from a config.
 
     Example:
         >>> from pvvae_plugin.evaluation.extractors import FeatureExtractor
@@ -45,11 +45,11 @@ class FeatureExtractor(nn.Module):
     built_from: dict[str, Any] | None = None
 
     def forward(self, video: Tensor) -> Tensor:
-        """Features of clips.
+        """Compute features of clips.
 
         Args:
-            video: ``(N, 3, T, H, W)`` in [-1, 1], of any height and width; the network's own resizing and scaling is
-                done here.
+            video: ``(N, 3, T, H, W)`` in [-1, 1], of any height and width. Resizing and scaling for the network happen
+                here.
 
         Returns:
             float32 ``(N, D)``.
@@ -59,7 +59,7 @@ class FeatureExtractor(nn.Module):
         """
         self.check_frames(video.shape[2])
         cudnn = torch.backends.cudnn
-        # In full float32 wherever it is called: TF32, which cuDNN takes by default, moves distances.
+        # Always full float32: TF32, the default of cuDNN, changes distances.
         exact = cudnn.flags(
             enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
         )
@@ -67,24 +67,26 @@ class FeatureExtractor(nn.Module):
             return self.features(video[:, :, : self.max_frames].float()).float()
 
     def features(self, video: Tensor) -> Tensor:
-        """As :meth:`forward`, of clips that have been checked and cut."""
+        """Compute features as in :meth:`forward`, of clips that have been checked and cut."""
         raise NotImplementedError
 
     def preprocessing(self) -> dict[str, Any]:
-        """What is done to a clip before the network sees it, as plain values: part of what results say."""
+        """Return the preprocessing of clips as plain values, for the record of results."""
         raise NotImplementedError
 
     def check_frames(self, num_frames: int) -> None:
-        """Refuse clips that are too short.
+        """Check that clips are long enough.
 
         Raises:
             ValueError: If ``num_frames`` is less than ``min_frames``.
         """
         if num_frames < self.min_frames:
-            raise ValueError(f'{self.name} needs clips of at least {self.min_frames} frames, got {num_frames}')
+            raise ValueError(
+                f'{self.name} needs clips of at least {self.min_frames} frames, got {num_frames}; use longer clips'
+            )
 
     def record(self) -> dict[str, Any]:
-        """What its features follow from, as plain values."""
+        """Return all settings that determine the features, as plain values."""
         return {
             'name': self.name,
             'weights': self.weights,
@@ -98,15 +100,15 @@ def build_extractor(config: dict | FeatureExtractor, protocol: Protocol) -> Feat
     """Build an extractor from its config.
 
     Args:
-        config: ``type`` and arguments; an extractor stands for itself.
-        protocol: Gives the arguments named in ``protocol_fields`` that ``config`` does not.
+        config: ``type`` and arguments, or an extractor.
+        protocol: Provides the arguments in ``protocol_fields`` that ``config`` does not set.
 
     Returns:
-        In evaluation mode, without gradients.
+        The extractor in evaluation mode, without gradients.
 
     Raises:
-        FileNotFoundError: If its weights are not there.
-        ValueError: If there is no such extractor, or the protocol's clips are too short for it.
+        FileNotFoundError: If the weights do not exist.
+        ValueError: If the extractor is unknown or needs longer clips than the protocol's.
 
     Example:
         >>> from pvvae_plugin.evaluation import resolve_protocol
@@ -122,14 +124,12 @@ def build_extractor(config: dict | FeatureExtractor, protocol: Protocol) -> Feat
         kind = config.pop('type')
         cls = EXTRACTORS.get(kind) if isinstance(kind, str) else kind
         if cls is None:
-            raise ValueError(f'no extractor {kind!r}: there are {", ".join(sorted(EXTRACTORS.module_dict))}')
+            raise ValueError(f'no extractor {kind!r}; choose from {", ".join(sorted(EXTRACTORS.module_dict))}')
         given = {field: getattr(protocol, field) for field in cls.protocol_fields}
         arguments = {**given, **config}
         extractor = cls(**arguments)
         extractor.built_from = {'type': f'{cls.__module__}.{cls.__qualname__}', **arguments}
     if not extractor.name or extractor.feature_dim < 1:
-        raise ValueError(
-            f'{type(extractor).__name__} must set name and feature_dim: results and caches are named by it'
-        )
+        raise ValueError(f'{type(extractor).__name__} must set name and feature_dim; results and caches use them')
     extractor.check_frames(protocol.num_frames)
     return extractor.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""C3D fine-tuned on UCF101, whose class probabilities the Inception Score of videos takes."""
+"""C3D fine-tuned on UCF101, the classifier of the Inception Score of videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INPUT_SIZE = 112
 NUM_FRAMES = 16
 NUM_CLASSES = 101
 MEAN_SHAPE = (3, NUM_FRAMES, 128, 171)
-# The window of the mean clip that is subtracted: 112 rows and columns from the 8th, in both directions.
+# Window of the mean clip: rows and columns 8 to 119.
 MEAN_WINDOW = slice(8, 8 + INPUT_SIZE)
 
 # Tran et al., "Learning Spatiotemporal Features with 3D Convolutional Networks", ICCV 2015, figure 3.
@@ -47,12 +47,12 @@ LINEAR = {'fc6': 4096, 'fc7': 4096, 'fc8': NUM_CLASSES}
 
 
 def build_network() -> nn.Sequential:
-    """The layers, from ``(N, 3, 16, 112, 112)`` to logits ``(N, 101)``, without values in their weights."""
+    """Build the network on the meta device; it maps ``(N, 3, 16, 112, 112)`` to logits ``(N, 101)``."""
     network, channels = nn.Sequential(), 3
     with torch.device('meta'):
         for name, layer in LAYERS.items():
             if isinstance(layer, tuple):
-                # 7 pixels make 4, as in TGANv2's Chainer, which leaves no pixel out.
+                # Rounds up (7 pixels become 4), like TGANv2's Chainer code.
                 network.add_module(name, nn.MaxPool3d(layer, ceil_mode=True))
                 continue
             network.add_module(name, nn.Conv3d(channels, layer, kernel_size=3, padding=1))
@@ -70,23 +70,23 @@ def build_network() -> nn.Sequential:
 
 @EXTRACTORS.register_module()
 class C3D(FeatureExtractor):
-    """Probabilities of the 101 classes of UCF101, by C3D as TGANv2 uses it for the Inception Score.
+    """Probabilities of the 101 classes of UCF101, from C3D as TGANv2 uses it for the Inception Score.
 
-    Saito et al., "Train Sparsely, Generate Densely", IJCV 2020, and its code. The first 16 frames count; taking those
-    of a clip of 17 is ours. Frames are scaled to 112 x 112 with their corners kept in place, become BGR of 0 to 256,
-    and lose the mean clip.
+    Saito et al., "Train Sparsely, Generate Densely", IJCV 2020, and its code. Only the first 16 frames are used; using
+    those of a 17-frame clip is ours. Frames are resized to 112 x 112 with aligned corners and converted to BGR in
+    [0, 256]; then the mean clip is subtracted.
 
     Args:
         weights: Chainer's ``.npz``. A path, or a name in the folder ``PVVAE_WEIGHTS``, see :func:`find_weights`.
-        mean: The ``.npz`` with the mean clip, ``mean`` of shape ``(3, 16, 128, 171)`` in BGR; likewise.
-        sha256: What ``weights`` must be; None for any file.
+        mean: ``.npz`` with the mean clip ``mean``, ``(3, 16, 128, 171)`` in BGR; found like ``weights``.
+        sha256: Required SHA-256 of ``weights``; None accepts any.
 
     Attributes:
-        is_classifier (bool): Features are probabilities.
+        is_classifier (bool): True: features are class probabilities.
 
     Raises:
-        FileNotFoundError: If a file is not there.
-        ValueError: If one is of another network, or not the file asked for.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file is for another network or has a different SHA-256.
 
     Example:
         >>> # Needs the published weights, see docs/evaluate.md.
@@ -119,17 +119,17 @@ class C3D(FeatureExtractor):
         check_shapes(weights, shapes, {name: array.shape for name, array in arrays.items()})
         state = {names[name]: torch.from_numpy(array).float() for name, array in arrays.items()}
         self.network.load_state_dict(state, assign=True)
-        # From values of -128 to 128 to values of 0 to 256, less the mean: (3, 16, 112, 112)
+        # Maps [-128, 128] to [0, 256] and subtracts the mean: (3, 16, 112, 112)
         self.register_buffer('offset', 128 - _load_mean(mean)[:, :, MEAN_WINDOW, MEAN_WINDOW], persistent=False)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, 16, H, W)`` in [-1, 1] to probabilities ``(N, 101)``."""
+        """Compute probabilities ``(N, 101)`` of clips ``(N, 3, 16, H, W)`` in [-1, 1]."""
         bgr = video.flip(1) * 128
         x = resize_frames(bgr, INPUT_SIZE, INPUT_SIZE, align_corners=True) + self.offset
         return F.softmax(self.network(x), dim=1)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing, values and the mean."""
+        """Return the resizing, value range and mean window."""
         return {
             'size': INPUT_SIZE,
             'resize': 'stretch',
@@ -146,20 +146,20 @@ def _npz_name(key: str) -> str:
 
 
 def _load_npz(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Those of the arrays that are there. Whatever else a file holds is not read; objects, which run code, never are.
+    """Load the named arrays that exist in an ``.npz``. Never loads pickled objects, which could run code.
 
     Raises:
-        ValueError: If it is no such file.
+        ValueError: If the file is not an ``.npz``.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path} cannot be read as arrays by name, an .npz: {why_no_array(error)}') from error
+        raise ValueError(f'{path} cannot be read as an .npz of named arrays: {why_no_array(error)}') from error
 
 
 def _load_mean(path: Path) -> Tensor:
-    """``(3, 16, 128, 171)``."""
+    """Load the mean clip ``(3, 16, 128, 171)``."""
     arrays = _load_npz(path, ['mean'])
     if 'mean' in arrays and arrays['mean'].shape == (1, *MEAN_SHAPE):
         arrays['mean'] = arrays['mean'][0]

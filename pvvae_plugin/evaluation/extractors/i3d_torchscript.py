@@ -1,4 +1,4 @@
-"""Inception-I3D as StyleGAN-V publishes it: a TorchScript program with its own weights."""
+"""Inception-I3D as published by StyleGAN-V: a TorchScript program that includes its weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ PUBLISHED_NAME = 'i3d_torchscript.pt'
 
 @EXTRACTORS.register_module()
 class I3DTorchScript(FeatureExtractor):
-    """The 400 logits of Inception-I3D, computed by the program in a TorchScript file.
+    """The 400 logits of Inception-I3D, computed by a TorchScript file.
 
-    Of StyleGAN-V (CVPR 2022), and used by most who followed it. Resizing and scaling are done here, not in the program.
+    The file of StyleGAN-V (CVPR 2022), used by most later papers. Resizing and scaling are done here, not by the file.
 
-    ``torch.jit.load`` runs the code in the file. So only the file we know by its SHA-256 is loaded, and any other only
-    where its own is stated: that says that its user knows what is in it.
+    ``torch.jit.load`` runs the code in the file. By default only the published file is loaded, identified by its
+    SHA-256. To load another file that you trust, pass its ``sha256``.
 
     Args:
         weights: A path, or a name in the folder ``PVVAE_WEIGHTS``, see :func:`find_weights`.
-        resize: To 224 x 224, ``'stretch'`` or ``'short-side-crop'``, see :func:`resize_clip`.
-        value_range: What black and white become.
-        sha256: What the file must be; None for the one that StyleGAN-V publishes.
+        resize: Resizing to 224 x 224, ``'stretch'`` or ``'short-side-crop'``, see :func:`resize_clip`.
+        value_range: Network input values of black and white.
+        sha256: Required SHA-256 of the file; None requires the file published by StyleGAN-V.
 
     Raises:
-        FileNotFoundError: If the file is not there.
-        ValueError: If it is another file, no TorchScript, or an argument is not valid.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has a different SHA-256 or is not TorchScript, or an argument is invalid.
 
     Example:
         >>> # Needs the published file, see docs/evaluate.md.
@@ -64,9 +64,9 @@ class I3DTorchScript(FeatureExtractor):
         if sha256 is None and self.weights['known_as'] != PUBLISHED_NAME:
             published = PUBLISHED[PUBLISHED_NAME]
             raise ValueError(
-                f'{path} is not loaded: a TorchScript file is a program, and loading runs it. Without extractor.sha256 '
-                f'only the published one is taken ({published.where}), of sha256 {published.sha256}; this has '
-                f'{self.weights["sha256"]}. If you trust it, give that as extractor.sha256'
+                f'{path} is not loaded: a TorchScript file is a program, and loading it would run its code. Its sha256 '
+                f'is {self.weights["sha256"]}, expected {published.sha256} of the published file ({published.where}). '
+                'Use that file, or set extractor.sha256 to the hash of this file if you trust it'
             )
         try:
             self.network = torch.jit.load(str(path), map_location='cpu').eval()
@@ -74,16 +74,16 @@ class I3DTorchScript(FeatureExtractor):
             raise ValueError(f'{path} cannot be loaded as TorchScript: {str(error).strip().splitlines()[0]}') from error
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 400)``."""
+        """Compute logits ``(N, 400)`` of clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         x = i3d_input(video, self.resize, self.value_range).contiguous()
         features = self.network(x, rescale=False, resize=False, return_features=True)
         if features.shape != (len(video), NUM_CLASSES):
             raise ValueError(
-                f'{self.weights["file"]} gives features of shape {tuple(features.shape)} for {len(video)} clips, not '
-                f'{(len(video), NUM_CLASSES)}: it is another network than the I3D of FVD'
+                f'{self.weights["file"]} returns features of shape {tuple(features.shape)} for {len(video)} clips, '
+                f'expected {(len(video), NUM_CLASSES)}; it is not the I3D of FVD'
             )
         return features
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing and values."""
+        """Return the resizing and value range."""
         return input_record(self.resize, self.value_range)

@@ -1,4 +1,4 @@
-"""State dicts of Inception-I3D as they are published: names, shapes, and batch norms folded into convolutions."""
+"""Published state dicts of Inception-I3D: names, shapes, and folding of batch norms into convolutions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 LOGITS = 'logits'
 BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var')
 
-# How kinetics_i3d_pytorch, and StyleGAN-V's program, call what pytorch-i3d and VideoGPT call otherwise.
+# Maps names of kinetics_i3d_pytorch and StyleGAN-V's program to names of pytorch-i3d and VideoGPT.
 OTHER_NAMES = (
     (r'^conv3d_0c_1x1\.', f'{LOGITS}.'),
     (r'^conv3d_', 'Conv3d_'),
@@ -25,14 +25,14 @@ OTHER_NAMES = (
 
 
 def rename(key: str) -> str:
-    """A key of either family of state dicts as pytorch-i3d has it, such as ``Mixed_3b.b1a.bn.running_mean``."""
+    """Convert a key of either naming scheme to that of pytorch-i3d, e.g. ``Mixed_3b.b1a.bn.running_mean``."""
     for pattern, replacement in OTHER_NAMES:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def file_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
-    """What a published state dict of this network holds."""
+    """Return the names and shapes in a published state dict of this network."""
     shapes = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv3d):
@@ -43,13 +43,13 @@ def file_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def fold_batch_norms(state: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """Weights of our network from those of a file: each batch norm becomes part of its convolution.
+    """Fold each batch norm of a published state dict into its convolution.
 
-    Computed in float64, so that only the rounding to float32 at the end is added.
+    Computes in float64 and rounds to float32 only at the end.
 
     Args:
-        state: As :func:`file_shapes` says.
-        eps: Added to the variances.
+        state: Weights with the names and shapes of :func:`file_shapes`.
+        eps: Epsilon of the batch norms.
     """
     folded = {}
     for key in state:
@@ -65,7 +65,7 @@ def fold_batch_norms(state: Mapping[str, Tensor], eps: float) -> dict[str, Tenso
 
 
 def random_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Weights as a file would hold them, always the same ones: He's for convolutions, batch norms that do nothing."""
+    """Return random weights with a fixed seed: He initialisation for convolutions, identity batch norms."""
     rng = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():

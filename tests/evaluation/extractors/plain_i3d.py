@@ -1,4 +1,4 @@
-"""Inception-I3D read off the paper once more: one function, nothing folded, another way to pad."""
+"""Second implementation of Inception-I3D from the paper: one function, no folding, different padding code."""
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ for block, fan_in, c0, c1a, c1b, c2a, c2b, c3 in BLOCKS:
 
 
 def random_file(seed=1):
-    """A state dict as VideoGPT's, whose batch norms do something, and something else for either epsilon."""
+    """State dict in VideoGPT's format, with batch norms that depend on epsilon."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(size, low, high):
@@ -43,7 +43,7 @@ def random_file(seed=1):
     for name, fan_in, out, kernel in UNITS:
         deviation = (2 / (fan_in * kernel**3)) ** 0.5
         shape = (out, fan_in, kernel, kernel, kernel)
-        # small variances, for which it matters what is added to them
+        # small variances, for which epsilon matters
         variance = uniform(out, 0.002, 0.02)
         state[f'{name}.conv3d.weight'] = torch.randn(shape, generator=generator) * deviation * 0.1
         state[f'{name}.bn.weight'] = uniform(out, 0.5, 1.5)
@@ -57,7 +57,7 @@ def random_file(seed=1):
 
 
 def pad_same(x, kernel, stride, value):
-    """Ends padded so that ceil(length / stride) windows fit, as TensorFlow words it, dimension by dimension."""
+    """Pad each dimension so that ceil(length / stride) windows fit, following TensorFlow's definition."""
     for dim, (k, s) in enumerate(zip(kernel, stride, strict=True), start=2):
         length = x.shape[dim]
         lacking = max(k - s, 0) if length % s == 0 else max(k - length % s, 0)
@@ -110,7 +110,7 @@ def plain_i3d(state, video, eps):
 
 
 def other_names(state):
-    """The same file as kinetics_i3d_pytorch names it."""
+    """The same state dict with the names of kinetics_i3d_pytorch."""
     names = {'b0': 'branch_0', 'b1a': 'branch_1.0', 'b1b': 'branch_1.1', 'b2a': 'branch_2.0', 'b2b': 'branch_2.1'}
     names['b3b'] = 'branch_3.1'
     renamed = {}

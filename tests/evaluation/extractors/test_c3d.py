@@ -59,7 +59,7 @@ def clip():
 
 
 def corners_aligned(line_length, new_length):
-    """Matrix of a linear interpolation whose ends stay where they are."""
+    """Matrix of a linear interpolation with aligned corners."""
     matrix = torch.zeros(new_length, line_length, dtype=torch.float64)
     for i, position in enumerate(np.linspace(0, line_length - 1, new_length)):
         low = min(int(position), line_length - 2)
@@ -80,7 +80,7 @@ def plain_c3d(arrays, mean, video):
         )
 
     def pool(x, t):
-        """Every pixel counts: what lacks at the far ends is filled with what is never the largest."""
+        """Max pooling that uses every pixel: the far ends are padded with a value that is never the maximum."""
         lacking = [edge for size, k in zip(x.shape[:1:-1], (2, 2, t), strict=True) for edge in (0, -size % k)]
         x = F.pad(x, lacking, value=float('-inf'))
         n, c, t_in, h, w = x.shape
@@ -106,7 +106,7 @@ def test_every_layer_is_the_published_one(extractor, arrays, mean, clip):
     assert probabilities.shape == (1, 101)
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-3)
-    # the first sixteen frames are all it sees
+    # only the first 16 frames are used
     assert torch.equal(extractor(clip), probabilities)
 
 

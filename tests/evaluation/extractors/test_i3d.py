@@ -98,7 +98,7 @@ def test_what_the_protocol_says_is_done(folder):
 def test_random_weights_are_called_so(log_lines):
     first, second = I3D(None), I3D(None)
     assert first.record()['weights']['known_as'] == 'random'
-    assert 'means nothing' in log_lines[-1]
+    assert 'metrics are meaningless' in log_lines[-1]
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -116,7 +116,7 @@ def test_files_of_another_network(tmp_path, state):
     refused({**state, 'Mixed_6a.b0.conv3d.weight': torch.zeros(1)}, r'1 unknown \(Mixed_6a.b0.conv3d.weight\)')
     fewer = {'logits.conv3d.weight': torch.zeros(157, 1024, 1, 1, 1), 'logits.conv3d.bias': torch.zeros(157)}
     refused({**state, **fewer}, r'2 of another shape \(logits.conv3d.weight \(157, 1024, 1, 1, 1\) instead of \(400')
-    # counts of batches are absent from old files
+    # old files have no num_batches_tracked
     torch.save({key: tensor for key, tensor in state.items() if 'num_batches' not in key}, path)
     I3D(path)
 

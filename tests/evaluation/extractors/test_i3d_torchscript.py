@@ -9,7 +9,7 @@ from pvvae_plugin.evaluation.protocols import PROTOCOLS
 
 
 class Program(nn.Module):
-    """Called as StyleGAN-V's. Feature i is the i-th red value of the last frame's first two rows, doubled."""
+    """Program with StyleGAN-V's interface. Feature i is twice the i-th red value in the last frame's first two rows."""
 
     def __init__(self, width: int = 400) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def test_another_program_is_not_run_unless_its_digest_is_stated(saved, monkeypat
     path, digest = saved[400]
     loaded = []
     monkeypatch.setattr(torch.jit, 'load', lambda *args, **kwargs: loaded.append(args))
-    with pytest.raises(ValueError, match=f'loading runs it.*bec6519f.*{digest}.*extractor.sha256'):
+    with pytest.raises(ValueError, match=f'would run its code.*{digest}.*bec6519f.*extractor.sha256'):
         I3DTorchScript(path)
     with pytest.raises(ValueError, match='sha256'):
         I3DTorchScript(path, sha256='0' * 64)
@@ -68,7 +68,7 @@ def test_the_protocol_is_followed(saved):
 def test_another_network(saved):
     path, digest = saved[399]
     extractor = I3DTorchScript(path, sha256=digest)
-    with pytest.raises(ValueError, match=r'399.pt gives features of shape \(1, 399\)'):
+    with pytest.raises(ValueError, match=r'399.pt returns features of shape \(1, 399\)'):
         extractor(torch.zeros(1, 3, 9, 8, 8))
 
 

@@ -1,4 +1,4 @@
-"""The two networks whose packages ship their weights: their features, and that building them leaves no trace."""
+"""The two networks whose packages include the weights: features, and building without side effects."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def drawn(*shape, seed=0):
 
 
 def process_state():
-    """What of a process its libraries share."""
+    """State of the process that libraries share."""
     return {
         'torch': torch.get_rng_state().tolist(),
         'numpy': [np.asarray(part).tolist() for part in np.random.get_state()],
@@ -73,7 +73,7 @@ def process_state():
 
 @contextlib.contextmanager
 def state_restored():
-    """For calls of a package's own constructor."""
+    """Stand-in for a call of the package's constructor."""
     cudnn = torch.backends.cudnn
     saved = torch.get_rng_state(), np.random.get_state(), random.getstate(), cudnn.deterministic, cudnn.benchmark
     try:
@@ -135,7 +135,7 @@ def test_features_of_a_clip_do_not_depend_on_its_batch(extractor):
 
 
 def test_nothing_is_left_on_the_cpu(extractor):
-    """On the device 'meta' any tensor that does not come along is an error."""
+    """Use the device 'meta', on which any tensor that was not moved raises an error."""
     moved = copy.deepcopy(extractor).to('meta')
     with torch.no_grad():
         features = moved.features(torch.empty(2, 3, 3, 40, 56, device='meta'))
@@ -198,7 +198,7 @@ def test_temporal_feels_the_order_of_frames(temporal):
 
 
 def test_temporal_averages_over_the_pixels_it_leaves_out(temporal):
-    """Checks of single pixels, eight times too fine to be seen: sampling without antialiasing would see them."""
+    """Single-pixel checkerboards, eight times too fine to resolve; resizing without antialiasing would alias them."""
     fine = torch.ones(1, 3, 3, 216, 384)
     fine[..., ::2, 1::2] = -1
     fine[..., 1::2, ::2] = -1

@@ -11,7 +11,7 @@ from pvvae_plugin.evaluation.protocols import PROTOCOLS
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A tiny encoder with a decoder to it, as published for pretraining."""
+    """Tiny encoder with its decoder, in the published format for pretraining."""
     transformers = pytest.importorskip('transformers')
     folder = tmp_path_factory.mktemp('videomae')
     config = transformers.VideoMAEConfig(
