@@ -67,6 +67,6 @@ class VideoArrayDataset(ClipDataset):
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
         span = (self.clip_len - 1) * self.frame_interval + 1
         start = min(int(self.draw_position(rng) * (self._num_frames - span + 1)), self._num_frames - span)
-        # Mapped anew each time: an array kept on the data set would be pickled whole for each worker.
+        # Mapped anew each time: an array kept on the dataset would be pickled whole for each worker.
         video = np.load(self.data_root, mmap_mode='r', allow_pickle=False)[info['number']]
         return np.array(video[start : start + span : self.frame_interval])

@@ -1,4 +1,4 @@
-"""The common base of all data sets of clips: keyed draws, and what happens to clips that cannot be read."""
+"""The common base of all datasets of clips: keyed draws, and what happens to clips that cannot be read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_LISTED = 20
 
 
 class ClipDataset(BaseDataset):
-    """A data set whose samples are clips.
+    """A dataset whose samples are clips.
 
     Subclasses implement :meth:`load_data_list` and :meth:`load_clip`. The pipeline gets a dict with ``frames`` (uint8
     RGB ``(T, H, W, 3)``), ``rng`` (the generator that transforms draw from), ``draw_key``, ``label``, ``path``,

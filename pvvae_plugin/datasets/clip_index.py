@@ -1,16 +1,16 @@
-"""A data set index that carries the key of the draws to make for it."""
+"""A dataset index that carries the key of the draws to make for it."""
 
 from __future__ import annotations
 
 
 class ClipIndex(int):
-    """An index that samplers hand to data sets, with the key of its draws and a size.
+    """An index that samplers hand to datasets, with the key of its draws and a size.
 
-    It is an ``int``, so that batch samplers and wrapper data sets work with it as with any other index. The sums and
+    It is an ``int``, so that batch samplers and wrapper datasets work with it as with any other index. The sums and
     remainders by which ``ConcatDataset`` and ``RepeatDataset`` find the index inside a part keep the key.
 
     Args:
-        index: Index into the data set.
+        index: Index into the dataset.
         draw_key: Key of every random draw made for this sample (63 bits).
         size: Size in pixels that takes the place of the one in the pipeline's transforms; None leaves theirs.
 

@@ -6,7 +6,7 @@ import re
 
 
 class NoReadableClipError(RuntimeError):
-    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set.
+    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole dataset.
 
     Example:
         >>> from pvvae_plugin.datasets import ClipError, NoReadableClipError, SyntheticVideoDataset
@@ -22,7 +22,7 @@ class NoReadableClipError(RuntimeError):
 
 
 class ClipError(Exception):
-    """One clip cannot be read. Data sets skip it, name it, and take another.
+    """One clip cannot be read. Datasets skip it, name it, and take another.
 
     Args:
         path: The file.

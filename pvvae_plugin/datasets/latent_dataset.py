@@ -1,4 +1,4 @@
-"""The data set of cached latents."""
+"""The dataset of cached latents."""
 
 from __future__ import annotations
 

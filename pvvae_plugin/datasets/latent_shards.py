@@ -3,7 +3,7 @@
 A folder of latents holds
 
 - ``shard-00000.safetensors``, ...: ``mean`` and ``logvar`` ``(E, V, C, t, h, w)`` of ``E`` clips in ``V`` views (1, or
-  2 where the mirrored clip was encoded too), and ``label`` (-1 for none), ``index`` (of the video in the data set) and
+  2 where the mirrored clip was encoded too), and ``label`` (-1 for none), ``index`` (of the video in the dataset) and
   ``draw`` (which clip of that video), int64 ``(E,)``; the header carries the paths and what the shard was made from;
 - ``shard-00000.json``, ...: the shard's size, sha256 and statistics. Written after the shard: where it is, the shard
   is whole;
@@ -42,7 +42,7 @@ class LatentEntries:
         mean: ``(E, V, C, t, h, w)``.
         logvar: ``(E, V, C, t, h, w)``.
         labels: Class of each, -1 for none.
-        indices: Of the videos in the data set.
+        indices: Of the videos in the dataset.
         draws: Which clip of its video each is, from 0.
         paths: Of the videos.
     """

@@ -17,7 +17,7 @@ from .clip_index import ClipIndex
 
 @DATASETS.register_module()
 class MotionWeightedDataset(Dataset):
-    """Wrapper of a data set: draw several clips for each and keep one, with a preference for motion (ours).
+    """Wrapper of a dataset: draw several clips for each and keep one, with a preference for motion (ours).
 
     On footage that hardly moves, repeating the last frame is a good prediction, and little of a batch teaches anything
     else. The candidates are the clip that was asked for and others of the whole set; one is kept with a probability
@@ -26,7 +26,7 @@ class MotionWeightedDataset(Dataset):
     times as many clips.
 
     Args:
-        dataset: Config of a data set whose samples hold uint8 clips ``(3, T, H, W)``, or the data set.
+        dataset: Config of a dataset whose samples hold uint8 clips ``(3, T, H, W)``, or the dataset.
         candidates: How many clips are drawn for each.
         floor: Grey levels, so that a clip without motion keeps a chance.
 
@@ -52,7 +52,7 @@ class MotionWeightedDataset(Dataset):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Of the data set within."""
+        """Of the dataset within."""
         return self.dataset.metainfo
 
     @property
@@ -68,7 +68,7 @@ class MotionWeightedDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample of the data set within."""
+        """One sample of the dataset within."""
         key = index.draw_key if isinstance(index, ClipIndex) else int(torch.randint(2**62, ()))
         size = index.size if isinstance(index, ClipIndex) else None
         samples = []

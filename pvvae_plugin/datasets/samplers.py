@@ -16,7 +16,7 @@ from .clip_index import ClipIndex
 
 @DATA_SAMPLERS.register_module()
 class InfiniteClipSampler(Sampler):
-    """An endless stream of :class:`ClipIndex`, each data set pass in a new order.
+    """An endless stream of :class:`ClipIndex`, each dataset pass in a new order.
 
     Position ``g`` of the stream is entry ``g % n`` of the order of pass ``g // n``; both the order and the draw key
     follow from the seed, the pass and the index alone. Process ``r`` of ``W`` takes positions ``r, r + W, ...``, so
@@ -25,7 +25,7 @@ class InfiniteClipSampler(Sampler):
     Args:
         dataset: Anything with a length ``n``.
         seed: Seed of order and draws, alike in all processes; None takes a random one and shares it.
-        shuffle: False keeps the data set's order.
+        shuffle: False keeps the dataset's order.
 
     Attributes:
         start (int): Samples that all processes together have consumed already. Iteration begins behind them.
@@ -44,7 +44,7 @@ class InfiniteClipSampler(Sampler):
 
     def __init__(self, dataset: Sequence, seed: int | None = None, shuffle: bool = True) -> None:
         if len(dataset) == 0:
-            raise ValueError('InfiniteClipSampler needs a data set with at least one clip, got an empty one')
+            raise ValueError('InfiniteClipSampler needs a dataset with at least one clip, got an empty one')
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.shuffle = shuffle
@@ -73,7 +73,7 @@ class InfiniteClipSampler(Sampler):
         return numpy_rng(self.seed, 'order', epoch).permutation(length)
 
     def __len__(self) -> int:
-        """Clips of the data set, although the stream has no end."""
+        """Clips of the dataset, although the stream has no end."""
         return len(self.dataset)
 
 
@@ -157,6 +157,6 @@ class MultiResolutionBatchSampler(Sampler):
         return self.resolutions[int(np.searchsorted(self._bounds, draw, side='right'))]
 
     def __len__(self) -> int:
-        """About as many batches as one pass over the data set takes, although the stream has no end."""
+        """About as many batches as one pass over the dataset takes, although the stream has no end."""
         mean = self._weights @ [resolution['batch_size'] for resolution in self.resolutions]
         return max(1, round(len(self.sampler) / mean))

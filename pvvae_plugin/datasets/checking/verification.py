@@ -36,7 +36,7 @@ KINDS = {
     'differs': 'decoders return different frames',
     'hung': 'not read within the time limit',
     'crashed': 'ended the process that read it',
-    'failed': 'an error of the data set itself',
+    'failed': 'an error of the dataset itself',
 }
 BLOCK = 8  # pixels, of the squares whose mean is compared
 # Grey levels. Decoders convert colours differently: on real footage the largest was 8, on 10-bit video 16.
@@ -49,7 +49,7 @@ _LOG_ERRORS = '16'  # AV_LOG_ERROR
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip of a file that a data set wants.
+    """A clip of a file that a dataset wants.
 
     Attributes:
         name: The ``path`` of the clip.
@@ -80,13 +80,13 @@ class Finding:
 
 
 def verify(datasets: Sequence[ClipDataset], num_workers: int, timeout: float) -> Iterator[list[Finding]]:
-    """Read everything that data sets name, in processes that may hang and crash; each file of a VideoDataset once.
+    """Read everything that datasets name, in processes that may hang and crash; each file of a VideoDataset once.
 
     Args:
         datasets: Of clips. Files of a :class:`VideoDataset` are decoded whole, by both decoders; of others, each clip
             is loaded once.
         num_workers: Processes.
-        timeout: Seconds for one file, or one clip of other data sets.
+        timeout: Seconds for one file, or one clip of other datasets.
 
     Yields:
         Findings of one file, as they come: one for each clip of it that is bad by itself, such as a segment that is
@@ -125,7 +125,7 @@ def _files_of(datasets: Iterable[VideoDataset]) -> dict[str, list[Entry]]:
 
 
 def check_clip(dataset: ClipDataset, index: int) -> Finding:
-    """Load one clip of a data set."""
+    """Load one clip of a dataset."""
     info = dataset.get_data_info(index)
     try:
         frames = dataset.load_clip(info, numpy_rng('verify', index))

@@ -1,4 +1,4 @@
-"""The data set of procedural clips."""
+"""The dataset of procedural clips."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import torch
 
 
 def rng_of(results: dict) -> np.random.Generator:
-    """The sample's generator; outside a data set, one seeded by torch's global generator and left in ``results``."""
+    """The sample's generator; outside a dataset, one seeded by torch's global generator and left in ``results``."""
     if 'rng' not in results:
         results['rng'] = np.random.default_rng(int(torch.randint(2**62, ()).item()))
     return results['rng']
@@ -27,10 +27,10 @@ def check_probability(name: str, value: float) -> None:
 
 
 def without_transforms(config: Any, names: Collection[str]) -> Any:
-    """A data set's config, as plain values, without the transforms of these names, wherever they stand.
+    """A dataset's config, as plain values, without the transforms of these names, wherever they stand.
 
     Args:
-        config: Of a data set, also of one around others.
+        config: Of a dataset, also of one around others.
         names: Such as ``'RandomTimeReverse'``, without their scope.
     """
     if isinstance(config, dict):
