@@ -142,7 +142,7 @@ class SampleFolder:
 
 
 def file_name(entry: dict[str, Any]) -> str:
-    """Return the file name: ``00003_orbit.webm``, ``00003_class5.webm`` (unnamed class) or ``00003.webm`` (no class)."""
+    """Return ``00003_orbit.webm``, ``00003_class5.webm`` (unnamed class) or ``00003.webm`` (no class)."""
     if entry['label'] is None:
         return f'{entry["index"]:05d}.webm'
     name = re.sub(r'[^\w.-]+', '-', entry['class'] or f'class{entry["label"]}')

@@ -161,12 +161,12 @@ def test_labels_by_class_folder(tmp_path):
 @pytest.mark.parametrize(
     ('row', 'message'),
     [
-        ('a.avi,1', '2 values, 3 are needed'),
-        ('a, b.avi,1,2', '4 values, 3 are needed .*quote a path'),
+        ('a.avi,1', 'got 2 values, expected 3'),
+        ('a, b.avi,1,2', 'got 4 values, expected 3 .*quote paths'),
         ('a.avi,,2', 'start must not be empty'),
         (',1,', 'path and end must not be empty'),
         (',,', 'path and start and end must not be empty'),
-        ('a.avi,2,1', 'start 2 and end 1 must be seconds, 0 <= start < end'),
+        ('a.avi,2,1', 'start 2 and end 1 must be seconds with 0 <= start < end'),
         ('a.avi,1,1', 'start 1 and end 1 must be seconds'),
         ('a.avi,-1,1', 'start -1 and end 1 must be seconds'),
         ('a.avi,0:01,0:02', 'start 0:01 and end 0:02 must be seconds'),
@@ -193,9 +193,9 @@ def test_wrong_lists(tmp_path):
     for header in ('a.avi 3', 'path,end,start', 'path;start;end', 'path,start,end,fps'):
         with pytest.raises(ValueError, match='line 1 of .*"path,start,end" or "path,start,end,label".*e.g. .txt'):
             build(tmp_path, ['a.avi,0,1'], header)
-    with pytest.raises(ValueError, match='lists no clip; below "path,start,end".* one segment a line is needed'):
+    with pytest.raises(ValueError, match='lists no clip; give one segment per line below "path,start,end"'):
         build(tmp_path, [''])
-    with pytest.raises(FileNotFoundError, match='none of the 1 files .*list.csv exists.*a.avi. Paths'):
+    with pytest.raises(FileNotFoundError, match='none of the 1 files .*list.csv exists, e.g. .*a.avi; paths'):
         build(tmp_path, ['a.avi,0,1', 'a.avi,1,2'])
     with pytest.raises(ValueError, match='b.png is an image.*clip_len must be 1, got 5'):
         cv2.imwrite(str(tmp_path / 'b.png'), np.zeros((8, 8, 3), np.uint8))
