@@ -31,9 +31,7 @@ def check_output(path: str | Path, size: Sequence[int] | None = None, fps: float
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f'the output file must end in one of {", ".join(ENDINGS)}, got {path.name!r}')
     if size and path.suffix.lower() == '.webm' and any(side % 2 for side in size):
-        raise ValueError(
-            f'a .webm needs an even height and width, but the clip is {size[0]} x {size[1]}: write a .gif'
-        )
+        raise ValueError(f'a .webm needs an even height and width, but the clip is {size[0]} x {size[1]}: write a .gif')
     if fps is not None and not 0.1 <= fps <= 240:
         raise ValueError(f'fps must be in [0.1, 240], got {fps}')
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,10 +110,10 @@ def scan_folder(
         images: Whether to list images as clips.
 
     Returns:
-        One ``dict(path=..., label=...)`` per clip, and the classes (None if there are no class folders).
+        One ``dict(path=..., label=...)`` per clip, and the classes (None without class folders).
 
     Raises:
-        ValueError: If there is no clip, clips are both directly in the folder and in class folders, or a class folder
+        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class folder
             is not in ``classes``.
     """
     flat = _clips_in(data_root, images)
@@ -144,9 +144,7 @@ def list_problem(path: Path, entries: Sequence[dict]) -> str | None:
     segments = any('segment' in entry for entry in entries)
     if segments != (path.suffix.lower() == '.csv') or path.suffix.lower() == '.json':
         return (
-            'a list of segments must end in .csv'
-            if segments
-            else 'a list of whole files must not end in .csv or .json'
+            'a list of segments must end in .csv' if segments else 'a list of whole files must not end in .csv or .json'
         )
     if path.is_dir():
         return 'it is a folder'
@@ -265,7 +263,7 @@ def _sample_rows(path: str) -> Iterator[_Row]:
         rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
         if any(type(row.label) not in (int, type(None)) for row in rows):
             raise TypeError('a label is not a whole number')
-        # The list is picked up from the folder, not named by the user, so it must not point outside of that folder.
+        # The list is picked up from the folder, not named by the user, so it must not point outside the folder.
         if outside := [row.path for row in rows if os.path.basename(row.path) != row.path or row.path in ('', '..')]:
             raise ValueError(f'{outside[0]!r} is not a plain file name: samples must be in the same folder')
     except (ValueError, KeyError, TypeError, RecursionError) as error:

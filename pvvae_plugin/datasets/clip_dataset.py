@@ -30,7 +30,7 @@ class ClipDataset(BaseDataset):
     Subclasses implement :meth:`load_data_list` and :meth:`load_clip`. The pipeline gets a dict with ``frames`` (uint8
     RGB ``(T, H, W, 3)``), ``rng`` (random generator for the transforms), ``draw_key``, ``label``, ``path``, ``fps``,
     ``test_mode`` and ``size`` (see :class:`ClipIndex`). If the requested clip was replaced, the dict also has
-    ``substituted_path`` (the requested file) and ``skipped_clips`` (path and reason of each failed clip).
+    ``substituted_path`` (the requested file) and ``skipped_clips`` (paths and reasons of the failed clips).
 
     All random draws of a sample depend only on its key. The key comes from the sampler (:class:`ClipIndex`). Other
     samplers get a constant key per index in ``test_mode`` and a new one on each access in training, so crops differ
@@ -163,7 +163,7 @@ class ClipDataset(BaseDataset):
         if worker is None:
             return derive_key('fresh', int(torch.randint(2**62, ()).item()), index)
         # A worker's seed changes with each epoch, or, if workers persist, the count keeps increasing. The worker's own
-        # generators are no alternative: MMEngine seeds them identically in every epoch.
+        # generators cannot be used: MMEngine seeds them identically in every epoch.
         self._fresh_draws += 1
         return derive_key('fresh', worker.seed, self._fresh_draws, index)
 

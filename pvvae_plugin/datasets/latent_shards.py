@@ -42,9 +42,9 @@ class LatentEntries:
         mean: Posterior means, ``(E, V, C, t, h, w)``.
         logvar: Posterior log variances, ``(E, V, C, t, h, w)``.
         labels: Class per clip, -1 for none.
-        indices: Index of each clip's video in the dataset.
-        draws: Number of each clip in its video, from 0.
-        paths: Path of each clip's video.
+        indices: Dataset index of the video, per clip.
+        draws: Number of the clip in its video, from 0.
+        paths: Path of the video, per clip.
     """
 
     mean: Tensor
@@ -264,7 +264,7 @@ def read_json(path: Path) -> dict:
 
 
 def _check_names(records: Sequence[dict], path: Path) -> None:
-    """Check that records name only shards of their own folder, because folders are shared between users."""
+    """Check that records name only shards in the same folder, because folders are shared between users."""
     for record in records:
         name = record.get('name', shard_name(0))
         if not re.fullmatch(r'shard-\d+\.safetensors', str(name)):

@@ -18,7 +18,7 @@ from .readers.base import is_image
 
 @DATASETS.register_module()
 class VideoDataset(ClipDataset):
-    """Dataset of clips from video files, or of images as clips of one frame.
+    """Dataset of clips from video files, or of images as single-frame clips.
 
     The first of these that exists provides the files:
 
@@ -42,7 +42,7 @@ class VideoDataset(ClipDataset):
 
     Raises:
         FileNotFoundError: If the folder or a list does not exist, or none of the listed files exists.
-        ValueError: If there is no clip, a label is out of range, or images are given with ``clip_len`` > 1.
+        ValueError: If no clip is found, a label is out of range, or images are given with ``clip_len`` > 1.
 
     Example:
         >>> from pvvae_plugin.registry import DATASETS

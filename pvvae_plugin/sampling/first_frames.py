@@ -59,7 +59,7 @@ def default_num_given(sources: Sequence[str], num_frames: int, temporal_ratio: i
 
 
 def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size: tuple[int, int]) -> Tensor:
-    """Read the first frames of each file and preprocess them like the validation clips of a config.
+    """Read the first frames of videos and images, preprocessed like the validation clips of a config.
 
     Frames are read at the ``frame_interval`` of the config and go through the resizing and cropping of its validation
     pipeline. Without such a pipeline, or if it yields another size, they are resized to cover ``size`` and cropped at

@@ -21,17 +21,17 @@ MANIFEST = 'samples.json'
 
 
 class SampleFolder:
-    """Output folder of one sampling run, with one file per video and the manifest ``samples.json``.
+    """Output folder of a sampling run, with one file per video and the manifest ``samples.json``.
 
     All files are written atomically. ``samples.json`` is written first and says ``"complete": true`` once all videos
-    are done, so an interrupted run resumes where it stopped. Folders with other content are rejected. Clips shown in
+    are done, so an interrupted run can be resumed. Folders with other content are rejected. Clips shown in
     the overview sheets are kept losslessly in ``.shown`` until the sheets are drawn.
 
     Args:
         root: The folder.
         run: Settings that determine the videos. A folder only takes videos with equal settings.
         about: Further information to record about the run.
-        entries: One dict per video: ``index``, ``label`` and ``class`` (None if there is none), and anything else to
+        entries: One dict per video: ``index``, ``label`` and ``class`` (None if unconditional), and anything else to
             record.
         shown: Indices of the videos that the sheets show.
 

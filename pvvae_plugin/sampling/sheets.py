@@ -24,7 +24,7 @@ def choose_shown(labels: Sequence[int] | None, num: int, most: int) -> list[int]
     """Choose up to ``most`` of ``num`` videos, balanced over classes and ordered by class.
 
     Args:
-        labels: Class of each video. None for an unconditional generator.
+        labels: Class per video. None for an unconditional generator.
         num: Number of videos.
         most: Maximum number of videos to choose.
 

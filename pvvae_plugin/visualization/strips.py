@@ -50,7 +50,7 @@ def draw_strip(
 ) -> np.ndarray:
     """Draw one row of frames per clip. Predicted frames have an orange border.
 
-    The number of each frame, from 0, is printed above its column. Clips that do not fit into 2,400 pixels are
+    Frame numbers, from 0, are printed above the columns. Clips that do not fit into 2,400 pixels are
     subsampled evenly and keep their first and last frames.
 
     Args:

@@ -103,7 +103,7 @@ def test_times_are_as_good_as_the_container_keeps_them(tmp_path, backend, name, 
 def test_what_lies_past_the_end_of_the_video_is_not_there(tmp_path, backend):
     path = write_numbered(tmp_path / 'a.avi')
     assert starts_of(build(tmp_path, ['a.avi,1.6,99'], backend=backend), 50) == set(range(40, 46))
-    with pytest.raises(ClipError, match=r'no frame from 2.5 to 99 s; the last of the video is at 1\.960 s'):
+    with pytest.raises(ClipError, match=r'no frame from 2.5 to 99 s; the last frame of the video is at 1\.960 s'):
         read_clip(path, range, backend, segment=(2.5, 99))
 
 
@@ -205,7 +205,7 @@ def test_wrong_lists(tmp_path):
 def test_times_are_counted_from_the_first_frame_and_must_increase():
     np.testing.assert_allclose(seconds_from_first('a', np.float32([7.0, 7.5, 8.5])), [0, 0.5, 1.5])
     for times in ([0.0, 0.0, 0.0], [0.0, 0.04, 0.0], [0.0, np.nan, 1.0]):
-        with pytest.raises(ClipError, match='no increasing times'):
+        with pytest.raises(ClipError, match='need increasing frame times'):
             seconds_from_first('a', np.array(times))
 
 

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 START_SECONDS = 300  # limit for a worker's imports, which are slow only for the first worker
-# Maximum length of one wait. If Ctrl-C arrives in another thread (such as torch's), it does not interrupt the wait, and
+# Maximum seconds per wait. If Ctrl-C arrives in another thread (such as torch's), it does not interrupt the wait, and
 # Python only handles it afterwards.
 WAIT_SECONDS = 1.0
 

@@ -1,7 +1,7 @@
-"""Record of the file that each data worker is reading, readable even if the worker hangs in a decoder or has died.
+"""Record of the file that each data worker is reading, readable even after the worker has frozen or died.
 
-Each worker keeps one small file in a temporary folder named after the main process, and overwrites it at the start and
-the end of each clip.
+Each worker keeps one small file in a temporary folder named after the main process, and overwrites it whenever it
+starts or finishes a clip.
 """
 
 from __future__ import annotations
@@ -108,5 +108,5 @@ def _forget() -> None:
     shutil.rmtree(_folder(os.getpid()), ignore_errors=True)
 
 
-# Not atexit, which runs before multiprocessing stops the workers: one of them may still start to read.
+# Not atexit, which runs before multiprocessing stops the workers: a worker may still start to read.
 Finalize(None, _forget, exitpriority=-100)
