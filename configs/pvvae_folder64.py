@@ -1,4 +1,5 @@
-# A small predictive VAE on any folder of videos, 17 frames of 64 x 64: hundreds of iterations on a CPU show it learn.
+# A small predictive VAE on any folder of videos, 17 frames of 64 x 64. A few hundred iterations on a CPU show that it
+# learns.
 #   python tools/train.py configs/pvvae_folder64.py --cfg-options \
 #       train_dataloader.dataset.data_root=VIDEOS/train val_dataloader.dataset.data_root=VIDEOS/val
 _base_ = 'pvvae_demo.py'

@@ -1,5 +1,5 @@
-# Stage 1: pretraining on images of 256, 384 and 512 pixels, as one-frame clips. Any folder of classes, or of images.
-# Not run at full scale by us.
+# Stage 1: pretraining on images of 256, 384 and 512 pixels, read as one-frame clips from a folder of images or of class
+# folders. We have not run this at full scale.
 _base_ = 'pvvae_ucf101.py'
 
 data_root = 'data/images'
@@ -13,7 +13,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteClipSampler'),
     batch_sampler=dict(
         type='MultiResolutionBatchSampler',
-        # Alike in pixels for each step, so that no process waits for another. Sizes are the paper's, batches ours.
+        # Every step has about the same number of pixels. Sizes are the paper's, batch sizes are ours.
         resolutions=[
             dict(size=256, batch_size=16),
             dict(size=384, batch_size=7),
@@ -54,7 +54,7 @@ val_evaluator = [dict(type='VideoReconstruction')]
 test_dataloader = val_dataloader
 test_evaluator = [dict(type='VideoReconstruction', lpips=dict(type='LPIPS', net='alex'))]
 
-# The GAN enters with stage 2.
+# The GAN loss starts in stage 2.
 model = dict(discriminator=None, adversarial=None)
 train_cfg = dict(max_iters=300000)
 optim_wrapper = dict(discriminator=None)

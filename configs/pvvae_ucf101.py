@@ -1,6 +1,6 @@
-# Stage 2 on UCF101: predictive training of the paper-size VAE. Start it from stage 1 with
+# Stage 2 on UCF101: predictive training of the paper-size VAE. Start from stage 1 with
 #   --cfg-options load_from=work_dirs/pvvae_images
-# Not run at full scale by us.
+# We have not run this at full scale.
 _base_ = [
     '_base_/pvvae_model.py',
     '_base_/ucf101.py',
@@ -8,7 +8,7 @@ _base_ = [
     '_base_/default_runtime.py',
 ]
 
-# A test measures rFVD and LPIPS besides, for which weights must be there: docs/evaluate.md says which.
+# Testing also measures rFVD and LPIPS. It needs the weights listed in docs/evaluate.md.
 test_dataloader = _base_.val_dataloader
 test_cfg = dict()
 test_evaluator = [

@@ -1,4 +1,4 @@
-# Stage 3: dropping off, encoder frozen, the decoder fine-tuned with the GAN on throughout.
+# Stage 3: fine-tune the decoder with the GAN loss from the first step. The encoder is frozen and nothing is dropped.
 _base_ = 'pvvae_ucf101.py'
 
 load_from = 'work_dirs/pvvae_ucf101'

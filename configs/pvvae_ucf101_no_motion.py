@@ -1,4 +1,4 @@
-# Ablation: prediction without the motion-aware difference term.
+# Ablation: predictive training without the motion-aware difference loss.
 _base_ = 'pvvae_ucf101.py'
 
 model = dict(loss=dict(diff_weight=0.0))

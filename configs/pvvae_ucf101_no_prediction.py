@@ -1,4 +1,4 @@
-# The paper's baseline: the same network and steps, nothing dropped, no motion-aware term.
+# The paper's baseline: the same network and schedule, without dropped groups and without the motion-aware loss.
 _base_ = 'pvvae_ucf101.py'
 
 model = dict(loss=dict(diff_weight=0.0))

@@ -1,4 +1,4 @@
-# What every run shares: logging, checkpoints, pictures, checks, seeds.
+# Settings that all runs share: logging, checkpoints, visualization, checks and seeds.
 _base_ = 'hooks.py'
 
 default_scope = 'pvvae_plugin'
@@ -31,9 +31,9 @@ env_cfg = dict(
 )
 model_wrapper_cfg = dict(type='SubmoduleDistributedDataParallel')
 
-# One seed for weights, order of clips, dropped groups and noise.
+# One seed for the weights, the order of the clips, the dropped groups and the noise.
 randomness = dict(seed=0)
 
-# A checkpoint, or the work directory of an earlier stage, whose last checkpoint is taken.
+# A checkpoint, or the work directory of an earlier stage (its last checkpoint is loaded).
 load_from = None
 resume = False

@@ -1,17 +1,17 @@
-# Hooks by purpose. Configs put them together, in this order, with the ones of their own in between.
+# Hooks grouped by purpose. Configs combine these lists in this order and add their own hooks in between.
 
-# Before the first step, and at each one.
+# Checks before the first step and at each step.
 check_hooks = [
     dict(type='StartCheckHook'),
     dict(type='FiniteLossHook'),
     dict(type='CostEstimateHook'),
 ]
-# Of a generator on a frozen VAE: measure its latents first, and keep it out of checkpoints.
+# For a generator on a frozen VAE: measure the latent statistics first and do not save the VAE in checkpoints.
 latent_hooks = [
     dict(type='FrozenBackboneHook'),
     dict(type='LatentStatisticsHook'),
 ]
-# What was run, on which clips.
+# Records of the run and of the clips it skipped.
 record_hooks = [
     dict(type='RunRecordHook'),
     dict(type='SkippedClipsHook'),

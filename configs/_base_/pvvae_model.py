@@ -1,5 +1,5 @@
 # The paper-size predictive VAE, t4s16c64: 651 M parameters, 10.9 TFLOP to encode and decode 17 x 256 x 256
-# (python tools/analysis/get_flops.py configs/pvvae_ucf101.py). Widths and depths are ours: the paper gives 661 M.
+# (python tools/analysis/get_flops.py configs/pvvae_ucf101.py). Widths and depths are ours; the paper reports 661 M.
 model = dict(
     type='VideoAutoencoder',
     backbone=dict(

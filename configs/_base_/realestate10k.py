@@ -1,4 +1,4 @@
-# RealEstate10K at 256 x 256, 17 frames, without labels, for generators. docs/data.md says how to lay it out.
+# RealEstate10K at 256 x 256, 17 frames, without labels, for generators. docs/data.md describes the folder layout.
 data_root = 'data/realestate10k/videos'
 list_dir = 'data/realestate10k'
 
@@ -43,7 +43,8 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-# What generated clips are compared with: a clip of each of as many training segments, where the protocol puts it.
+# Real clips that generated clips are compared with: one clip from each of the same number of training segments. The
+# protocol sets its position in the segment.
 real_clips = dict(
     type='VideoDataset',
     data_root=data_root,

@@ -1,4 +1,5 @@
-# AdamW at a constant 1e-4 for 250K steps (paper); betas and no weight decay as Latte. Warm-up and clipping are ours.
+# AdamW at a constant 1e-4 for 250K steps (paper). Betas and zero weight decay follow Latte; warm-up and clipping are
+# ours.
 train_cfg = dict(type='ClipTrainLoop', max_iters=250000, val_interval=10000)
 
 optim_wrapper = dict(
@@ -11,5 +12,5 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000)]
-# With --auto-scale-lr the rate is scaled from this global batch (the paper's; 8 GPUs x 8 clips).
+# --auto-scale-lr scales the learning rate relative to this global batch size (the paper's; 8 GPUs x 8 clips).
 auto_scale_lr = dict(base_batch_size=64, enable=False)

@@ -1,4 +1,4 @@
-# UCF101 at 256 x 256, 17 frames. docs/data.md says how to lay it out.
+# UCF101 at 256 x 256, 17 frames. docs/data.md describes the folder layout.
 data_root = 'data/ucf101/videos'
 ann_dir = 'data/ucf101/ucfTrainTestlist'
 
@@ -48,7 +48,8 @@ val_dataloader = dict(
     ),
 )
 
-# What generated clips are compared with: a clip of each of as many training videos, where the protocol puts it.
+# Real clips that generated clips are compared with: one clip from each of the same number of training videos. The
+# protocol sets its position in the video.
 real_clips = dict(
     type='VideoDataset',
     data_root=data_root,

@@ -1,4 +1,4 @@
-"""For notebooks: two inferencers, video input and output."""
+"""Inferencers for notebooks, and video input and output."""
 
 from .autoencoder_inferencer import VideoAutoencoderInferencer
 from .generator_inferencer import VideoGeneratorInferencer

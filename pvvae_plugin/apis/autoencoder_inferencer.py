@@ -1,4 +1,4 @@
-"""VideoAutoencoderInferencer: a VAE for notebooks, from a path or an array to an array or a file."""
+"""Inferencer for VAEs: videos from paths or arrays, results as arrays or files."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ DEFAULT_FPS = 8.0
 
 
 class VideoAutoencoderInferencer:
-    """A trained VAE for notebooks: reconstruct, predict, encode and decode videos.
+    """Inferencer for a trained VAE: reconstruct, predict, encode and decode videos.
 
-    Videos come as paths (video, image, ``.npy``), arrays (uint8 ``(T, H, W, 3)``) or tensors (float ``(3, T, H, W)`` in
-    [-1, 1]). Frames at the end that make no group are left out, and the log says so; sides that do not divide by the
-    spatial ratio are padded, and what is decoded is cropped to them. Clips come back as arrays, uint8
-    ``(T, H, W, 3)``, and are written to ``out`` (``.webm``, ``.gif``, ``.npy``, ``.png``) where it is given.
+    A video is a path (video, image or ``.npy``), an array (uint8 ``(T, H, W, 3)``) or a tensor (float ``(3, T, H, W)``
+    in [-1, 1]). Trailing frames that do not fill a group are dropped with a log line. Frames are padded to a multiple
+    of the spatial ratio, and decoded clips are cropped back. Clips are returned as uint8 arrays ``(T, H, W, 3)`` and
+    also written to ``out`` (``.webm``, ``.gif``, ``.npy`` or ``.png``) if it is given.
 
     Args:
-        model: A :class:`VideoVAE`; a folder that ``save_pretrained`` wrote; or a config: its path, the name of one of
-            ours such as ``'pvvae_demo'``, or a :class:`Config`. Of a generator's config the VAE is taken.
-        checkpoint: With a config: checkpoint or work directory of the run that trained the VAE, or ``'pretrained'``
-            for a :class:`DiffusersVAE`.
-        device: Where to compute; the GPU if there is one, by default.
+        model: A :class:`VideoVAE`, a folder written by ``save_pretrained``, or a config (path, name of a built-in
+            config such as ``'pvvae_demo'``, or :class:`Config`). A generator's config provides its VAE.
+        checkpoint: Checkpoint or work directory of the run that trained the VAE, or ``'pretrained'`` for a
+            :class:`DiffusersVAE`. Required with a config, and only allowed there.
+        device: Device to run on. Default: the GPU if available.
 
     Attributes:
-        vae (VideoVAE): The VAE, in evaluation mode; the one that was given, where one was.
+        vae (VideoVAE): The VAE in evaluation mode. A :class:`VideoVAE` passed as ``model`` is used in place.
 
     Raises:
-        FileNotFoundError: If there is no such folder, config or checkpoint.
-        ValueError: If they do not fit, or there is no such device.
+        FileNotFoundError: If the folder, config or checkpoint does not exist.
+        ValueError: If config and checkpoint do not match, or the device is not available.
 
     Example:
         >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
         >>> from pvvae_plugin.models import PredictiveVAE
         >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
-        >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')  # or the folder of a trained one
+        >>> inferencer = VideoAutoencoderInferencer(vae, device='cpu')  # or the folder of a trained VAE
         >>> frames = np.zeros((5, 30, 50, 3), np.uint8)  # or the path of a video
         >>> inferencer.reconstruct(frames).shape
         (5, 30, 50, 3)
@@ -72,11 +72,11 @@ class VideoAutoencoderInferencer:
     ) -> None:
         device = usable_device(device)  # before the weights are read
         self.vae = _load(model, checkpoint).to(device).eval()
-        self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
+        self._lock = Lock()  # diffusers VAEs keep the state of the current clip on the module
 
     @property
     def device(self) -> torch.device:
-        """Where the VAE computes."""
+        """Device of the VAE."""
         return self.vae.last_layer.device
 
     def reconstruct(
@@ -91,8 +91,9 @@ class VideoAutoencoderInferencer:
         Args:
             source: The video.
             out: File to write.
-            size: Height and width to resize a file or an array to, covering it. None for its own.
-            fps: Frames a second of the file; the source's by default, or 8.
+            size: Height and width. Files and arrays are resized to cover it and cropped at the centre. None keeps the
+                source's size.
+            fps: Frames per second of the written file. Default: those of the source, or 8 if unknown.
 
         Example:
             >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
@@ -116,15 +117,15 @@ class VideoAutoencoderInferencer:
         size: tuple[int, int] | None = None,
         fps: float | None = None,
     ) -> np.ndarray:
-        """Finish a video: its first frames reconstructed, the others predicted.
+        """Reconstruct the first frames of a video and predict the rest.
 
         Args:
             source: The video.
             num_frames: Length ``T`` of the result, ``1 + k * p_t``.
-            num_observed: How many of its frames are looked at, ``1 + k * p_t``; all by default.
+            num_observed: Number of frames that the VAE encodes, ``1 + k * p_t``. Default: all.
             out: File to write.
-            size: As for :meth:`reconstruct`.
-            fps: As for :meth:`reconstruct`.
+            size: See :meth:`reconstruct`.
+            fps: See :meth:`reconstruct`.
 
         Example:
             >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
@@ -142,11 +143,11 @@ class VideoAutoencoderInferencer:
         return self._finish(decoded, video, out, fps or source_fps)
 
     def encode(self, source: Source, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the most likely latents ``(1, C, t, h, w)`` of a video, raw, on the CPU.
+        """Return the posterior mode of a video: raw (not normalized) latents ``(1, C, t, h, w)`` on the CPU.
 
         Args:
             source: The video.
-            size: As for :meth:`reconstruct`.
+            size: See :meth:`reconstruct`.
 
         Example:
             >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
@@ -166,9 +167,9 @@ class VideoAutoencoderInferencer:
         """Decode raw latents ``(1, C, t, h, w)`` to a clip.
 
         Args:
-            latents: What :meth:`encode` gave.
+            latents: Latents as returned by :meth:`encode`.
             out: File to write.
-            fps: Frames a second of the file, 8 by default.
+            fps: Frames per second of the written file. Default: 8.
 
         Example:
             >>> from pvvae_plugin.apis import VideoAutoencoderInferencer
@@ -183,7 +184,7 @@ class VideoAutoencoderInferencer:
             check_output(out)
         latents = torch.as_tensor(latents)
         if latents.ndim != 5 or len(latents) != 1:
-            raise ValueError(f'latents of one clip are (1, C, t, h, w), got {tuple(latents.shape)}')
+            raise ValueError(f'latents must be those of one clip, (1, C, t, h, w), got {tuple(latents.shape)}')
         with self._lock, torch.no_grad():
             decoded = self.vae.decode(latents.to(self.device))
         return self._finish(decoded, decoded, out, fps)
@@ -200,11 +201,11 @@ class VideoAutoencoderInferencer:
         if num_frames is None:
             num_frames = groups_to_frames(1 + (length - 1) // ratio, ratio)
             if num_frames < length:
-                print_log(f'{num_frames} of {length} frames are used: a clip has 1 + k * {ratio}', 'current')
+                print_log(f'using {num_frames} of {length} frames: a clip has 1 + k * {ratio} frames', 'current')
         else:
             frames_to_groups(num_frames, ratio)
         if num_frames > length:
-            raise ValueError(f'{num_frames} frames are to be observed, the video has {length}')
+            raise ValueError(f'num_observed={num_frames} is more than the {length} frames of the video')
         self._warn_of_length(num_frames)
         return video[:, :, :num_frames], fps
 
@@ -212,8 +213,8 @@ class VideoAutoencoderInferencer:
         trained = self.vae.trained_frames
         if trained is not None and num_frames > trained:
             print_log(
-                f'{num_frames} frames, but this VAE was trained on clips of {trained}: it need not know what to do '
-                'with what lies beyond them',
+                f'the clip has {num_frames} frames, but this VAE was trained on clips of {trained}: later frames may '
+                f'be poor; use at most {trained} frames',
                 'current',
                 logging.WARNING,
             )
@@ -231,7 +232,10 @@ class VideoAutoencoderInferencer:
 def _load(model: VideoVAE | Config | str | Path, checkpoint: str | Path | None) -> VideoVAE:
     is_folder = not isinstance(model, (VideoVAE, Config)) and os.path.isdir(model)
     if checkpoint is not None and (is_folder or isinstance(model, VideoVAE)):
-        raise ValueError(f'a VAE and its folder have their weights: checkpoint={str(checkpoint)!r} is for a config')
+        raise ValueError(
+            f'checkpoint={str(checkpoint)!r} is only allowed with a config: a VideoVAE or its folder has its own '
+            'weights'
+        )
     if isinstance(model, VideoVAE):
         return model
     if is_folder and os.path.isfile(os.path.join(model, 'config.json')):
@@ -240,14 +244,14 @@ def _load(model: VideoVAE | Config | str | Path, checkpoint: str | Path | None) 
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     if checkpoint is None:
         raise ValueError(
-            f'{cfg.filename} describes a VAE and holds no weights: give checkpoint, the file or work directory of the '
-            f'run that trained it, or {OWN_WEIGHTS!r} for a DiffusersVAE'
+            f'{cfg.filename} is a config without weights: give checkpoint, the file or work directory of the run that '
+            f'trained the VAE, or {OWN_WEIGHTS!r} for a DiffusersVAE'
         )
     if checkpoint == OWN_WEIGHTS:
         check_brings_weights(cfg.model.backbone)
         return MODELS.build(cfg.model.backbone)
     vae = MODELS.build(cfg.model.backbone)
     load_backbone(vae, os.fspath(checkpoint))
-    with suppress(ValueError):  # of a config that does not tell
+    with suppress(ValueError):  # the config does not state the clip length
         vae.trained_frames = clip_geometry(cfg)[0]
     return vae

@@ -1,4 +1,4 @@
-"""VideoGeneratorInferencer: a generator for notebooks."""
+"""Inferencer for generators."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from .video_output import check_output, write_clip
 
 
 class VideoGeneratorInferencer:
-    """A trained generator for notebooks.
+    """Inferencer for a trained generator.
 
     Args:
-        config: Its config: path, name of one of ours such as ``'dit_demo'``, or :class:`Config`.
+        config: The generator's config: path, name of a built-in config such as ``'dit_demo'``, or :class:`Config`.
         checkpoint: Checkpoint or work directory of the run.
-        device: Where to compute; the GPU if there is one, by default.
-        raw_weights: Take the weights as they were trained, not their averages.
+        device: Device to run on. Default: the GPU if available.
+        raw_weights: Load the raw trained weights instead of their EMA.
 
     Attributes:
-        model (LatentVideoGenerator): The generator, in evaluation mode.
-        classes (tuple[str, ...] | None): Names of its classes, where the config gives them.
-        num_classes (int | None): How many there are; None for an unconditional generator.
+        model (LatentVideoGenerator): The generator in evaluation mode.
+        classes (tuple[str, ...] | None): Class names, or None if the config does not give them.
+        num_classes (int | None): Number of classes, or None for an unconditional generator.
 
     Raises:
-        FileNotFoundError: If there is no such config or checkpoint.
-        ValueError: If they do not fit, or there is no such device.
+        FileNotFoundError: If the config or checkpoint does not exist.
+        ValueError: If config and checkpoint do not match, or the device is not available.
 
     Example:
         >>> from pvvae_plugin.apis import VideoGeneratorInferencer
@@ -64,7 +64,7 @@ class VideoGeneratorInferencer:
         init_default_scope(self.cfg.get('default_scope', 'pvvae_plugin'))
         model = load_generator(self.cfg, str(checkpoint), raw_weights)
         self.model = model.to(device)
-        self._lock = Lock()  # networks of diffusers keep a clip's state on themselves while they work
+        self._lock = Lock()  # diffusers VAEs keep the state of the current clip on the module
         self.num_classes = model.head.null_label
         self.classes = class_names(self.cfg, self.num_classes)
 
@@ -80,27 +80,26 @@ class VideoGeneratorInferencer:
         fps: float = 8.0,
         **sampling: Any,
     ) -> list[np.ndarray]:
-        """Make videos.
+        """Generate videos.
 
         Args:
-            labels: Classes by name or number, used in turn; every class once by default.
-            num: How many videos; as many as there are labels by default, or 1.
-            num_frames: Frames of each; the config's by default.
-            size: Height and width; the config's by default.
-            first_frames: Video or image to continue, or a folder of them, for a generator trained with
+            labels: Classes by name or number, cycled over the videos. Default: every class once.
+            num: Number of videos. Default: the number of labels, or 1.
+            num_frames: Frames per video. Default: the config's.
+            size: Height and width. Default: the config's.
+            first_frames: Video or image to continue, or a folder of them. Needs a generator trained with
                 ``condition_prob``.
-            num_given: Frames of it to give; 1 of an image, half of the groups of a video by default.
-            out: File for each video (one path, or as many as there are videos): ``.webm``, ``.gif``, ``.npy``,
-                ``.png``.
-            fps: Frames a second of the files.
+            num_given: Number of frames to condition on. Default: 1 for an image, half of the groups for a video.
+            out: One file per video, ``.webm``, ``.gif``, ``.npy`` or ``.png``. A single path if there is one video.
+            fps: Frames per second of the written files.
             **sampling: ``num_inference_steps``, ``guidance_scale``, ``guidance_interval``, ``shift``, ``solver``,
                 ``seed``, ``batch_size`` of :meth:`LatentVideoGenerator.generate`.
 
         Returns:
-            Clips, uint8 ``(T, H, W, 3)``. Each follows from ``seed`` and its place alone.
+            Clips, uint8 ``(T, H, W, 3)``. Each depends only on ``seed`` and its index.
 
         Raises:
-            ValueError: If an argument does not fit, before anything is made.
+            ValueError: If an argument is invalid. Arguments are checked before sampling starts.
 
         Example:
             >>> from pvvae_plugin.apis import VideoGeneratorInferencer
@@ -118,14 +117,14 @@ class VideoGeneratorInferencer:
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         if given is not None and not len(given):
-            raise ValueError('labels is empty: leave it out for every class once')
+            raise ValueError('labels is empty: pass None to generate every class once')
         cycle = resolve_labels(None if given is None else list(map(str, given)), self.classes, self.num_classes)
         num = num or len(cycle or [0])
         outs = [out] if isinstance(out, (str, Path)) else list(out or ())
         if outs and len(outs) != num:
-            raise ValueError(f'out must name one file for each of {num} videos, got {len(outs)}')
+            raise ValueError(f'out must name one file per video: {num} videos, got {len(outs)} files')
         if len({str(path) for path in outs}) < len(outs):
-            raise ValueError('out names a file twice')
+            raise ValueError('out names the same file twice: every video needs its own file')
         for path in outs:
             check_output(path, fps=fps)
         num_frames, size = clip_geometry(self.cfg, num_frames, size)

@@ -1,4 +1,4 @@
-"""Videos as a VAE takes them, from files, arrays and tensors."""
+"""Video input: files, arrays and tensors as the tensors that a VAE takes."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def read_video(
     Args:
         source: Path of a video, an image or a ``.npy`` array; an array, uint8 ``(T, H, W, 3)`` or ``(H, W, 3)``; or a
             float tensor in [-1, 1], ``(3, T, H, W)`` or ``(1, 3, T, H, W)``.
-        size: Height and width; frames are resized to cover it and the middle is kept. None for its own.
-        max_frames: Read no more than the first so many.
+        size: Height and width. Frames are resized to cover it and cropped at the centre. None keeps the source's size.
+        max_frames: Read at most this many frames from the start.
 
     Returns:
-        ``(1, 3, T, H, W)`` in [-1, 1], and frames a second of a file, 0 where unknown.
+        ``(1, 3, T, H, W)`` in [-1, 1], and the frames per second of a file (0 if unknown).
 
     Raises:
         ClipError: If a file cannot be read.
-        ValueError: If it is none of these, or values lie outside the range.
+        ValueError: If the source has another type or shape, or its values are out of range.
 
     Example:
         >>> from pvvae_plugin.apis import read_video
@@ -57,13 +57,13 @@ def read_video(
         else:
             reader = open_video(path)
             num_frames = len(reader) if max_frames is None else min(max_frames, len(reader))
-            frames = iterate_frames(path, num_frames)  # resized one by one: large ones are not kept
+            frames = iterate_frames(path, num_frames)  # resized one at a time, to keep full-size frames out of memory
             source = np.stack([cover(frame[None], size)[0] if size else frame for frame in frames])
             fps = reader.fps
     frames = (source[None] if source.ndim == 3 else source)[:max_frames]
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
-            f'an array of frames is uint8 (T, H, W, 3), got {source.dtype} {source.shape}; a tensor is float '
+            f'an array of frames must be uint8 (T, H, W, 3), got {source.dtype} {source.shape}; a tensor must be float '
             '(3, T, H, W) in [-1, 1]'
         )
     return as_video(cover(frames, size) if size and frames.shape[1:3] != tuple(size) else frames), fps
@@ -80,15 +80,18 @@ def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:
     clip = video[None] if video.ndim == 4 else video
     if clip.ndim != 5 or clip.shape[:2] != (1, 3) or not clip.numel() or not clip.is_floating_point():
         raise ValueError(
-            f'a video tensor is float (3, T, H, W) or (1, 3, T, H, W), got {video.dtype} {tuple(video.shape)}'
+            f'a video tensor must be float (3, T, H, W) or (1, 3, T, H, W), got {video.dtype} {tuple(video.shape)}'
         )
-    if not clip.abs().max() <= 1.001:  # NaN is not, either
+    if not clip.abs().max() <= 1.001:  # also true for NaN
         raise ValueError(
-            f'a video tensor lies in [-1, 1], got values from {clip.min():.3g} to {clip.max():.3g}: divide bytes by '
+            f'a video tensor must be in [-1, 1], got values from {clip.min():.3g} to {clip.max():.3g}: divide bytes by '
             '127.5 and subtract 1'
         )
     if size and tuple(clip.shape[3:]) != tuple(size):
-        raise ValueError(f'only files and arrays are resized; this tensor is {clip.shape[3]} x {clip.shape[4]}')
+        raise ValueError(
+            f'size={tuple(size)} does not match this tensor of {clip.shape[3]} x {clip.shape[4]}: only files and '
+            'arrays are resized; resize the tensor first'
+        )
     return clip.float()
 
 
@@ -98,27 +101,28 @@ def stream_frames(
     num_frames: int | None = None,
     temporal_ratio: int | None = None,
 ) -> Iterator[Tensor]:
-    """Yield the frames of a video of any length, with few of them in memory at once.
+    """Yield the frames of a video of any length while keeping only a few in memory.
 
     Args:
         path: Video or image.
-        size: Height and width; frames are resized to cover it and the middle is kept. None for the file's own.
-        num_frames: Stop after so many. None for all there are.
-        temporal_ratio: Of the VAE: frames at the end that make no group are left out.
+        size: Height and width. Frames are resized to cover it and cropped at the centre. None keeps the file's size.
+        num_frames: Number of frames to yield. None for all.
+        temporal_ratio: Temporal ratio of the VAE. If given, trailing frames that do not fill a group are dropped.
 
     Yields:
-        ``(1, 3, H, W)`` in [-1, 1] each, for ``encode_stream``.
+        Frames ``(1, 3, H, W)`` in [-1, 1], for ``encode_stream``.
 
     Raises:
-        ClipError: If the file cannot be opened or has fewer frames, at once; if one cannot be decoded, when it is met.
-        ValueError: If ``size`` or ``num_frames`` is no such thing.
+        ClipError: On the call, if the file cannot be opened or has too few frames. During iteration, if a frame cannot
+            be decoded.
+        ValueError: If ``size`` or ``num_frames`` is invalid.
 
     Example:
         >>> from pvvae_plugin.apis import stream_frames
         >>> from pvvae_plugin.visualization import write_video
         >>> write_video('clip.webm', np.zeros((20, 48, 64, 3), np.uint8), fps=8)
         >>> frames = list(stream_frames('clip.webm', temporal_ratio=4))  # in practice for vae.encode_stream(...)
-        >>> len(frames), frames[0].shape  # 1 + 4 * 4 of 20 frames
+        >>> len(frames), frames[0].shape  # 1 + 4 * 4 of the 20 frames
         (17, torch.Size([1, 3, 48, 64]))
     """
     path = os.fspath(path)
@@ -129,7 +133,7 @@ def stream_frames(
     available = len(open_video(path))
     count = available if num_frames is None else num_frames
     if count > available:
-        raise ClipError(path, f'{num_frames} frames are wanted, it has {available}')
+        raise ClipError(path, f'num_frames={num_frames}, but the file has {available} frames')
     if temporal_ratio is not None:
         count -= (count - 1) % temporal_ratio
     clips = (frame[None] for frame in iterate_frames(path, count))
@@ -137,25 +141,25 @@ def stream_frames(
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Refuse what is no height and width.
+    """Check that ``size`` is a height and a width.
 
     Raises:
         ValueError: If it is not two positive integers.
     """
     if not isinstance(size, Sequence) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(f'size is a height and a width in pixels, two positive integers, got {size!r}')
+        raise ValueError(f'size must be a height and a width in pixels, two positive integers, got {size!r}')
 
 
 def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Path]:
-    """Files, and the videos and ``.npy`` arrays at any depth of folders.
+    """Return the given files, and the videos and ``.npy`` arrays found recursively in the given folders.
 
     Args:
         paths: Files and folders.
-        num: At most so many, evenly spread; None for all.
+        num: Maximum number of files, picked at even spacing. None for all.
 
     Raises:
-        FileNotFoundError: If there is nothing at a path.
-        ValueError: If a folder holds none.
+        FileNotFoundError: If a path does not exist.
+        ValueError: If a folder contains no video.
     """
     files: list[Path] = []
     for path in map(Path, paths):
@@ -175,18 +179,21 @@ def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
 
 
 def check_lengths(files: Sequence[Path], num_frames: int, temporal_ratio: int) -> None:
-    """Refuse, before long work, files that cannot be opened or are too short for a clip.
+    """Check that all files can be opened and are long enough for a clip.
 
     Args:
         files: Videos and arrays.
-        num_frames: ``T``, ``1 + k * p_t`` with ``k`` at least 1.
+        num_frames: Clip length ``T``, ``1 + k * p_t`` with ``k`` at least 1.
         temporal_ratio: ``p_t``.
 
     Raises:
-        ValueError: If ``num_frames`` is no such length, or files do not give it, naming the first few.
+        ValueError: If ``num_frames`` is not such a length, or some files fail; the message names the first three.
     """
     if frames_to_groups(num_frames, temporal_ratio) < 2:
-        raise ValueError(f'one latent frame has no change: take at least {1 + temporal_ratio} frames')
+        raise ValueError(
+            f'num_frames={num_frames} gives a single latent frame, but at least two are needed to compare: use at '
+            f'least {1 + temporal_ratio} frames'
+        )
     problems = []
     for file in files:
         try:
@@ -195,7 +202,7 @@ def check_lengths(files: Sequence[Path], num_frames: int, temporal_ratio: int) -
             problems.append(str(error) if str(file) in str(error) else f'{file}: {error}')
             continue
         if length < num_frames:
-            problems.append(f'{file}: {length} frames, {num_frames} are needed')
+            problems.append(f'{file}: {length} frames, needs {num_frames}')
     if problems:
         more = f' and {len(problems) - 3} more' if len(problems) > 3 else ''
-        raise ValueError(f'{len(problems)} of {len(files)} files give no clip: {"; ".join(problems[:3])}{more}')
+        raise ValueError(f'{len(problems)} of {len(files)} files cannot be used: {"; ".join(problems[:3])}{more}')

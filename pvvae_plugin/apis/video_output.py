@@ -1,4 +1,4 @@
-"""Clips as files, by the ending of their names."""
+"""Video output: clips as files, in the format of the file's extension."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ ENDINGS = ('.webm', '.gif', '.npy', '.png')
 
 
 def check_output(path: str | Path, size: Sequence[int] | None = None, fps: float | None = None) -> Path:
-    """Refuse what :func:`write_clip` could not write, before any work.
+    """Check that :func:`write_clip` can write a file, and create its folder.
 
     Args:
         path: The file.
-        size: Height and width of the clip, where they are known.
-        fps: Frames a second, where they are known.
+        size: Height and width of the clip, if known.
+        fps: Frames per second, if known.
 
     Raises:
-        OSError: If its folder cannot be made.
-        ValueError: If its ending is not known, or the size or ``fps`` does not fit.
+        OSError: If the folder cannot be created.
+        ValueError: If the extension is not supported, or the format does not allow ``size`` or ``fps``.
     """
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
-        raise ValueError(f'a clip is written as one of {", ".join(ENDINGS)}, got {path.name!r}')
+        raise ValueError(f'the output file must end in one of {", ".join(ENDINGS)}, got {path.name!r}')
     if size and path.suffix.lower() == '.webm' and any(side % 2 for side in size):
-        raise ValueError(f'a .webm has an even height and width, the clip is {size[0]} x {size[1]}: write a .gif')
+        raise ValueError(f'a .webm needs an even height and width, but the clip is {size[0]} x {size[1]}: write a .gif')
     if fps is not None and not 0.1 <= fps <= 240:
-        raise ValueError(f'fps must lie in [0.1, 240], got {fps}')
+        raise ValueError(f'fps must be in [0.1, 240], got {fps}')
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames, uint8 ``(T, H, W, 3)``, as a video, an array, or a row of pictures.
+    """Write a clip as a video, an array or a row of images.
 
     Args:
-        path: Ends in ``.webm``, ``.gif``, ``.npy`` or ``.png`` (frames side by side).
-        frames: The clip.
-        fps: Frames a second, of a video.
+        path: File ending in ``.webm``, ``.gif``, ``.npy`` or ``.png`` (frames side by side).
+        frames: The clip, uint8 ``(T, H, W, 3)``.
+        fps: Frames per second of a video.
 
     Raises:
-        ValueError: If its ending is not known, or the frames do not fit the format.
+        ValueError: If the extension is not supported, or the format does not allow these frames.
 
     Example:
         >>> import os

@@ -1,4 +1,4 @@
-"""A local web page to try a VAE and a generator: reconstruct, predict, generate."""
+"""Local web page to try a VAE and a generator: reconstruct, predict, generate."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ Shown = tuple[str, np.ndarray, str]
 
 
 class WebPage:
-    """What the page's buttons do; each returns a video's path, a strip of frames, and a line of text.
+    """Actions behind the page's buttons. Each returns a video's path, a strip of frames and a line of text.
 
-    Nothing is read but what was uploaded, and nothing written but into a folder that ends with the page.
+    The page reads only uploaded files and writes only to a temporary folder that is removed when the page closes.
 
     Args:
-        autoencoder: For reconstructing and predicting; None for neither.
-        generator: For generating; None for not.
-        size: Height and width that uploads are resized to, covering them.
-        num_frames: Frames of an upload that are used, ``1 + k * p_t``; of a shorter one fewer.
+        autoencoder: VAE for the Reconstruct and Predict tabs. None hides them.
+        generator: Generator for the Generate tab. None hides it.
+        size: Height and width. Uploads are resized to cover it and cropped at the centre.
+        num_frames: Maximum number of frames used per upload, ``1 + k * p_t``.
 
     Raises:
-        ValueError: If there is neither, or size or number do not fit the VAE.
+        ValueError: If both models are None, or the VAE does not support ``size`` or ``num_frames``.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class WebPage:
         num_frames: int = 17,
     ) -> None:
         if autoencoder is None and generator is None:
-            raise ValueError('there is nothing to show: give a VAE, a generator, or both')
+            raise ValueError('the page has no model: give a VAE, a generator, or both')
         self.autoencoder, self.generator = autoencoder, generator
         self.size, self.num_frames = size, num_frames
         if autoencoder is not None:
             vae = autoencoder.vae
             self.num_groups = frames_to_groups(num_frames, vae.temporal_ratio)
             if wrong := [side for side in size if side % vae.spatial_ratio]:
-                raise ValueError(f'size must divide by the spatial ratio {vae.spatial_ratio}, got {wrong[0]}')
+                raise ValueError(f'size must be divisible by the spatial ratio {vae.spatial_ratio}, got {wrong[0]}')
         self._folder = tempfile.TemporaryDirectory(prefix='pvvae_page_')
 
     def reconstruct(self, path: str | None) -> Shown:
-        """An upload beside what the VAE makes of it."""
+        """Show an upload next to its reconstruction."""
         truth, fps = self._read(path)
         made = self.autoencoder.reconstruct(truth)
         truth = truth[: len(made)]
@@ -75,21 +75,23 @@ class WebPage:
         return self._show([truth, made], ['yours', 'reconstruction'], fps, None, f'PSNR {decibels:.2f} dB')
 
     def predict(self, path: str | None, num_observed_groups: int) -> Shown:
-        """An upload beside what the VAE makes of its first groups, observed and predicted."""
+        """Show an upload next to the prediction from its first groups."""
         truth, fps = self._read(path)
         ratio = self.autoencoder.vae.temporal_ratio
         groups = 1 + (len(truth) - 1) // ratio
         if groups <= num_observed_groups:
-            raise ValueError(f'of {len(truth)} frames there is nothing to predict: let fewer be observed')
+            raise ValueError(
+                f'all {groups} groups ({len(truth)} frames) are observed, so none is left to predict: observe fewer'
+            )
         observed, total = groups_to_frames(int(num_observed_groups), ratio), groups_to_frames(groups, ratio)
         made = self.autoencoder.predict(truth, total, num_observed=observed)
         text = f'{observed} of {total} frames observed; those with an orange border are predicted'
         return self._show([truth[:total], made], ['yours', 'finished'], fps, [None, observed], text)
 
     def generate(self, labels: Sequence[str], num: int, steps: int, guidance: float, seed: int) -> Shown:
-        """Videos of the generator."""
+        """Generate videos."""
         if not 1 <= num <= MAX_VIDEOS:
-            raise ValueError(f'between 1 and {MAX_VIDEOS} videos at once, got {num}')
+            raise ValueError(f'the number of videos must be between 1 and {MAX_VIDEOS}, got {num}')
         labels = list(labels or ()) or None
         clips = self.generator.generate(
             labels,
@@ -102,12 +104,12 @@ class WebPage:
         names = labels or self.classes or ['']
         captions = [f'{names[i % len(names)]} #{i}' for i in range(len(clips))]
         return self._show(
-            clips, captions, DEFAULT_FPS, None, f'seed {seed or 0:.0f}: the same again gives the same videos'
+            clips, captions, DEFAULT_FPS, None, f'seed {seed or 0:.0f}: the same settings give the same videos'
         )
 
     @property
     def classes(self) -> list[str] | None:
-        """Names of the generator's classes, or their numbers; None for an unconditional one."""
+        """Class names of the generator, or class numbers if it has no names. None for an unconditional generator."""
         if self.generator is None or self.generator.num_classes is None:
             return None
         return list(self.generator.classes or map(str, range(self.generator.num_classes)))
@@ -116,7 +118,7 @@ class WebPage:
         if not path:
             raise ValueError('upload a video or an image first')
         if is_image(path) and math.prod(image_size(path)) > MAX_PIXELS:
-            raise ValueError(f'an image of more than {MAX_PIXELS:,} pixels is refused')
+            raise ValueError(f'the image has more than {MAX_PIXELS:,} pixels: upload a smaller one')
         video, fps = read_video(path, self.size, self.num_frames)
         frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy()
         return frames, min(fps or DEFAULT_FPS, 50)
@@ -130,10 +132,10 @@ class WebPage:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an image, told by its header.
+    """Read the width and height of an image from its header.
 
     Raises:
-        ClipError: If it is none.
+        ClipError: If the file is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -143,7 +145,7 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def build_page(page: WebPage) -> gradio.Blocks:
-    """The page in gradio, a tab for each thing it can do.
+    """Build the gradio page with one tab per action.
 
     Raises:
         ImportError: If gradio is not installed.
@@ -154,7 +156,7 @@ def build_page(page: WebPage) -> gradio.Blocks:
         raise ImportError('the web page needs gradio: pip install -e ".[web]"') from error
 
     def guarded(call: Callable[..., Shown]) -> Callable[..., Shown]:
-        """Mistakes become messages on the page."""
+        """Show errors as messages on the page."""
 
         def run(*arguments: Any) -> Shown:
             try:
@@ -169,7 +171,7 @@ def build_page(page: WebPage) -> gradio.Blocks:
         return [gr.Video(label='video', autoplay=True, loop=True, height=320), gr.Image(label='frames'), text]
 
     with gr.Blocks(title='pvvae_plugin', delete_cache=(3600, 3600)) as blocks:
-        gr.Markdown('# pvvae_plugin\nPredictive video VAEs: what they keep of a clip, and how they finish it.')
+        gr.Markdown('# pvvae_plugin\nTry predictive video VAEs: reconstruct a clip, or predict how it continues.')
         if page.autoencoder is not None:
             with gr.Tab('Reconstruct'):
                 source = gr.File(label='a video or an image', file_types=['video', 'image'], type='filepath')

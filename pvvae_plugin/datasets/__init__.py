@@ -1,4 +1,4 @@
-"""Where clips come from: video files, images, procedural clips; samplers and transforms."""
+"""Datasets of clips (video files, images, procedural clips, cached latents), samplers and transforms."""
 
 from .array_dataset import VideoArrayDataset
 from .clip_dataset import ClipDataset

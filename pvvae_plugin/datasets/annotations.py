@@ -1,4 +1,4 @@
-"""Lists of clips: read from annotation files, class files and folders, and written."""
+"""Reading clip lists from annotation files, class files and folders, and writing them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SEGMENT_COLUMNS = ['path', 'start', 'end']
 
 
 class _Row(NamedTuple):
-    """What a line of a list says, and which line that is."""
+    """One entry of a list, and the line it comes from."""
 
     where: str
     path: str
@@ -31,40 +31,40 @@ class _Row(NamedTuple):
 
 
 def read_class_file(path: str) -> tuple[str, ...]:
-    """Names of the classes, one a line, with or without a number in front (``1 ApplyEyeMakeup``).
+    """Read class names, one per line, with or without a leading number (``1 ApplyEyeMakeup``).
 
     Raises:
-        ValueError: If the file names no class or one of them twice.
+        ValueError: If the file contains no class name, or a name twice.
     """
     names = [re.sub(r'^\d+\s+', '', line) for _, line in _lines(path)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if not names or repeated:
-        problem = f'names {", ".join(repeated)} more than once' if repeated else 'names no class'
-        raise ValueError(f'class_file {path} {problem}; one class a line is needed, e.g. "1 ApplyEyeMakeup"')
+        problem = f'lists {", ".join(repeated)} more than once' if repeated else 'lists no class'
+        raise ValueError(f'class_file {path} {problem}; give one class per line, e.g. "1 ApplyEyeMakeup"')
     return tuple(names)
 
 
 def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | None, class_folders: bool) -> list[dict]:
-    """Clips listed in a file, one a line: ``path`` or ``path label``, or, in a ``.csv``, segments of videos.
+    """Read a list of clips with one ``path`` or ``path label`` per line, or a ``.csv`` of video segments.
 
-    The first line of a ``.csv`` names its columns, ``path,start,end`` or ``path,start,end,label``. Clips are drawn from
-    the frames shown from ``start`` to ``end``, in seconds from the video's first frame. What lies past the video's end
-    is not there. A ``.json`` is the ``samples.json`` that ``tools/sample.py`` writes beside videos.
+    The first line of a ``.csv`` is ``path,start,end`` or ``path,start,end,label``. Clips are drawn from the frames
+    shown from ``start`` to ``end``, in seconds from the first frame of the video; segments are cut at the end of the
+    video. A ``.json`` file must be the ``samples.json`` that ``tools/sample.py`` writes next to its videos.
 
     Args:
-        ann_file: The list. Blank lines do not count. Paths may contain spaces.
-        data_root: What relative paths start from.
-        classes: Names of the classes, None where unknown.
-        class_folders: The label is the class of the path's first folder, and numbers in the list count from 1 (as in
-            UCF101's lists). Otherwise a number is the label itself, from 0.
+        ann_file: The list. Blank lines are ignored. Paths may contain spaces.
+        data_root: Root of relative paths.
+        classes: Class names, or None if unknown.
+        class_folders: If True, the label is the class of the first folder of the path, and numbers in the list count
+            from 1 (as in UCF101's lists). If False, the number is the label and counts from 0.
 
     Returns:
-        ``dict(path=..., label=...)`` a clip; the label is None where nothing gives one. A segment has ``file``, the
-        video, and ``segment``, start and end, as well, and its ``path`` is the file's with ``#t=start,end`` behind it.
+        One ``dict(path=..., label=...)`` per clip. The label is None if the list gives none. Segments also have
+        ``file`` (the video) and ``segment`` (start and end), and ``#t=start,end`` is appended to their ``path``.
 
     Raises:
-        ValueError: If the list is empty, a label is out of range, missing, or of another class than the folder, or a
-            line of a ``.csv`` does not give a segment.
+        ValueError: If the list is empty, a label is out of range, missing or not the class of the folder, or a line of
+            a ``.csv`` is not a segment.
     """
     index_of = {name: label for label, name in enumerate(classes or ())}
     segments = ann_file.lower().endswith('.csv')
@@ -79,8 +79,8 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
             if label is not None and not 0 <= label < (len(classes) if classes else label + 1):
                 valid = f'0..{len(classes) - 1}' if classes else '0 and above'
                 raise ValueError(
-                    f'{where}: label {label} is out of range, valid are {valid}. For lists that count from 1, such '
-                    "as UCF101's, give class_file as well"
+                    f'{where}: label {label} is out of range, valid are {valid}. If the list counts from 1, like '
+                    "UCF101's, also give class_file"
                 )
         if segment is None:
             data_list.append({'path': full_path, 'label': label})
@@ -88,13 +88,13 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
             name = f'{full_path}#t={segment[0]},{segment[1]}'
             data_list.append({'path': name, 'file': full_path, 'segment': segment, 'label': label})
     if not data_list:
-        needed = f'below {_valid_headers()}, one segment' if segments else 'one "path" or "path label"'
-        raise ValueError(f'ann_file {ann_file} lists no clip; {needed} a line is needed')
+        needed = f'one segment per line below {_valid_headers()}' if segments else 'one "path" or "path label" per line'
+        raise ValueError(f'ann_file {ann_file} lists no clip; give {needed}')
     unlabelled = [entry['path'] for entry in data_list if entry['label'] is None]
     if 0 < len(unlabelled) < len(data_list):
         raise ValueError(
-            f'{ann_file} gives labels to some clips but not to {len(unlabelled)} others, e.g. {unlabelled[0]}: '
-            'label all or none'
+            f'{ann_file} has labels for some clips but not for {len(unlabelled)} others, e.g. {unlabelled[0]}: label '
+            'all clips or none'
         )
     return data_list
 
@@ -102,19 +102,19 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
 def scan_folder(
     data_root: str, classes: Sequence[str] | None, images: bool
 ) -> tuple[list[dict], tuple[str, ...] | None]:
-    """Clips of a folder: ``data_root/CLASS/file``, or ``data_root/file`` without labels.
+    """List the clips of a folder: ``data_root/CLASS/file``, or ``data_root/file`` without labels.
 
     Args:
         data_root: The folder.
-        classes: Names that give the labels their order; None sorts the folders' names.
-        images: Whether images count as clips.
+        classes: Class names in the order of the labels. None sorts the names of the class folders.
+        images: Whether to list images as clips.
 
     Returns:
-        ``dict(path=..., label=...)`` a clip, and the classes (None for a folder without class folders).
+        One ``dict(path=..., label=...)`` per clip, and the classes (None without class folders).
 
     Raises:
-        ValueError: If there is no clip, if files lie both beside and inside class folders, or if a folder is not
-            among ``classes``.
+        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class folder
+            is not in ``classes``.
     """
     flat = _clips_in(data_root, images)
     with os.scandir(data_root) as entries:
@@ -123,7 +123,7 @@ def scan_folder(
     if flat and by_class:
         raise ValueError(
             f'{data_root} holds clips both directly (e.g. {flat[0]}) and in class folders (e.g. '
-            f'{next(iter(by_class))}): move one kind away, or list the clips in an ann_file'
+            f'{next(iter(by_class))}): remove one of the two, or list the clips in an ann_file'
         )
     if flat:
         return [{'path': path, 'label': None} for path in flat], None
@@ -133,19 +133,18 @@ def scan_folder(
     unknown = [name for name in by_class if name not in names]
     if unknown:
         raise ValueError(
-            f'{data_root} has folders that are not among the {len(names)} classes given: {", ".join(unknown[:5])}'
+            f'{data_root} has folders that are not among the {len(names)} given classes: {", ".join(unknown[:5])}; add '
+            'them to the classes, or move them away'
         )
     return [{'path': path, 'label': names.index(name)} for name, clips in by_class.items() for path in clips], names
 
 
 def list_problem(path: Path, entries: Sequence[dict]) -> str | None:
-    """Why a list of ``entries`` must not have this name; None if it may."""
+    """Return why ``path`` is not a valid file name for a list of ``entries``, or None if it is valid."""
     segments = any('segment' in entry for entry in entries)
     if segments != (path.suffix.lower() == '.csv') or path.suffix.lower() == '.json':
         return (
-            'a list of segments must end in .csv'
-            if segments
-            else 'a list of whole files ends in neither .csv nor .json'
+            'a list of segments must end in .csv' if segments else 'a list of whole files must not end in .csv or .json'
         )
     if path.is_dir():
         return 'it is a folder'
@@ -157,12 +156,12 @@ def write_annotations(path: Path, entries: Sequence[dict], data_root: str, class
 
     Args:
         path: The list.
-        entries: As ``load_data_list`` of a VideoDataset returns them.
-        data_root: What paths in the list start from.
-        class_folders: Labels follow from folders by a ``class_file`` and are not written.
+        entries: Entries as returned by ``VideoDataset.load_data_list``.
+        data_root: Root of the paths in the list.
+        class_folders: If True, labels follow from the folders and a ``class_file``, and are not written.
 
     Returns:
-        Paths of entries that such a list cannot hold, because of line breaks or spaces at an end.
+        Paths of entries that were skipped, because a list cannot represent their line breaks or surrounding spaces.
     """
     segments = any('segment' in entry for entry in entries)
     labelled = not class_folders and any(entry.get('label') is not None for entry in entries)
@@ -191,7 +190,7 @@ def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], whe
     if given is not None and given != label + 1:
         raise ValueError(
             f'{where}: label {given} is out of range or of another class; {folder} is number {label + 1} of '
-            f'{len(index_of)} (with class_file, numbers count from 1)'
+            f'{len(index_of)} (with class_file, labels count from 1)'
         )
     return label
 
@@ -199,7 +198,7 @@ def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], whe
 def _may_be(kind: Callable[[], bool]) -> bool:
     try:
         return kind()
-    except OSError:  # a loop of links
+    except OSError:  # a loop of symbolic links
         return False
 
 
@@ -208,7 +207,7 @@ def _clips_in(folder: str, images: bool) -> list[str]:
         return sorted(
             entry.path
             for entry in entries
-            # Names with a dot in front are what macOS leaves beside files, with their extension.
+            # macOS creates "._NAME" files with the same extension next to videos.
             if not entry.name.startswith('.')
             and (is_video(entry.name) or (images and is_image(entry.name)))
             and _may_be(entry.is_file)
@@ -217,9 +216,9 @@ def _clips_in(folder: str, images: bool) -> list[str]:
 
 def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
     looked_for = 'videos or images' if images else 'videos'
-    message = f'no {looked_for} in {data_root} or in the {len(folders)} folders right below it'
+    message = f'no {looked_for} in {data_root} or its {len(folders)} direct subfolders'
     if not images and any(_clips_in(os.path.join(data_root, name), True) for name in ('.', *folders)):
-        return f'{message}, but images: they are clips of one frame, set clip_len=1 to use them'
+        return f'{message}, but images: set clip_len=1 to use them as clips of one frame'
     return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
 
 
@@ -238,14 +237,14 @@ def _segment_rows(path: str) -> Iterator[_Row]:
             header = cells
             if header not in (_SEGMENT_COLUMNS, [*_SEGMENT_COLUMNS, 'label']):
                 raise ValueError(
-                    f'{where}: the first line of a .csv must name its columns, {_valid_headers()}. Give a list of '
-                    '"path" or "path label" lines another ending, e.g. .txt'
+                    f'{where}: the first line of a .csv must be {_valid_headers()}. Rename a list of "path" or '
+                    '"path label" lines to .txt'
                 )
             continue
         if len(cells) != len(header):
             raise ValueError(
-                f'{where}: {len(cells)} values, {len(header)} are needed ({",".join(header)}; quote a path that '
-                'contains commas)'
+                f'{where}: got {len(cells)} values, expected {len(header)} ({",".join(header)}); quote paths that '
+                'contain commas'
             )
         row = dict(zip(header, cells, strict=True))
         empty = [name for name, cell in row.items() if not cell]
@@ -264,13 +263,13 @@ def _sample_rows(path: str) -> Iterator[_Row]:
         rows = [_Row(f'file {i} of {path}', str(f['file']), f['label'], None) for i, f in enumerate(content['files'])]
         if any(type(row.label) not in (int, type(None)) for row in rows):
             raise TypeError('a label is not a whole number')
-        # It is found beside videos and not named by the user: it must not lead to what lies elsewhere.
+        # The list is picked up from the folder, not named by the user, so it must not point outside the folder.
         if outside := [row.path for row in rows if os.path.basename(row.path) != row.path or row.path in ('', '..')]:
-            raise ValueError(f'{outside[0]!r} is no file name: samples lie beside it')
+            raise ValueError(f'{outside[0]!r} is not a plain file name: samples must be in the same folder')
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f'{path} does not list samples as tools/sample.py does: {error!r}') from error
+        raise ValueError(f'{path} is not a list of samples as written by tools/sample.py: {error!r}') from error
     if not complete:
-        raise ValueError(f'{path} says that sampling was stopped before its end: run the same command again to finish')
+        raise ValueError(f'{path} is incomplete because sampling was stopped: run the same command again to finish')
     yield from rows
 
 
@@ -280,7 +279,7 @@ def _segment(start: str, end: str, where: str) -> tuple[float, float]:
     except ValueError:
         segment = math.nan, math.nan
     if not 0 <= segment[0] < segment[1] < math.inf:
-        raise ValueError(f'{where}: start {start} and end {end} must be seconds, 0 <= start < end')
+        raise ValueError(f'{where}: start {start} and end {end} must be seconds with 0 <= start < end')
     return segment
 
 
@@ -294,7 +293,7 @@ def _where(path: str, number: int, text: str) -> str:
 
 
 def _records(path: str) -> Iterator[tuple[int, list[str]]]:
-    """Records of a .csv that are not blank, with the numbers of their lines from 1."""
+    """Yield the non-blank records of a .csv with their line numbers, from 1."""
     lines = csv.reader(io.StringIO(_text(path)), strict=True)
     try:
         for cells in lines:
@@ -306,7 +305,7 @@ def _records(path: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _lines(path: str) -> list[tuple[int, str]]:
-    """Lines that are not blank, with their numbers from 1."""
+    """Return the non-blank lines with their line numbers, from 1."""
     lines = enumerate(_text(path).split('\n'), 1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 

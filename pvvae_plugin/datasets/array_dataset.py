@@ -1,4 +1,4 @@
-"""Clips of one array on disk."""
+"""Dataset of the videos in one array on disk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .clip_dataset import ClipDataset
 
 @DATASETS.register_module()
 class VideoArrayDataset(ClipDataset):
-    """Clips of a ``.npy`` file: uint8 RGB ``(N, T, H, W, 3)``, mapped and not read at once.
+    """Dataset of a memory-mapped ``.npy`` file with uint8 RGB videos ``(N, T, H, W, 3)``.
 
     Args:
         data_root: The file.
-        clip_len: Frames of a clip, at most ``T`` at ``frame_interval``.
+        clip_len: Frames per clip. At ``frame_interval``, a clip must fit into ``T`` frames.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or its videos are too short.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the array has another dtype or shape, or its videos are too short.
 
     Example:
         >>> from pvvae_plugin.registry import DATASETS
@@ -40,25 +40,25 @@ class VideoArrayDataset(ClipDataset):
     def __init__(self, data_root: str, clip_len: int, **kwargs: Any) -> None:
         path = os.fspath(data_root)
         if not os.path.isfile(path):
-            raise FileNotFoundError(f'no array of videos {path!r} (seen from {os.getcwd()})')
+            raise FileNotFoundError(f'data_root {path!r} is not a file (current folder: {os.getcwd()})')
         array = load_array_safely(path, mmap_mode='r')
         shape, dtype = array.shape, array.dtype
         if dtype != np.uint8 or len(shape) != 5 or shape[4] != 3 or not min(shape):
             raise ValueError(
-                f'{path} holds {dtype} {shape}; videos must be uint8 RGB (N, T, H, W, 3): scale values to 0..255, '
-                'round them, and put the channels last'
+                f'{path} contains {dtype} {shape}, but videos must be uint8 RGB (N, T, H, W, 3): scale values to '
+                '0..255, round them, and put the channels last'
             )
         self._num_videos, self._num_frames = shape[:2]
         super().__init__(clip_len=clip_len, data_root=path, **kwargs)
         span = (clip_len - 1) * self.frame_interval + 1
         if self._num_frames < span:
             raise ValueError(
-                f'the videos of {path} have {self._num_frames} frames, but clips of {clip_len} at an interval of '
-                f'{self.frame_interval} need {span}'
+                f'the videos of {path} have {self._num_frames} frames, but clips of {clip_len} frames at an interval '
+                f'of {self.frame_interval} need {span}'
             )
 
     def _join_prefix(self) -> None:
-        """Nothing to join: ``data_root`` is the file itself."""
+        """Do nothing: ``data_root`` is the file itself."""
 
     def load_data_list(self) -> list[dict]:
         name = f'{self.data_root}[{{}}]'
@@ -67,6 +67,6 @@ class VideoArrayDataset(ClipDataset):
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
         span = (self.clip_len - 1) * self.frame_interval + 1
         start = min(int(self.draw_position(rng) * (self._num_frames - span + 1)), self._num_frames - span)
-        # Mapped anew each time: an array kept on the data set would be pickled whole for each worker.
+        # Map the file on each call: an array stored on the dataset would be pickled whole for each worker.
         video = np.load(self.data_root, mmap_mode='r', allow_pickle=False)[info['number']]
         return np.array(video[start : start + span : self.frame_interval])

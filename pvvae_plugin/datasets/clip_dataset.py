@@ -1,4 +1,4 @@
-"""The common base of all data sets of clips: keyed draws, and what happens to clips that cannot be read."""
+"""Base class of all clip datasets: keyed random draws, and substitutes for unreadable clips."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ MAX_LISTED = 20
 
 
 class ClipDataset(BaseDataset):
-    """A data set whose samples are clips.
+    """Base class of datasets whose samples are clips.
 
     Subclasses implement :meth:`load_data_list` and :meth:`load_clip`. The pipeline gets a dict with ``frames`` (uint8
-    RGB ``(T, H, W, 3)``), ``rng`` (the generator that transforms draw from), ``draw_key``, ``label``, ``path``,
-    ``fps``, ``test_mode``, ``size`` (see :class:`ClipIndex`) and, where another clip was taken, ``substituted_path``,
-    the file asked for, and ``skipped_clips``, path and reason of each that failed.
+    RGB ``(T, H, W, 3)``), ``rng`` (random generator for the transforms), ``draw_key``, ``label``, ``path``, ``fps``,
+    ``test_mode`` and ``size`` (see :class:`ClipIndex`). If the requested clip was replaced, the dict also has
+    ``substituted_path`` (the requested file) and ``skipped_clips`` (paths and reasons of the failed clips).
 
-    Every draw made for a sample follows from its key: the sampler's (:class:`ClipIndex`), or in ``test_mode`` one
-    that never changes, or else a fresh one, so that samplers other than ours do not see the same crops each epoch. With
-    the sampler's key, the global generators of ``random``, NumPy and torch (CPU) are seeded from it too, so that
-    transforms which draw from them, such as mmcv's, repeat themselves.
+    All random draws of a sample depend only on its key. The key comes from the sampler (:class:`ClipIndex`). Other
+    samplers get a constant key per index in ``test_mode`` and a new one on each access in training, so crops differ
+    between epochs. The sampler's key also seeds the global generators of ``random``, NumPy and torch (CPU), which makes
+    transforms that draw from them (such as mmcv's) reproducible.
 
     Args:
-        clip_len: Frames ``T`` of a clip.
-        frame_interval: Take every n-th frame of the source.
-        pipeline: Transforms, configs or callables.
-        test_mode: The same draws for an index every time.
+        clip_len: Frames ``T`` per clip.
+        frame_interval: Read every n-th frame of the source.
+        pipeline: Transforms as configs or callables.
+        test_mode: Whether to repeat the same draws on each access to an index.
         seed: Seed of the draws in ``test_mode``.
-        max_substitutes: How many other clips are tried in the place of one that cannot be read.
-        test_clip: In ``test_mode``, which clip of a longer video: ``'middle'``, ``'first'``, or ``'random'``, one draw
-            for each video that never changes.
+        max_substitutes: Maximum number of other clips to try if a clip cannot be read.
+        test_clip: Position of the clip in a longer video in ``test_mode``: ``'middle'``, ``'first'`` or ``'random'``
+            (drawn once per video and then constant).
         **kwargs: Passed to ``mmengine.dataset.BaseDataset``: ``data_root``, ``ann_file``, ``metainfo``,
             ``indices``, ...
 
@@ -53,7 +53,7 @@ class ClipDataset(BaseDataset):
         skipped (dict[str, str]): Files that this process could not read, with the reason.
 
     Raises:
-        ValueError: If ``clip_len`` or ``frame_interval`` is not positive, or there is no clip at all.
+        ValueError: If ``clip_len`` or ``frame_interval`` is not positive, or the dataset is empty.
 
     Example:
         >>> from pvvae_plugin.datasets import ClipDataset
@@ -94,25 +94,25 @@ class ClipDataset(BaseDataset):
 
     @abstractmethod
     def load_data_list(self) -> list[dict]:
-        """One dict a clip, with ``path`` (a name for messages) and ``label`` (int or None)."""
+        """Return one dict per clip, with ``path`` (used in messages) and ``label`` (int or None)."""
 
     @abstractmethod
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
-        """The frames of a clip.
+        """Return the frames of a clip.
 
         Args:
-            info: Its dict of :meth:`load_data_list`, a copy. ``info['fps']`` may be set here.
-            rng: Generator to draw from, e.g. for the first frame.
+            info: A copy of the clip's dict from :meth:`load_data_list`. Implementations may set ``info['fps']``.
+            rng: Random generator, e.g. to draw the first frame.
 
         Returns:
             uint8 RGB ``(clip_len, H, W, 3)``.
 
         Raises:
-            ClipError: If the clip cannot be read, or an OSError. Another takes its place.
+            ClipError: If the clip cannot be read. Another clip is then loaded instead; the same holds for ``OSError``.
         """
 
     def draw_position(self, rng: np.random.Generator) -> float:
-        """Where in a longer video the clip lies, from 0, the first that fits, to just below 1, the last."""
+        """Return the position of the clip in a longer video, from 0 (first possible clip) to just below 1 (last)."""
         if self.test_mode and self.test_clip != 'random':
             return {'middle': 0.5, 'first': 0.0}[self.test_clip]
         return rng.random()
@@ -124,10 +124,10 @@ class ClipDataset(BaseDataset):
         return data_list
 
     def __getitem__(self, idx: int) -> Any:
-        """The sample at ``idx`` after the pipeline.
+        """Return the sample at ``idx`` after the pipeline.
 
         Raises:
-            IndexError: If there is no such index.
+            IndexError: If the index is out of range.
             NoReadableClipError: If neither the clip nor any of ``max_substitutes`` others can be read.
         """
         if not self._fully_initialized:
@@ -158,17 +158,17 @@ class ClipDataset(BaseDataset):
         return self.pipeline(results)
 
     def _fresh_key(self, index: int) -> int:
-        """A key that does not come again, for indices that bring none."""
+        """Return a new key on each call, for indices without a key."""
         worker = get_worker_info()
         if worker is None:
             return derive_key('fresh', int(torch.randint(2**62, ()).item()), index)
-        # A worker's seed is new with each epoch unless workers persist; then the count goes on instead. Its own
-        # generators do not serve: MMEngine seeds them alike in every epoch.
+        # A worker's seed changes with each epoch, or, if workers persist, the count keeps increasing. The worker's own
+        # generators cannot be used: MMEngine seeds them identically in every epoch.
         self._fresh_draws += 1
         return derive_key('fresh', worker.seed, self._fresh_draws, index)
 
     def _load_or_substitute(self, index: int, draw_key: int) -> tuple[dict, np.ndarray, list[ClipError]]:
-        """Info and frames of the clip, or of the first readable other one; then also what failed before it."""
+        """Return info and frames of the clip or its first readable substitute, and the errors of all failed clips."""
         failures: dict[int, ClipError] = {}
         while len(failures) <= self.max_substitutes and len(failures) < len(self):
             if failures:
@@ -178,7 +178,7 @@ class ClipDataset(BaseDataset):
             try:
                 frames = self.load_clip(info, numpy_rng(draw_key, 'clip'))
             except (ClipError, OSError) as error:
-                if not isinstance(error, ClipError):  # a subclass that opens files need not translate this itself
+                if not isinstance(error, ClipError):  # subclasses may let an OSError of open() through
                     error = ClipError(info['path'], f'{type(error).__name__}: {error.strerror or error}')
                 failures[index] = error
                 self._report(error)
@@ -192,13 +192,13 @@ class ClipDataset(BaseDataset):
             listing += f'\n  and {len(failures) - MAX_LISTED} more'
         raise NoReadableClipError(
             f'none of {len(failures)} clips in a row could be read (the requested one and its substitutes, '
-            f'max_substitutes={self.max_substitutes}, {len(self)} clips in all):\n{listing}\n'
-            'Check that data_root is the right folder and the files are whole; leave broken ones out of the ann_file '
-            '(tools/verify_dataset.py finds them and writes such a list).'
+            f'max_substitutes={self.max_substitutes}, {len(self)} clips in total):\n{listing}\n'
+            'Check that data_root is the right folder and the files are complete, and remove broken files from the '
+            'ann_file (tools/verify_dataset.py finds them and writes a cleaned list).'
         )
 
     def _another(self, key: int, failures: dict[int, ClipError]) -> int:
-        """An index other than those that failed, uniformly."""
+        """Return a uniformly distributed index that is not among the failed ones."""
         index = key % (len(self) - len(failures))
         for failed in sorted(failures):
             index += failed <= index
@@ -208,7 +208,7 @@ class ClipDataset(BaseDataset):
         if error.path not in self.skipped:
             self.skipped[error.path] = error.reason
             print_log(
-                f'skipped {error.path}: {error.reason}. Another clip takes its place '
+                f'skipped {error.path}: {error.reason}. Another clip is used instead '
                 f'({len(self.skipped)} unreadable so far in this process)',
                 logger='current',
                 level=logging.WARNING,
@@ -225,5 +225,5 @@ class ClipDataset(BaseDataset):
 def _seed_global_generators(key: int) -> None:
     random.seed(key)
     np.random.seed(key % 2**32)
-    # Not torch.manual_seed, which would seed GPUs too, and takes a hundred times as long where there is none.
+    # Not torch.manual_seed: it also seeds GPUs, and without a GPU takes a hundred times as long.
     torch.default_generator.manual_seed(key)

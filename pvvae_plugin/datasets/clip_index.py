@@ -1,18 +1,18 @@
-"""A data set index that carries the key of the draws to make for it."""
+"""Dataset index that carries the key of the sample's random draws."""
 
 from __future__ import annotations
 
 
 class ClipIndex(int):
-    """An index that samplers hand to data sets, with the key of its draws and a size.
+    """Dataset index from a sampler, with the key of the sample's random draws and an optional size.
 
-    It is an ``int``, so that batch samplers and wrapper data sets work with it as with any other index. The sums and
-    remainders by which ``ConcatDataset`` and ``RepeatDataset`` find the index inside a part keep the key.
+    It is an ``int``, so batch samplers and wrapper datasets handle it like any other index. ``+``, ``-`` and ``%``,
+    which ``ConcatDataset`` and ``RepeatDataset`` use to find the inner index, keep the key.
 
     Args:
-        index: Index into the data set.
-        draw_key: Key of every random draw made for this sample (63 bits).
-        size: Size in pixels that takes the place of the one in the pipeline's transforms; None leaves theirs.
+        index: Index into the dataset.
+        draw_key: Key of all random draws of this sample (63 bits).
+        size: Size in pixels that overrides the size of the pipeline's transforms. None keeps theirs.
 
     Example:
         >>> from pvvae_plugin.datasets import ClipIndex

@@ -1,4 +1,4 @@
-"""What goes wrong with one clip and must not stop a run."""
+"""Errors of clips that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 class NoReadableClipError(RuntimeError):
-    """Neither a clip nor any of those tried in its place can be read: something is wrong with the whole data set.
+    """Error if neither a clip nor any of its substitutes can be read, which points to a problem of the whole dataset.
 
     Example:
         >>> from pvvae_plugin.datasets import ClipError, NoReadableClipError, SyntheticVideoDataset
@@ -22,11 +22,11 @@ class NoReadableClipError(RuntimeError):
 
 
 class ClipError(Exception):
-    """One clip cannot be read. Data sets skip it, name it, and take another.
+    """Error if one clip cannot be read. Datasets log it, skip the clip and load another.
 
     Args:
         path: The file.
-        reason: What is wrong with it, one line.
+        reason: The reason, in one line.
 
     Example:
         >>> from pvvae_plugin.datasets import ClipError, open_video
@@ -47,7 +47,7 @@ class ClipError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message, without decord's "[time] source:line: " in front."""
+    """Return the first line of an error's message, without decord's "[time] source:line: " prefix."""
     lines = str(error).strip().splitlines()
     text = re.sub(r'^(\[[\d:]+\] \S+:\d+: )+', '', lines[0]) if lines else ''
     return text[:200] or type(error).__name__

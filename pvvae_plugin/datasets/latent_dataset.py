@@ -1,4 +1,4 @@
-"""The data set of cached latents."""
+"""Dataset of cached latents."""
 
 from __future__ import annotations
 
@@ -22,30 +22,29 @@ from .transforms.packing import META_KEYS
 
 @DATASETS.register_module()
 class LatentDataset(ClipDataset):
-    """Posterior moments of clips that a VAE encoded once, from a folder of ``tools/extract_latents.py``.
+    """Dataset of posterior moments that ``tools/extract_latents.py`` encoded once and cached in a folder.
 
-    A sample is ``dict(inputs=..., data_samples=...)``: moments float32 ``(2C, t, h, w)``, the posterior's mean and then
-    its logvar in the raw scale of the VAE, and a :class:`VideoDataSample` with ``label``, ``path`` and ``draw_key``.
-    Where mirrored clips were encoded too, training takes either view, chosen by the draw key; ``test_mode`` takes the
-    clip as it is. Several clips of one video are samples of their own.
+    A sample is ``dict(inputs=..., data_samples=...)``. ``inputs`` are float32 moments ``(2C, t, h, w)``: the posterior
+    mean, then its logvar, in the raw scale of the VAE. ``data_samples`` is a :class:`VideoDataSample` with ``label``,
+    ``path`` and ``draw_key``. If mirrored clips were encoded too, the draw key chooses one of the two views in
+    training, and ``test_mode`` uses the original. Each extracted clip of a video is a separate sample.
 
-    Nothing but labels and paths is read at the start. Latents are mapped into memory by the process that uses them.
+    Only labels and paths are read on construction. Each process memory-maps the latents that it uses.
 
     Args:
         data_root: The folder.
-        vae_sha256: Digest that the VAE's checkpoint must have had; None takes any.
-        backbone_hash: Digest that the VAE's config must have had, see :func:`latent_shards.backbone_hash`; None takes
-            any.
-        verify: Read every shard once at the start and compare its sha256; otherwise its size alone.
-        **kwargs: ``test_mode``, ``seed``, ``indices``, ... of :class:`ClipDataset`; no pipeline.
+        vae_sha256: Required SHA-256 of the VAE's checkpoint. None accepts any.
+        backbone_hash: Required digest of the VAE's config, see :func:`latent_shards.backbone_hash`. None accepts any.
+        verify: If True, read every shard on construction and compare its SHA-256. If False, compare only its size.
+        **kwargs: ``test_mode``, ``seed``, ``indices``, ... of :class:`ClipDataset`, except ``pipeline``.
 
     Attributes:
-        manifest (dict): The folder's manifest. Its statistics are in ``metainfo`` as well: ``latent_mean``,
-            ``latent_std`` (``(C,)``, of sampled latents), beside ``classes`` and ``num_classes``.
+        manifest (dict): Manifest of the folder. ``metainfo`` contains its latent statistics ``latent_mean`` and
+            ``latent_std`` (``(C,)``, of sampled latents), ``classes`` and ``num_classes``.
 
     Raises:
-        FileNotFoundError: If there is no manifest.
-        ValueError: If a shard is missing or damaged, or the latents are of another VAE.
+        FileNotFoundError: If the folder has no manifest.
+        ValueError: If a shard is missing or damaged, or the latents belong to another VAE.
 
     Example:
         >>> # First: python tools/extract_latents.py configs/pvvae_demo.py work_dirs/quickstart latents
@@ -72,15 +71,15 @@ class LatentDataset(ClipDataset):
             found = self.manifest['source'][key]
             if wanted not in (None, found):
                 raise ValueError(
-                    f'{root / MANIFEST} is of another VAE: {key}={found!r} (checkpoint '
-                    f'{self.manifest["checkpoint"]}), but {name}={wanted!r} is wanted. Extract latents with the VAE '
-                    'that is to decode them'
+                    f'{root / MANIFEST} belongs to another VAE: {key}={found!r} (checkpoint '
+                    f'{self.manifest["checkpoint"]}), expected {name}={wanted!r}. Extract the latents with the VAE '
+                    'that will decode them'
                 )
         problems = [shard_problem(root, record, verify) for record in self.manifest['shards']]
         if any(problems):
             raise ValueError(
-                f'{"; ".join(filter(None, problems))}. Run tools/extract_latents.py again with the same arguments: it '
-                'makes what is missing'
+                f'{"; ".join(filter(None, problems))}. Run tools/extract_latents.py again with the same arguments to '
+                'extract the missing shards'
             )
         self._open: dict[str, safe_open] = {}
         self._open_in = os.getpid()
@@ -97,7 +96,7 @@ class LatentDataset(ClipDataset):
         ]
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> Tensor:
-        """Moments float32 ``(2C, t, h, w)`` of one view of a clip."""
+        """Return float32 moments ``(2C, t, h, w)`` of one view of a clip."""
         views = 2 if self.manifest['source']['flip'] else 1
         view = 0 if self.test_mode else int(rng.integers(views))
         shard = self._shard(info['shard'])
@@ -105,10 +104,10 @@ class LatentDataset(ClipDataset):
         return torch.cat((mean, logvar)).float()
 
     def _check_frames(self, frames: Tensor, path: str) -> None:
-        """Moments are no frames; that shards agree in shape was seen to when they were written."""
+        """Skip the check: these are moments, and their shapes were checked when the shards were written."""
 
     def _shard(self, name: str) -> safe_open:
-        # A forked worker opens shards itself and does not go on with its parent's.
+        # Forked workers must open the shards themselves, not share their parent's file handles.
         if self._open_in != os.getpid():
             self._open, self._open_in = {}, os.getpid()
         if name not in self._open:
@@ -116,11 +115,11 @@ class LatentDataset(ClipDataset):
         return self._open[name]
 
     def __getstate__(self) -> dict:
-        # Open files can be neither pickled, for workers that are spawned, nor copied, for subsets.
+        # Open files cannot be pickled (for spawned workers) or copied (for subsets).
         return {**self.__dict__, '_open': {}}
 
 
 def pack_moments(results: dict) -> dict:
-    """What :class:`LatentDataset` gives, of what :class:`ClipDataset` collects."""
+    """Pack the results of :class:`ClipDataset` into a sample of :class:`LatentDataset`."""
     metainfo = {key: results[key] for key in META_KEYS if key in results and key != 'fps'}
     return {'inputs': results['frames'], 'data_samples': VideoDataSample(metainfo=metainfo)}

@@ -1,13 +1,13 @@
-"""The format of cached latents: shards of posterior moments, a record beside each, one manifest over all.
+"""File format of cached latents: shards of posterior moments, one record per shard, and a manifest.
 
-A folder of latents holds
+A folder of latents contains
 
 - ``shard-00000.safetensors``, ...: ``mean`` and ``logvar`` ``(E, V, C, t, h, w)`` of ``E`` clips in ``V`` views (1, or
-  2 where the mirrored clip was encoded too), and ``label`` (-1 for none), ``index`` (of the video in the data set) and
-  ``draw`` (which clip of that video), int64 ``(E,)``; the header carries the paths and what the shard was made from;
-- ``shard-00000.json``, ...: the shard's size, sha256 and statistics. Written after the shard: where it is, the shard
-  is whole;
-- ``manifest.json``: written last, when every shard is there.
+  2 if mirrored clips were encoded too), and int64 ``(E,)`` tensors ``label`` (-1 for none), ``index`` (of the video in
+  the dataset) and ``draw`` (number of the clip in its video). The header contains the paths and the shard's source;
+- ``shard-00000.json``, ...: size, SHA-256 and statistics of the shard. The record is written after the shard, so an
+  existing record means that the shard is complete;
+- ``manifest.json``: written last, when all shards are complete.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from pvvae_plugin.files import file_sha256, publish
 
 FORMAT_VERSION = 1
 MANIFEST = 'manifest.json'
-# All in one entry: safetensors writes several in an order that differs from run to run.
+# One entry for everything: safetensors writes several entries in random order, which changes the file's digest.
 _HEADER = 'pvvae_plugin'
 
 
 @dataclass(frozen=True)
 class LatentEntries:
-    """The clips of a shard, ``E`` of them.
+    """The ``E`` clips of a shard.
 
     Attributes:
-        mean: ``(E, V, C, t, h, w)``.
-        logvar: ``(E, V, C, t, h, w)``.
-        labels: Class of each, -1 for none.
-        indices: Of the videos in the data set.
-        draws: Which clip of its video each is, from 0.
-        paths: Of the videos.
+        mean: Posterior means, ``(E, V, C, t, h, w)``.
+        logvar: Posterior log variances, ``(E, V, C, t, h, w)``.
+        labels: Class per clip, -1 for none.
+        indices: Dataset index of the video, per clip.
+        draws: Number of the clip in its video, from 0.
+        paths: Path of the video, per clip.
     """
 
     mean: Tensor
@@ -56,30 +56,30 @@ class LatentEntries:
 
 
 def config_sha256(config: Any) -> str:
-    """Hex digest of a config of plain values; tuples and lists are alike, and so is any order of keys."""
+    """Return the hex SHA-256 of a config of plain values. Tuples equal lists, and the order of keys is ignored."""
     return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def backbone_hash(backbone: dict) -> str:
-    """Digest of a VAE's config (``model.backbone``) without what names weights and not a network."""
+    """Return the digest of a VAE's config (``model.backbone``), ignoring the entries that only locate its weights."""
     places = ('init_cfg', 'pretrained', 'subfolder', 'download', '_scope_')
     return config_sha256({key: value for key, value in backbone.items() if key not in places})
 
 
 def shard_name(number: int) -> str:
-    """File name of a shard."""
+    """Return the file name of a shard."""
     return f'shard-{number:05d}.safetensors'
 
 
 def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped: Sequence[dict], source: dict) -> None:
-    """Write a shard and then its record, each whole or not at all.
+    """Write a shard and then its record, both atomically.
 
     Args:
         root: The folder.
-        number: Which shard.
-        entries: Its clips; None if none of them could be read, which writes a record alone.
-        skipped: ``dict(index=..., draw=..., path=...)`` of the clips that could not be read.
-        source: What the shard was made from, see :func:`check_source`.
+        number: Number of the shard.
+        entries: Clips of the shard. None if no clip could be read; then only the record is written.
+        skipped: One ``dict(index=..., draw=..., path=...)`` per clip that could not be read.
+        source: Source of the latents, see :func:`check_source`.
     """
     path = root / shard_name(number)
     record: dict[str, Any] = {'name': path.name, 'count': 0, 'skipped': list(skipped), 'source': source}
@@ -93,7 +93,7 @@ def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped:
             'draw': tensor(entries.draws),
         }
         content = save(tensors, metadata={_HEADER: json.dumps({'source': source, 'paths': list(entries.paths)})})
-        temporary.write_bytes(content)  # save_file() makes files that nobody but their owner may read
+        temporary.write_bytes(content)  # save_file() creates files that only their owner can read
         record |= {
             'count': len(entries.paths),
             'bytes': len(content),
@@ -106,55 +106,55 @@ def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped:
 
 
 def read_record(root: Path, number: int) -> dict | None:
-    """The record of a shard, None if there is none."""
+    """Return the record of a shard, or None if it does not exist."""
     path = (root / shard_name(number)).with_suffix('.json')
     return read_json(path) if path.is_file() else None
 
 
 def shard_problem(root: Path, record: dict, verify: bool) -> str | None:
-    """What is wrong with the shard of a record, None if nothing; its hash is compared only with ``verify``."""
+    """Describe the damage of a record's shard, or return None. The SHA-256 is compared only if ``verify`` is True."""
     path = root / record['name']
     if not record['count']:
         return None
     if not path.is_file():
         return f'{path} is missing'
     if path.stat().st_size != record['bytes']:
-        return f'{path} is damaged: {path.stat().st_size} bytes, {record["bytes"]} were written'
+        return f'{path} is damaged: it has {path.stat().st_size} bytes, expected {record["bytes"]}'
     if verify and file_sha256(path) != record['sha256']:
-        return f'{path} is damaged: its sha256 is not the one that was written'
+        return f'{path} is damaged: its sha256 differs from the recorded one'
     return None
 
 
 def check_source(root: Path, source: dict) -> None:
-    """Refuse a folder with latents of another origin.
+    """Check that a folder has only latents from the same source.
 
     Args:
         root: The folder.
-        source: What this run makes latents from: digests and settings.
+        source: Digests and settings that determine the latents of this run.
 
     Raises:
-        ValueError: If a record or the manifest there names another, saying which and in what, or other files are there.
+        ValueError: If a record or the manifest has another source, or the folder has other files.
     """
     other = [path.name for path in root.iterdir() if not path.name.startswith(('shard-', '.', MANIFEST))]
     if other:
-        raise ValueError(f'{root} holds other things ({", ".join(sorted(other)[:3])}): give a folder of its own')
+        raise ValueError(f'{root} has other files ({", ".join(sorted(other)[:3])}): use an empty output folder')
     for path in sorted([*root.glob('shard-*.json'), *root.glob(MANIFEST)]):
         if difference := _difference(read_json(path).get('source', {}), source):
-            raise ValueError(f'{path} was made with {difference}: give another output folder, or delete that one')
+            raise ValueError(f'{path} was made with {difference}: use another output folder, or delete this one')
 
 
 def _difference(found: dict, wanted: dict) -> str | None:
-    """In what two sources differ, None if in nothing."""
+    """Describe how two sources differ, or return None if they are equal."""
     differing = [f'{key}={found.get(key)!r} (here {wanted[key]!r})' for key in wanted if found.get(key) != wanted[key]]
     return ', '.join(differing) or None
 
 
 def merge_statistics(records: Sequence[dict]) -> tuple[list[float], list[float]]:
-    """Mean and deviation ``(C,)`` of *sampled* latents over all shards.
+    """Return mean and standard deviation ``(C,)`` of *sampled* latents over all shards.
 
-    A sample is ``mean + exp(logvar / 2) * noise``, so its variance is that of the posterior means plus the mean of the
-    posterior variances. Everything is float64, and shards are merged by their means and variances: sums of squares
-    would cancel where a channel's mean is large.
+    A sample is ``mean + exp(logvar / 2) * noise``, so its variance is the variance of the posterior means plus the mean
+    of the posterior variances. Means and variances of the shards are merged in float64; sums of squares would lose
+    precision for channels with a large mean.
     """
     parts = [record['statistics'] for record in records]
     weights = np.array([part['elements'] for part in parts], dtype=np.float64)
@@ -167,10 +167,10 @@ def merge_statistics(records: Sequence[dict]) -> tuple[list[float], list[float]]
 
 
 def write_manifest(root: Path, records: Sequence[dict], facts: dict) -> dict:
-    """Write and return the manifest of a complete folder: the records of all shards in order, and ``facts``.
+    """Write and return the manifest of a complete folder, with the records of all shards in order and ``facts``.
 
     Raises:
-        ValueError: If no clip was read, or the latents of the shards differ in shape.
+        ValueError: If no clip could be read, or the latents of the shards differ in shape.
     """
     filled = [record for record in records if record['count']]
     skipped = [clip for record in records for clip in record['skipped']]
@@ -181,7 +181,7 @@ def write_manifest(root: Path, records: Sequence[dict], facts: dict) -> dict:
         if record['latent_shape'] != shape:
             raise ValueError(
                 f'latents of {record["name"]} have shape {record["latent_shape"]}, those of {filled[0]["name"]} '
-                f'{shape}: all clips must have one size; resize and crop them in the pipeline'
+                f'{shape}: all clips must have the same size; resize and crop them in the pipeline'
             )
     mean, std = merge_statistics(filled)
     manifest = {
@@ -199,30 +199,32 @@ def write_manifest(root: Path, records: Sequence[dict], facts: dict) -> dict:
 
 
 def read_manifest(root: str | Path) -> dict:
-    """The manifest of a folder of latents.
+    """Read the manifest of a folder of latents.
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If it cannot be read or has another version.
+        FileNotFoundError: If the folder has no manifest.
+        ValueError: If the manifest cannot be read or has another version.
     """
     path = Path(root) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f'{path} not found: latents are complete only with it. Make them with tools/extract_latents.py; where it '
-            'was interrupted, the same command again finishes the work'
+            f'{path} not found: the latents are missing or incomplete. Run tools/extract_latents.py; to resume an '
+            'interrupted extraction, run the same command again'
         )
     manifest = read_json(path)
     version = manifest.get('format_version')
     if version != FORMAT_VERSION:
-        raise ValueError(f'{path} has format_version {version!r}, this release reads {FORMAT_VERSION}: extract anew')
+        raise ValueError(
+            f'{path} has format_version {version!r}, but this release reads {FORMAT_VERSION}: extract the latents again'
+        )
     return manifest
 
 
 def open_shard(path: Path) -> safe_open:
-    """A shard, mapped into memory.
+    """Open a shard memory-mapped.
 
     Raises:
-        ValueError: If it cannot be read.
+        ValueError: If the shard cannot be read.
     """
     try:
         return safe_open(path, framework='pt')
@@ -231,17 +233,17 @@ def open_shard(path: Path) -> safe_open:
 
 
 def read_entries(path: Path, manifest: dict) -> list[dict]:
-    """``dict(row=..., path=..., label=...)`` of each clip of a shard, whose latents stay on disk.
+    """Return one ``dict(row=..., path=..., label=...)`` per clip of a shard, without reading its latents.
 
     Raises:
-        ValueError: If it cannot be read, or was not made from what the manifest says.
+        ValueError: If the shard cannot be read, or its source differs from the manifest's.
     """
     shard = open_shard(path)
     header = json.loads((shard.metadata() or {}).get(_HEADER, '{}'))
     if difference := _difference(header.get('source', {}), manifest['source']):
         raise ValueError(
-            f'{path} does not belong to {MANIFEST}, it was made with {difference}. Put the right file back, or delete '
-            'it and run tools/extract_latents.py again'
+            f'{path} does not match {MANIFEST}: it was made with {difference}. Restore the right file, or delete this '
+            'one and run tools/extract_latents.py again'
         )
     labels = shard.get_tensor('label').tolist()
     return [
@@ -251,10 +253,10 @@ def read_entries(path: Path, manifest: dict) -> list[dict]:
 
 
 def read_json(path: Path) -> dict:
-    """A record or the manifest.
+    """Read a record or the manifest.
 
     Raises:
-        ValueError: If it is none, naming the file.
+        ValueError: If the file is not a valid record or manifest.
     """
     content = files.read_json(path, 'written by tools/extract_latents.py: delete it and run that again')
     _check_names([content, *(content.get('shards') or ())], path)
@@ -262,22 +264,22 @@ def read_json(path: Path) -> dict:
 
 
 def _check_names(records: Sequence[dict], path: Path) -> None:
-    """A folder's own shards are read and no others: folders are passed on."""
+    """Check that records name only shards in the same folder, because folders are shared between users."""
     for record in records:
         name = record.get('name', shard_name(0))
         if not re.fullmatch(r'shard-\d+\.safetensors', str(name)):
-            raise ValueError(f'{path} names {name!r}, which is no shard of this folder')
+            raise ValueError(f'{path} names {name!r}, which is not a shard of this folder')
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     temporary = path.with_name(path.name + '.tmp')
     temporary.write_text(json.dumps(value, indent=1, default=str) + '\n', encoding='utf-8')
     publish(temporary, path)
 
 
 def _statistics(mean: Tensor, logvar: Tensor) -> dict:
-    """Of each channel, float64, over clips, views, time and space."""
+    """Compute float64 statistics per channel over clips, views, time and space."""
     channels = []
     for c in range(mean.shape[2]):  # one at a time: a whole shard in float64 would need several times its memory
         values, variances = mean[:, :, c].double(), logvar[:, :, c].double().exp()

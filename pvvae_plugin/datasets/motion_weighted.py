@@ -1,4 +1,4 @@
-"""Draws clips that move more often than those that hardly do."""
+"""Dataset wrapper that prefers clips with motion."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .clip_index import ClipIndex
 
 @DATASETS.register_module()
 class MotionWeightedDataset(Dataset):
-    """Wrapper of a data set: draw several clips for each and keep one, with a preference for motion (ours).
+    """Dataset wrapper that draws several clips per sample and keeps one, with a preference for motion (ours).
 
-    On footage that hardly moves, repeating the last frame is a good prediction, and little of a batch teaches anything
-    else. The candidates are the clip that was asked for and others of the whole set; one is kept with a probability
-    proportional to its motion, the mean absolute difference of neighbouring frames in grey levels, plus ``floor``. All
-    draws follow from the sampler's key, so that workers, processes and a resume change nothing. It loads ``candidates``
-    times as many clips.
+    On footage that hardly moves, repeating the last frame is already a good prediction, and a model learns little else.
+    The candidates are the requested clip and random other clips of the dataset. The probability of keeping a clip is
+    proportional to its motion (mean absolute difference of consecutive frames in grey levels) plus ``floor``. All draws
+    depend only on the sampler's key, so they do not change with the number of workers or processes, or after a resume.
+    The wrapper loads ``candidates`` times as many clips.
 
     Args:
-        dataset: Config of a data set whose samples hold uint8 clips ``(3, T, H, W)``, or the data set.
-        candidates: How many clips are drawn for each.
-        floor: Grey levels, so that a clip without motion keeps a chance.
+        dataset: A dataset whose samples have uint8 clips ``(3, T, H, W)``, or its config.
+        candidates: Number of clips drawn per sample.
+        floor: Constant added to the motion, in grey levels, so that clips without motion are also drawn.
 
     Raises:
-        ValueError: If ``candidates`` is less than 1 or ``floor`` not positive.
+        ValueError: If ``candidates`` is less than 1, or ``floor`` is not positive.
 
     Example:
         >>> from pvvae_plugin.registry import DATASETS
@@ -45,19 +45,19 @@ class MotionWeightedDataset(Dataset):
         if not isinstance(candidates, int) or candidates < 1:
             raise ValueError(f'candidates must be a positive integer, got {candidates!r}')
         if not floor > 0:
-            raise ValueError(f'floor must be positive, or clips without motion could not be drawn, got {floor!r}')
+            raise ValueError(f'floor must be positive, got {floor!r}: with 0, clips without motion are never drawn')
         self.dataset = DATASETS.build(dataset) if isinstance(dataset, Mapping) else dataset
         self.candidates = candidates
         self.floor = floor
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """Of the data set within."""
+        """Meta information of the wrapped dataset."""
         return self.dataset.metainfo
 
     @property
     def skipped(self) -> dict[str, str]:
-        """See :class:`ClipDataset`."""
+        """Unreadable files, see :class:`ClipDataset`."""
         return self.dataset.skipped
 
     def full_init(self) -> None:
@@ -68,7 +68,7 @@ class MotionWeightedDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample of the data set within."""
+        """Return one of the candidates for ``index``, a sample of the wrapped dataset."""
         key = index.draw_key if isinstance(index, ClipIndex) else int(torch.randint(2**62, ()))
         size = index.size if isinstance(index, ClipIndex) else None
         samples = []
@@ -82,9 +82,8 @@ class MotionWeightedDataset(Dataset):
 
 
 def motion(clip: Tensor) -> float:
-    """Mean absolute difference of neighbouring frames of a uint8 clip ``(3, T, H, W)``, in grey levels.
+    """Return the mean absolute difference of consecutive frames of a uint8 clip ``(3, T, H, W)``, in grey levels.
 
-    Returns:
-        0 for a single frame.
+    It is 0 for a single frame.
     """
     return clip.float().diff(dim=1).abs().mean().item() if clip.shape[1] > 1 else 0.0

@@ -1,4 +1,4 @@
-"""Endless, resumable streams of clips that do not depend on the number of processes or workers."""
+"""Infinite, resumable samplers whose order does not depend on the number of processes or workers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .clip_index import ClipIndex
 
 @DATA_SAMPLERS.register_module()
 class InfiniteClipSampler(Sampler):
-    """An endless stream of :class:`ClipIndex`, each data set pass in a new order.
+    """Infinite stream of :class:`ClipIndex` that reshuffles the dataset on every pass.
 
-    Position ``g`` of the stream is entry ``g % n`` of the order of pass ``g // n``; both the order and the draw key
-    follow from the seed, the pass and the index alone. Process ``r`` of ``W`` takes positions ``r, r + W, ...``, so
-    that ``W`` processes with batches of ``B`` see what one process with batches of ``W * B`` sees.
+    Position ``g`` of the stream is entry ``g % n`` of the order of pass ``g // n``. The order and the draw keys depend
+    only on the seed, the pass and the index. Rank ``r`` of ``W`` takes positions ``r, r + W, ...``, so ``W`` processes
+    with batch size ``B`` see the same samples as one process with batch size ``W * B``.
 
     Args:
-        dataset: Anything with a length ``n``.
-        seed: Seed of order and draws, alike in all processes; None takes a random one and shares it.
-        shuffle: False keeps the data set's order.
+        dataset: Any object with a length ``n``.
+        seed: Seed of the order and the draws. It must be the same in all processes. None draws one and broadcasts it.
+        shuffle: False keeps the dataset's order.
 
     Attributes:
-        start (int): Samples that all processes together have consumed already. Iteration begins behind them.
+        start (int): Number of samples that all processes together have consumed. Iteration starts after them.
 
     Example:
         >>> from itertools import islice
@@ -44,7 +44,7 @@ class InfiniteClipSampler(Sampler):
 
     def __init__(self, dataset: Sequence, seed: int | None = None, shuffle: bool = True) -> None:
         if len(dataset) == 0:
-            raise ValueError('InfiniteClipSampler needs a data set with at least one clip, got an empty one')
+            raise ValueError('InfiniteClipSampler needs a dataset with at least one clip, got an empty dataset')
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.shuffle = shuffle
@@ -52,7 +52,7 @@ class InfiniteClipSampler(Sampler):
         self.start = 0
 
     def advance(self, num_samples: int) -> None:
-        """Let iteration begin after the first ``num_samples`` of the stream, of all processes, without drawing them."""
+        """Skip the first ``num_samples`` of the stream (over all processes) without drawing them."""
         self.start = num_samples
 
     def __iter__(self) -> Iterator[ClipIndex]:
@@ -73,26 +73,26 @@ class InfiniteClipSampler(Sampler):
         return numpy_rng(self.seed, 'order', epoch).permutation(length)
 
     def __len__(self) -> int:
-        """Clips of the data set, although the stream has no end."""
+        """Return the length of the dataset, although the stream is infinite."""
         return len(self.dataset)
 
 
 @DATA_SAMPLERS.register_module()
 class MultiResolutionBatchSampler(Sampler):
-    """Batches of one size each, the size chosen anew for every batch and alike in all processes.
+    """Batch sampler that draws one resolution per batch, the same in all processes.
 
-    The size travels in :attr:`ClipIndex.size`, which the resize and crop transforms obey. Large sizes with small
-    batches and small sizes with large ones keep the load of a step even (paper, stage 2).
+    The size is passed in :attr:`ClipIndex.size`, which overrides that of the resize and crop transforms. Small batches
+    of large clips and large batches of small clips balance the cost per step (paper, stage 2).
 
     Args:
         sampler: An :class:`InfiniteClipSampler`.
-        batch_size: Batch size of the resolutions that name none; MMEngine passes the data loader's.
-        resolutions: ``dict(size=256, batch_size=4, weight=1.0)`` each: pixels, clips a process, and how often it is
-            chosen relative to the others (1 if not given).
+        batch_size: Default batch size of the resolutions. MMEngine passes that of the data loader.
+        resolutions: One ``dict(size=256, batch_size=4, weight=1.0)`` per resolution: size in pixels, clips per process,
+            and relative frequency (default: 1).
 
     Raises:
-        TypeError: If the sampler is another.
-        ValueError: If a resolution is not of that form.
+        TypeError: If ``sampler`` is not an :class:`InfiniteClipSampler`.
+        ValueError: If a resolution is invalid.
 
     Example:
         >>> from itertools import islice
@@ -109,7 +109,7 @@ class MultiResolutionBatchSampler(Sampler):
         if not isinstance(sampler, InfiniteClipSampler):
             raise TypeError(
                 f'MultiResolutionBatchSampler needs an InfiniteClipSampler, got {type(sampler).__name__}: sizes and '
-                'draws must be alike in all processes and after a resume'
+                'draws must be the same in all processes and after a resume'
             )
         self.sampler = sampler
         self.resolutions = [{'batch_size': batch_size, 'weight': 1.0, **resolution} for resolution in resolutions]
@@ -119,7 +119,7 @@ class MultiResolutionBatchSampler(Sampler):
             known = resolution.keys() == {'size', 'batch_size', 'weight'}
             if not known or min(resolution['size'], resolution['batch_size']) < 1 or resolution['weight'] <= 0:
                 raise ValueError(
-                    f'a resolution is dict(size=256, batch_size=4, weight=1.0), all positive, got {resolution}'
+                    f'a resolution must be dict(size=256, batch_size=4, weight=1.0), all positive, got {resolution}'
                 )
         self._weights = np.array([resolution['weight'] for resolution in self.resolutions], dtype=float)
         self._weights /= self._weights.sum()
@@ -127,14 +127,14 @@ class MultiResolutionBatchSampler(Sampler):
         self.start = 0
 
     def advance(self, num_batches: int, num_samples: int | None = None) -> int:
-        """Let iteration begin after the first ``num_batches`` batches, without drawing their clips.
+        """Skip the first ``num_batches`` batches without drawing their clips.
 
         Args:
-            num_batches: Of each process.
-            num_samples: Of all processes together; None for what so many batches hold with the present settings.
+            num_batches: Number of batches per process.
+            num_samples: Number of samples over all processes. None computes it from the current settings.
 
         Returns:
-            The number of samples.
+            The number of skipped samples.
         """
         self.start = num_batches
         if num_samples is None:
@@ -157,6 +157,6 @@ class MultiResolutionBatchSampler(Sampler):
         return self.resolutions[int(np.searchsorted(self._bounds, draw, side='right'))]
 
     def __len__(self) -> int:
-        """About as many batches as one pass over the data set takes, although the stream has no end."""
+        """Return the approximate number of batches per pass over the dataset, although the stream is infinite."""
         mean = self._weights @ [resolution['batch_size'] for resolution in self.resolutions]
         return max(1, round(len(self.sampler) / mean))

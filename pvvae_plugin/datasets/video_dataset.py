@@ -1,4 +1,4 @@
-"""Clips from video files and images."""
+"""Dataset of video files and images."""
 
 from __future__ import annotations
 
@@ -18,32 +18,31 @@ from .readers.base import is_image
 
 @DATASETS.register_module()
 class VideoDataset(ClipDataset):
-    """Clips of video files, or images as clips of one frame.
+    """Dataset of clips from video files, or of images as single-frame clips.
 
-    The files are
+    The first of these that exists provides the files:
 
-    - those of ``ann_file``, one ``path`` or ``path label`` a line, labels from 0; with ``class_file`` the label is the
-      class of the path's first folder, so that UCF101's official lists serve as they are. A list whose name ends in
-      ``.csv`` names segments of videos, see :func:`~pvvae_plugin.datasets.annotations.read_annotations`; or else
-    - those of ``data_root/CLASS/``, labelled by the classes in sorted order, or in that of ``class_file``; or else
-    - those of ``data_root/`` itself, unlabelled.
+    - ``ann_file``, with one ``path`` or ``path label`` per line and labels from 0. With ``class_file``, the label is
+      the class of the path's first folder, so UCF101's official lists work unchanged. A ``.csv`` lists video segments,
+      see :func:`~pvvae_plugin.datasets.annotations.read_annotations`;
+    - the folders ``data_root/CLASS/``, labelled in the order of ``class_file`` or in sorted order;
+    - ``data_root/`` itself, without labels.
 
-    In training the clip starts at a random frame, in ``test_mode`` it is that of ``test_clip``, by default the middle
-    of the video or the segment. The ``path`` of a segment's clip is the file's with the times behind it,
-    ``a.mp4#t=1.5,4.25``.
+    In training, clips start at a random frame. In ``test_mode``, ``test_clip`` sets the position in the video or
+    segment (default: the middle). The ``path`` of a segment has its times appended, ``a.mp4#t=1.5,4.25``.
 
     Args:
         data_root: Folder of the files.
-        clip_len: Frames of a clip; 1 to read images.
-        ann_file: List of clips, looked for in ``data_root`` and then as the path stands.
-        class_file: Names of the classes, one a line (``1 ApplyEyeMakeup`` or ``ApplyEyeMakeup``), looked for likewise.
-            ``metainfo=dict(classes=...)`` serves the same end.
+        clip_len: Frames per clip. Must be 1 for images.
+        ann_file: List of clips, relative to ``data_root`` or to the current folder.
+        class_file: Class names, one per line (``1 ApplyEyeMakeup`` or ``ApplyEyeMakeup``), located like ``ann_file``.
+            ``metainfo=dict(classes=...)`` is an alternative.
         backend: Decoder: ``'auto'`` (decord, then OpenCV), ``'decord'`` or ``'opencv'``.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Raises:
-        FileNotFoundError: If the folder or a list is missing, or none of the listed files exists.
-        ValueError: If there is no clip, a label is out of range, or images are given with ``clip_len`` > 1.
+        FileNotFoundError: If the folder or a list does not exist, or none of the listed files exists.
+        ValueError: If no clip is found, a label is out of range, or images are given with ``clip_len`` > 1.
 
     Example:
         >>> from pvvae_plugin.registry import DATASETS
@@ -70,11 +69,11 @@ class VideoDataset(ClipDataset):
         super().__init__(clip_len=clip_len, data_root=os.fspath(data_root), ann_file=ann_file, **kwargs)
 
     def _join_prefix(self) -> None:
-        # MMEngine looks in data_root alone; official lists often lie beside the videos, not inside.
+        # MMEngine only looks in data_root, but official lists are often stored next to the folder of videos.
         if not os.path.isdir(self.data_root):
             raise FileNotFoundError(
                 f'data_root {self.data_root!r} is not a folder (seen from {os.getcwd()}): put the videos there or set '
-                'data_root to where they are; docs/data.md shows the layouts'
+                'data_root to their folder; docs/data.md shows the layouts'
             )
         self.ann_file = self._locate('ann_file', self.ann_file)
         self.class_file = self._locate('class_file', self.class_file)
@@ -93,20 +92,20 @@ class VideoDataset(ClipDataset):
             files = list(dict.fromkeys(_file_of(entry) for entry in data_list))
             if not any(map(os.path.isfile, files)):
                 raise FileNotFoundError(
-                    f'none of the {len(files)} files of {self.ann_file} exists; the first one was looked for at '
-                    f'{files[0]}. Paths in the list are relative to data_root ({self.data_root})'
+                    f'none of the {len(files)} files listed in {self.ann_file} exists, e.g. {files[0]}; paths in the '
+                    f'list are relative to data_root ({self.data_root})'
                 )
         else:
             data_list, classes = scan_folder(self.data_root, classes, images=self.clip_len == 1)
         image = next((file for file in map(_file_of, data_list) if is_image(file)), None)
         if image and self.clip_len > 1:
-            raise ValueError(f'{image} is an image, a clip of one frame: clip_len must be 1, got {self.clip_len}')
+            raise ValueError(f'clip_len must be 1 for images, got {self.clip_len}: {image} is an image')
         if classes:
             self._metainfo['classes'] = tuple(classes)
         return data_list
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
-        # Drawn once, and not per decoder: counts may differ between them.
+        # Draw once, not per decoder: decoders may count different numbers of frames.
         position = self.draw_position(rng)
         span = (self.clip_len - 1) * self.frame_interval + 1
 
@@ -123,7 +122,7 @@ class VideoDataset(ClipDataset):
         try:
             frames, info['fps'] = read_clip(file, choose_frames, self.backend, info.get('segment'))
         except ClipError as error:
-            # Another segment of the same file may be whole.
+            # Name the segment: other segments of the same file may be readable.
             raise ClipError(error.path + info['path'].removeprefix(file), error.reason) from error
         return frames
 

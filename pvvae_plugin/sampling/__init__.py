@@ -1,4 +1,4 @@
-"""Make videos with a trained generator: load it, find first frames, write a folder of samples."""
+"""Sampling from a trained generator: loading, first frames, and the folder of samples."""
 
 from .first_frames import default_num_given, find_sources, read_first_frames
 from .load_generator import load_generator, resolve_labels

@@ -1,4 +1,4 @@
-"""Frames that a generator is to continue, from videos and images."""
+"""First frames for a generator to continue, read from videos and images."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 
 
 def find_sources(path: str) -> list[str]:
-    """Return the file itself, or the videos and images of a folder (not of its subfolders), by name.
+    """Return the file itself, or the videos and images of a folder (without subfolders) sorted by name.
 
     Raises:
-        FileNotFoundError: If there is nothing at the path.
-        ValueError: If it is, or holds, neither a video nor an image.
+        FileNotFoundError: If the path does not exist.
+        ValueError: If the path is not, and does not contain, a video or an image.
 
     Example:
         >>> from PIL import Image
@@ -34,17 +34,17 @@ def find_sources(path: str) -> list[str]:
         ['./a.jpg', './b.png']
     """
     if not os.path.exists(path):
-        raise FileNotFoundError(f'no file or folder {path!r} with first frames')
+        raise FileNotFoundError(f'first frames not found: no file or folder {path!r}')
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
     files = [os.path.join(path, name) if os.path.isdir(path) else name for name in names if not name.startswith('.')]
     files = [file for file in files if is_image(file) or is_video(file)]
     if not files:
-        raise ValueError(f'{path!r} is, or holds, neither a video nor an image that is known by its ending')
+        raise ValueError(f'no video or image at {path!r}: files are recognized by their extension')
     return files
 
 
 def default_num_given(sources: Sequence[str], num_frames: int, temporal_ratio: int) -> int:
-    """Return the default number of first frames: 1 for images, half of the groups, rounded up, for videos.
+    """Return the default number of first frames: 1 for images, half of the groups (rounded up) for videos.
 
     Example:
         >>> from pvvae_plugin.sampling import default_num_given
@@ -59,15 +59,16 @@ def default_num_given(sources: Sequence[str], num_frames: int, temporal_ratio: i
 
 
 def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size: tuple[int, int]) -> Tensor:
-    """Read the first frames of each file, like a config's validation clips.
+    """Read the first frames of videos and images, preprocessed like the validation clips of a config.
 
-    They are taken at the ``frame_interval`` of its clips, and resized and cropped as in its validation pipeline; where
-    that leads to another size, or there is none, they are resized to cover ``size`` and the middle is kept.
+    Frames are read at the ``frame_interval`` of the config and go through the resizing and cropping of its validation
+    pipeline. Without such a pipeline, or if it yields another size, they are resized to cover ``size`` and cropped at
+    the centre.
 
     Args:
         cfg: The config.
         sources: Videos and images.
-        num_given: Frames ``F`` of each.
+        num_given: Number of frames ``F`` per file.
         size: Height and width in pixels.
 
     Returns:
@@ -94,9 +95,9 @@ def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size:
         def choose_frames(num_frames: int, source: str = source) -> range:
             span = (num_given - 1) * interval + 1
             if num_frames < span:
-                apart = f', {interval} apart,' if interval > 1 else ''
+                apart = f' at an interval of {interval}' if interval > 1 else ''
                 raise ClipError(
-                    source, f'{num_given} frames{apart} are to be given, it has {num_frames}: ask for fewer'
+                    source, f'{num_given} first frames{apart} do not fit into {num_frames} frames: use fewer'
                 )
             return range(0, span, interval)
 

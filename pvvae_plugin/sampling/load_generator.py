@@ -1,4 +1,4 @@
-"""A trained generator from its config and checkpoint."""
+"""Loading a trained generator from its config and checkpoint."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 
 def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> LatentVideoGenerator:
-    """Build a generator and load a checkpoint, which names its VAE instead of holding it.
+    """Build a generator and load its checkpoint. The checkpoint stores the path and digest of the VAE, not its weights.
 
     Args:
         cfg: Config of the run.
-        checkpoint: File, or work directory of the run.
-        raw_weights: Take the weights as they were trained, not their averages, which look bad early in a run.
+        checkpoint: Checkpoint file, or work directory of the run.
+        raw_weights: Load the raw trained weights instead of their EMA. Early in a run, the EMA gives poor samples.
 
     Returns:
-        On this process's device, in evaluation mode.
+        The generator on the device of this process, in evaluation mode.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config is not of a generator, or the checkpoint of another one or on another VAE, or it
-            holds no raw weights.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the config is not that of a generator, the checkpoint belongs to another generator or another
+            VAE, or ``raw_weights`` is set and the checkpoint has none.
 
     Example:
         >>> from pvvae_plugin.config import read_config
@@ -50,30 +50,33 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
     path = resolve_checkpoint(checkpoint)
     check_checkpoint(path)
     if 'head' not in cfg.model:
-        raise ValueError(f'{cfg.filename} is no config of a generator: model.type is {cfg.model.type}, without a head')
+        raise ValueError(
+            f'{cfg.filename} is not a generator config: model.type is {cfg.model.type}, without a head; use a config '
+            'such as dit_demo'
+        )
     model = MODELS.build(cfg.model)
-    # Mapped: of the optimiser's state, as large as all else, nothing is read.
+    # Memory-mapped, so the optimiser state (as large as the rest) is never read.
     record = load_safely(path)
     check_backbone_source(record.get('backbone_source'), model.backbone_source)
     check_generator_config(record.get('generator_config'), generator_config(cfg.model))
     trained = record.get('generator_config') or {'condition_prob': model.condition_prob}
     if model.condition_prob and not trained['condition_prob']:
         raise ValueError(
-            f'{path} was trained with condition_prob=0 and cannot continue frames: leave model.condition_prob at 0'
+            f'{path} was trained with condition_prob=0 and cannot continue frames: set model.condition_prob to 0'
         )
     state = record['state_dict']
     if raw_weights:
         if not record.get('raw_weights'):
             raise ValueError(
-                f'{path} holds no averages of weights (it was written without TrainedWeightsEMAHook): those it holds '
-                'are the raw ones; leave out raw_weights'
+                f'{path} was written without TrainedWeightsEMAHook: its weights are already the raw ones; leave '
+                'raw_weights off'
             )
         state = {**state, **record['raw_weights']}
     check_weights({name: p for name, p in model.state_dict().items() if name.startswith('head.')}, state)
     missing = [name for name in STATISTICS if name not in state]
     if missing:
         raise ValueError(
-            f'{path} lacks {" and ".join(missing)}, without which its latents cannot be decoded: train with '
+            f'{path} lacks {" and ".join(missing)}, which are needed to decode latents: train with '
             'LatentStatisticsHook and FrozenBackboneHook'
         )
     model.load_state_dict(state, strict=False)
@@ -83,18 +86,18 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
 def resolve_labels(
     given: Sequence[str] | None, names: Sequence[str] | None, num_classes: int | None
 ) -> list[int] | None:
-    """Convert classes, by name or number, to numbers.
+    """Convert class names or numbers to class numbers.
 
     Args:
-        given: Names or numbers, a name first where a text is both; None for every class once.
-        names: Of the classes, where they are known.
-        num_classes: How many the network knows; None for an unconditional one.
+        given: Names or numbers. A text that is both is read as a name. None selects every class once.
+        names: Class names, or None if unknown.
+        num_classes: Number of classes of the network. None for an unconditional network.
 
     Returns:
-        Numbers, or None for an unconditional network.
+        Class numbers, or None for an unconditional network.
 
     Raises:
-        ValueError: If there is no such class, or classes are not wanted.
+        ValueError: If a class does not exist, or the network is unconditional and classes are given.
 
     Example:
         >>> from pvvae_plugin.sampling import resolve_labels

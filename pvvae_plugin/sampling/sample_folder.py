@@ -1,4 +1,4 @@
-"""The folder that generated videos are written to, and what it says of them."""
+"""Output folder of a sampling run: videos and their manifest."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MANIFEST = 'samples.json'
 
 
 class SampleFolder:
-    """Videos of one run of sampling, one file each, and ``samples.json``.
+    """Output folder of a sampling run, with one file per video and the manifest ``samples.json``.
 
-    Every file appears whole or not at all. ``samples.json`` is there from the start and says ``"complete": true`` when
-    everything else is: a run that was stopped goes on where it stood, and a folder with anything else in it is
-    refused. Until the pictures of all are drawn, the clips that they show lie in ``.shown``, as they are, without a
-    codec's loss.
+    All files are written atomically. ``samples.json`` is written first and says ``"complete": true`` once all videos
+    are done, so an interrupted run can be resumed. Folders with other content are rejected. Clips shown in
+    the overview sheets are kept losslessly in ``.shown`` until the sheets are drawn.
 
     Args:
         root: The folder.
-        run: All that the videos follow from. What differs in it does not go together in a folder.
-        about: What else to write down of the run.
-        entries: Of each video, ``index``, ``label`` and ``class`` (None for none), and what else to write down.
-        shown: Indices of the videos that the pictures show.
+        run: Settings that determine the videos. A folder only takes videos with equal settings.
+        about: Further information to record about the run.
+        entries: One dict per video: ``index``, ``label`` and ``class`` (None if unconditional), and anything else to
+            record.
+        shown: Indices of the videos that the sheets show.
 
     Example:
         >>> from pathlib import Path
@@ -56,19 +56,19 @@ class SampleFolder:
         shown: Sequence[int],
     ) -> None:
         self.root = root
-        self.run = json.loads(json.dumps(run))  # tuples become lists, as in what is read
+        self.run = json.loads(json.dumps(run))  # turn tuples into lists, like the manifest that is read
         self.about = about
         self.entries = [{'file': file_name(entry), **entry} for entry in entries]
         self.shown = set(shown)
 
     def check(self) -> bool:
-        """Whether the videos of this run are there already, all of them.
+        """Check that the folder can be used, and return True if the run is already complete.
 
         Raises:
-            ValueError: If the folder cannot be written to, or holds anything but videos of this run.
+            ValueError: If the folder is not writable, or contains anything other than videos of this run.
         """
         if not os.access(next(p for p in (self.root, *self.root.absolute().parents) if p.exists()), os.W_OK):
-            raise ValueError(f'no right to write to {self.root}: choose another output folder')
+            raise ValueError(f'{self.root} is not writable: choose another output folder')
         if self.root.exists() and not self.root.is_dir():
             raise ValueError(f'{self.root} is a file: choose another output folder')
         other = 'choose another output folder, or delete this one'
@@ -89,13 +89,13 @@ class SampleFolder:
         return bool(complete)
 
     def start(self) -> None:
-        """Say what will be here, and clear away what a killed process left half done."""
+        """Write the manifest as incomplete, and delete partial files of a killed process."""
         for leftover in self.root.glob(f'{TEMPORARY}*'):
             shutil.rmtree(leftover)
         self._write(complete=False)
 
     def is_done(self, index: int) -> bool:
-        """Whether a video is written."""
+        """Return True if a video has been written."""
         return self._path(index).is_file() and (index not in self.shown or self._exact(index).is_file())
 
     def add(self, index: int, clip: np.ndarray, fps: float) -> None:
@@ -109,22 +109,22 @@ class SampleFolder:
         write_video(self._path(index), clip, fps)
 
     def shown_clips(self) -> dict[int, np.ndarray]:
-        """Index -> uint8 ``(T, H, W, 3)`` of the videos that the pictures show.
+        """Return the clips that the sheets show, as a dict from index to uint8 ``(T, H, W, 3)``.
 
         Raises:
-            RuntimeError: If videos of other processes are not here.
-            ValueError: If one of the clips is damaged.
+            RuntimeError: If videos of other processes are missing from this folder.
+            ValueError: If a clip is damaged.
         """
         missing = [entry['file'] for i, entry in enumerate(self.entries) if not self.is_done(i)]
         if missing:
             raise RuntimeError(
-                f'{len(missing)} videos are not in {self.root}, e.g. {missing[0]}: all processes must see one folder '
-                'under this name'
+                f'{len(missing)} videos are missing from {self.root}, e.g. {missing[0]}: all processes must share this '
+                'folder'
             )
         return {index: load_array_safely(self._exact(index)) for index in sorted(self.shown)}
 
     def finish(self) -> None:
-        """Say that everything is here, with the digest of every video."""
+        """Write the manifest as complete, with the SHA-256 of every video."""
         for i, entry in enumerate(self.entries):
             entry['sha256'] = file_sha256(self._path(i))
         self._write(complete=True)
@@ -142,7 +142,7 @@ class SampleFolder:
 
 
 def file_name(entry: dict[str, Any]) -> str:
-    """``00003_orbit.webm``; a class without a name gives its number, and no class nothing."""
+    """Return ``00003_orbit.webm``, ``00003_class5.webm`` (unnamed class) or ``00003.webm`` (no class)."""
     if entry['label'] is None:
         return f'{entry["index"]:05d}.webm'
     name = re.sub(r'[^\w.-]+', '-', entry['class'] or f'class{entry["label"]}')

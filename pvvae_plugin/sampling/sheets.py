@@ -1,4 +1,4 @@
-"""Pictures of a set of generated videos: a sheet of strips for the page, a grid that plays."""
+"""Overview sheets of generated videos: a still sheet of strips and a playing grid."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pvvae_plugin.visualization.video_files import write_gif, write_video
 
 SHEET_ROWS = 16
 GRID_PANELS = 64
-GRID_WIDTH = 1200  # of the clips of a row together; larger ones are shrunk
+GRID_WIDTH = 1200  # pixels for all clips of a row; larger clips are downscaled
 SHEETS = ('sheet.png', 'grid.webm', 'grid.gif')
 
 
 def choose_shown(labels: Sequence[int] | None, num: int, most: int) -> list[int]:
-    """Choose which of ``num`` videos to show: as many of each class if there is room, class by class.
+    """Choose up to ``most`` of ``num`` videos, balanced over classes and ordered by class.
 
     Args:
-        labels: Class of each; None where there is none.
-        num: How many there are.
-        most: How many there is room for.
+        labels: Class per video. None for an unconditional generator.
+        num: Number of videos.
+        most: Maximum number of videos to choose.
 
     Example:
         >>> from pvvae_plugin.sampling import choose_shown
@@ -51,15 +51,16 @@ def write_sheets(
     num_given: int | None,
     fps: float,
 ) -> None:
-    """Write ``sheet.png``, ``grid.webm`` and ``grid.gif``, grouped by class; generated frames have an orange border.
+    """Write ``sheet.png``, ``grid.webm`` and ``grid.gif``, grouped by class. Generated frames have an orange border.
 
     Args:
-        folder: Where.
-        clips: Index -> uint8 ``(T, H, W, 3)``, those that :func:`choose_shown` names for ``GRID_PANELS``.
-        captions: Text of every video, shown or not.
-        labels: Class of every video; None where there is none.
-        num_given: First frames that were given and not generated; None marks nothing.
-        fps: Frames a second.
+        folder: Output folder.
+        clips: Dict from index to uint8 ``(T, H, W, 3)``, for the indices that :func:`choose_shown` returns for
+            ``GRID_PANELS``.
+        captions: One caption per video, shown or not.
+        labels: Class of every video. None for an unconditional generator.
+        num_given: Number of given (not generated) first frames. None draws no borders.
+        fps: Frames per second.
 
     Example:
         >>> import os

@@ -1,4 +1,4 @@
-"""Clips as pictures and video files, and the backends that log them."""
+"""Drawing clips as images and video files, and visualizer backends that log them."""
 
 from .strips import draw_panels, draw_strip, to_uint8
 from .video_files import encode_gif, write_gif, write_video

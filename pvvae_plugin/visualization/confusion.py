@@ -1,4 +1,4 @@
-"""Tables of what was taken for what, as a picture."""
+"""Confusion matrices as an image."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from .strips import BACKGROUND, FONT_SIZE, TEXT
 
 CELL = 44
 GAP = 8
-RIGHT = (33, 102, 172)  # blue on the diagonal, orange off it: told apart by colour-blind readers
+RIGHT = (33, 102, 172)  # blue on the diagonal and orange off it: distinguishable for colour-blind readers
 WRONG = (230, 97, 1)
 
 
 def draw_confusions(counts: Sequence[np.ndarray], titles: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Confusion tables side by side: rows the true class, columns the guess, per cent of the row.
+    """Draw confusion matrices side by side: rows are true classes, columns predictions, cells per cent of the row.
 
     Args:
-        counts: Tables ``(K, K)`` of counts.
-        titles: One a table.
-        classes: ``K`` names.
+        counts: Matrices ``(K, K)`` of counts.
+        titles: One title per matrix.
+        classes: ``K`` class names.
 
     Returns:
         uint8 ``(H, W, 3)``.
 
     Raises:
-        ValueError: If a table is of another size, or titles do not match the tables.
+        ValueError: If a matrix is not ``(K, K)``, or the number of titles differs from the number of matrices.
     """
     k = len(classes)
     if len(titles) != len(counts) or any(table.shape != (k, k) for table in counts):
         raise ValueError(
-            f'{len(titles)} titles and {k} classes do not fit tables of {[tuple(table.shape) for table in counts]}'
+            f'{len(titles)} titles and {k} classes do not match matrices of shapes '
+            f'{[tuple(table.shape) for table in counts]}: give one title per ({k}, {k}) matrix'
         )
     font = ImageFont.load_default(size=FONT_SIZE)
     margin = max(int(font.getlength(name)) for name in classes) + 2 * GAP
@@ -62,7 +63,7 @@ def draw_confusions(counts: Sequence[np.ndarray], titles: Sequence[str], classes
 
 
 def _paste_upright(canvas: Image.Image, text: str, font: ImageFont.FreeTypeFont, left: int, bottom: int) -> None:
-    """A name read from bottom to top, above its column."""
+    """Paste a class name above its column, reading from bottom to top."""
     label = Image.new('RGB', (int(font.getlength(text)) + 1, FONT_SIZE + 6), BACKGROUND)
     ImageDraw.Draw(label).text((0, label.height / 2), text, TEXT, font, anchor='lm')
     upright = label.rotate(90, expand=True)

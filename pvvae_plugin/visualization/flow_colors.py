@@ -1,4 +1,4 @@
-"""Optical flow as colours: the hue says where to, the brightness how far."""
+"""Optical flow as colours: hue encodes the direction, brightness the length."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import numpy as np
 
 from .strips import BACKGROUND
 
-# Wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (the Middlebury benchmark): steps from
-# each corner to the next, more of them where eyes tell more hues apart. It starts to the right and turns clockwise.
+# Colour wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (the Middlebury benchmark).
+# STEPS counts the hues from each corner to the next, and is larger between colours that the eye separates well. The wheel
+# starts at the right and turns clockwise.
 CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255))
 STEPS = (15, 6, 4, 11, 13, 6)
 
-SCALE_PERCENTILE = 99  # one stray vector must not darken a whole clip
-MIN_SCALE = 0.5  # pixels: the noise of a still clip stays dark
+SCALE_PERCENTILE = 99  # so that one outlier does not darken the whole clip
+MIN_SCALE = 0.5  # pixels; keeps the noise of a still clip dark
 
 
 def flow_scale(flows: np.ndarray) -> float:
-    """Length, in pixels, that is shown at full brightness: the 99th percentile, and at least half a pixel.
+    """Return the flow length (pixels) to show at full brightness: the 99th percentile, and at least half a pixel.
 
     Args:
-        flows: ``(..., 2)``.
+        flows: Flow vectors, ``(..., 2)``.
     """
     lengths = np.linalg.norm(flows, axis=-1)
     return max(MIN_SCALE, float(np.percentile(lengths, SCALE_PERCENTILE))) if lengths.size else MIN_SCALE
 
 
 def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
-    """Colours of a flow: to the right red, down yellow, to the left cyan, up violet; black where nothing moves.
+    """Convert optical flow to colours: right is red, down yellow, left cyan, up violet, and zero flow black.
 
     Args:
-        flow: Pixels to the right and down, ``(..., 2)``.
-        scale: Length of full brightness, in pixels; longer ones look the same.
+        flow: Flow to the right and down in pixels, ``(..., 2)``.
+        scale: Length in pixels that has full brightness. Longer vectors are clipped to it.
 
     Returns:
         uint8 ``(..., 3)``.
 
     Raises:
-        ValueError: If the shape is another or the scale not positive.
+        ValueError: If the last dimension of ``flow`` is not 2, or ``scale`` is not positive.
     """
     if flow.shape[-1] != 2 or not scale > 0:
-        raise ValueError(f'a flow (..., 2) and a positive scale are needed, got {flow.shape} and {scale}')
+        raise ValueError(f'flow must be (..., 2) and scale positive, got {flow.shape} and {scale}')
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1 * sum(STEPS)
     starts = np.cumsum((0, *STEPS))
     hue = np.stack([np.interp(turn, starts, [*channel, channel[0]]) for channel in zip(*CORNERS, strict=True)], axis=-1)
@@ -48,7 +49,7 @@ def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
 
 
 def flow_wheel(size: int) -> np.ndarray:
-    """The legend: a disc with the colour of the flow that leads from its middle to each place.
+    """Draw the legend of the flow colours: each pixel of a disc shows the flow from the centre to that pixel.
 
     Args:
         size: Diameter in pixels.

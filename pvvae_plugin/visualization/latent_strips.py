@@ -1,4 +1,4 @@
-"""Latents beside what they are of: frames, principal components as colours, optical flow."""
+"""Strips that compare frames, principal components of their latents, and optical flow."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CAPTIONS = [
 ]
 WHEEL = 72
 LINE = FONT_SIZE + 5
-MARGIN = 300  # width that captions take, at most
+MARGIN = 300  # maximum width of the captions
 
 
 def draw_latents(
     frames: np.ndarray, components: np.ndarray, flows: np.ndarray, spatial_ratio: int, shares: Sequence[float]
 ) -> np.ndarray:
-    """A strip with a column for each latent frame, its number above, and a legend below.
+    """Draw a strip with one numbered column per latent frame and a legend below.
 
     Args:
         frames: The last frame of each group, uint8 ``(t, H, W, 3)``.
-        components: Three components of the latents in [0, 1], ``(t, h, w, 3)``.
-        flows: Between neighbouring ones of ``frames``, ``(t - 1, H, W, 2)`` in pixels. The first place stays empty.
-        spatial_ratio: ``p_s``, pixels for each side of a latent.
-        shares: Of the latents' variance that each component holds.
+        components: First three principal components of the latents, scaled to [0, 1], ``(t, h, w, 3)``.
+        flows: Optical flow between consecutive ``frames`` in pixels, ``(t - 1, H, W, 2)``. The first cell is empty.
+        spatial_ratio: Spatial ratio ``p_s`` of the VAE: one latent covers ``p_s x p_s`` pixels.
+        shares: Share of the latents' variance that each component explains.
 
     Returns:
         uint8 ``(H', W', 3)``.
@@ -69,7 +69,7 @@ def _shrunk(clip: np.ndarray, width: int, method: Image.Resampling) -> np.ndarra
 
 
 def _with_legend(strip: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """The strip, and below it the colour wheel beside lines of text."""
+    """Append a legend below a strip: the colour wheel and lines of text."""
     font = ImageFont.load_default(size=FONT_SIZE)
     left = WHEEL + 6 * BORDER
     text_width = max(int(font.getlength(line)) for line in lines) + 2 * BORDER

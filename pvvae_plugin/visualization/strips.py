@@ -1,4 +1,4 @@
-"""Clips as pictures: strips of frames for the page, panels side by side for animations."""
+"""Drawing clips: still strips of frames, and panels for animations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 BACKGROUND = (255, 255, 255)
 TEXT = (40, 40, 40)
-PREDICTED = (230, 97, 1)  # orange, told from most footage and by colour-blind readers
+PREDICTED = (230, 97, 1)  # orange: stands out from most footage, also for colour-blind readers
 OBSERVED = (190, 190, 190)
 
-MIN_SIDE = 96  # frames with a shorter side are enlarged, as far as the strip stays within MAX_WIDTH
+MIN_SIDE = 96  # frames with a shorter side are enlarged, unless the strip would exceed MAX_WIDTH
 MAX_WIDTH = 2400
 BORDER = 3
 GAP = 2
@@ -19,16 +19,16 @@ FONT_SIZE = 15
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
-    """Convert a clip to 8 bits: values are rounded, not truncated, and clipped to the range.
+    """Convert a clip to 8 bits. Values are clipped to [-1, 1] and rounded, not truncated.
 
     Args:
-        video: ``(3, T, H, W)`` in [-1, 1]; NaN becomes black.
+        video: ``(3, T, H, W)`` in [-1, 1]. NaN becomes black.
 
     Returns:
         uint8 ``(T, H, W, 3)``.
 
     Raises:
-        ValueError: If the shape is another.
+        ValueError: If ``video`` is not ``(3, T, H, W)``.
 
     Example:
         >>> from pvvae_plugin.visualization import to_uint8
@@ -37,7 +37,7 @@ def to_uint8(video: Tensor) -> np.ndarray:
         [0, 128, 255, 255]
     """
     if video.dim() != 4 or video.shape[0] != 3:
-        raise ValueError(f'one clip of shape (3, T, H, W) is needed, got {tuple(video.shape)}')
+        raise ValueError(f'video must be one clip of shape (3, T, H, W), got {tuple(video.shape)}')
     values = video.detach().float().nan_to_num(nan=-1.0).clamp(-1, 1)
     return ((values + 1) * 127.5).round().byte().permute(1, 2, 3, 0).cpu().numpy()
 
@@ -48,24 +48,24 @@ def draw_strip(
     num_observed: list[int | None] | int | None = None,
     scale: int | None = None,
 ) -> np.ndarray:
-    """Draw clips in rows, frames side by side under their numbers; predicted frames have an orange border.
+    """Draw one row of frames per clip. Predicted frames have an orange border.
 
-    Clips too long for a width of 2,400 pixels are thinned out evenly; the first and the last frame stay. The numbers
-    above the columns count frames from 0 and tell which are shown.
+    Frame numbers, from 0, are printed above the columns. Clips that do not fit into 2,400 pixels are
+    subsampled evenly and keep their first and last frames.
 
     Args:
-        rows: Clips of one shape, uint8 ``(T, H, W, 3)``.
-        captions: One text a row, put at its left.
-        num_observed: Frames that the model saw, one number for all rows or one a row; later frames count as predicted.
-            None: nothing is.
-        scale: Enlargement of the frames, nearest neighbour. None: the smallest that makes a short side of 96 pixels,
-            or less where the strip would become too wide.
+        rows: Clips of the same shape, uint8 ``(T, H, W, 3)``.
+        captions: One text per row, drawn to its left.
+        num_observed: Number of frames that the model saw, for all rows or per row. Later frames are marked as
+            predicted. None marks no frames.
+        scale: Integer upscaling factor of the frames (nearest neighbour). None uses the smallest factor that makes the
+            short side at least 96 pixels, or less if the strip would be too wide.
 
     Returns:
         uint8 ``(H', W', 3)``.
 
     Raises:
-        ValueError: If shapes or counts do not fit.
+        ValueError: If the rows differ in shape, or the number of captions or ``num_observed`` does not match.
 
     Example:
         >>> from pvvae_plugin.visualization import draw_strip
@@ -106,21 +106,21 @@ def draw_panels(
     num_observed: list[int | None] | int | None = None,
     columns: int | None = None,
 ) -> np.ndarray:
-    """Draw clips side by side under their captions, frame by frame, for an animation.
+    """Draw the frames of an animation that shows clips side by side under their captions.
 
-    The border of a panel is orange while its frame is predicted and grey before.
+    The border of a panel is grey for observed frames and orange for predicted frames.
 
     Args:
-        clips: Clips of one shape, uint8 ``(T, H, W, 3)``.
-        captions: One text a clip, wrapped at spaces where it is wider than the panel.
-        num_observed: As for :func:`draw_strip`.
-        columns: Clips in a row, from left to right and then below; None for one row of all.
+        clips: Clips of the same shape, uint8 ``(T, H, W, 3)``.
+        captions: One text per clip, wrapped at spaces if it is wider than the panel.
+        num_observed: See :func:`draw_strip`.
+        columns: Number of clips per row. None puts all clips into one row.
 
     Returns:
-        uint8 ``(T, H', W', 3)`` with even H' and W', which video codecs ask for.
+        uint8 ``(T, H', W', 3)`` with even H' and W', as video codecs require.
 
     Raises:
-        ValueError: If shapes or counts do not fit.
+        ValueError: If the clips differ in shape, or the number of captions or ``num_observed`` does not match.
 
     Example:
         >>> from pvvae_plugin.visualization import draw_panels, write_gif
@@ -159,24 +159,24 @@ def draw_panels(
 def _check_rows(
     rows: list[np.ndarray], captions: list[str] | None, num_observed: list[int | None] | int | None
 ) -> list[int]:
-    """Observed frames of each row."""
+    """Check the arguments and return the number of observed frames per row."""
     shapes = {row.shape for row in rows}
     dtypes = {row.dtype for row in rows}
     if len(shapes) != 1 or dtypes != {np.dtype(np.uint8)} or rows[0].ndim != 4 or rows[0].shape[3] != 3:
         raise ValueError(
             f'rows must be uint8 clips of one shape (T, H, W, 3), got shapes {sorted(shapes)} of '
-            f'{sorted(map(str, dtypes))}; see to_uint8'
+            f'{sorted(map(str, dtypes))}; convert them with to_uint8'
         )
     if captions is not None and len(captions) != len(rows):
-        raise ValueError(f'{len(rows)} rows need as many captions, got {len(captions)}')
+        raise ValueError(f'captions must have one text per row ({len(rows)} rows), got {len(captions)}')
     per_row = num_observed if isinstance(num_observed, list) else [num_observed] * len(rows)
     if len(per_row) != len(rows):
-        raise ValueError(f'{len(rows)} rows need as many numbers of observed frames, got {len(per_row)}')
+        raise ValueError(f'num_observed must have one number per row ({len(rows)} rows), got {len(per_row)}')
     return [rows[0].shape[0] if n is None else n for n in per_row]
 
 
 def _framed(frame: np.ndarray, scale: int, color: tuple[int, int, int]) -> Image.Image:
-    """A frame enlarged, inside a border."""
+    """Upscale a frame and add a border."""
     height, width = frame.shape[:2]
     cell = Image.new('RGB', (width * scale + 2 * BORDER, height * scale + 2 * BORDER), color)
     cell.paste(Image.fromarray(frame).resize((width * scale, height * scale), Image.Resampling.NEAREST), (BORDER,) * 2)
@@ -184,7 +184,7 @@ def _framed(frame: np.ndarray, scale: int, color: tuple[int, int, int]) -> Image
 
 
 def _spread(num_frames: int, num_shown: int) -> list[int]:
-    """Frame numbers spread evenly, first and last included."""
+    """Return evenly spaced frame numbers, including the first and the last."""
     if num_frames <= num_shown:
         return list(range(num_frames))
     return [round(i * (num_frames - 1) / (num_shown - 1)) for i in range(num_shown)]
@@ -195,7 +195,7 @@ def _text_width(font: ImageFont.FreeTypeFont, texts: list[str]) -> int:
 
 
 def _wrap(font: ImageFont.FreeTypeFont, text: str, width: int) -> str:
-    """Break a text at spaces so that its lines fit, as far as its words do."""
+    """Wrap a text at spaces to a width in pixels. Single words may be wider."""
     lines: list[str] = []
     for word in text.split(' '):
         if lines and font.getlength(f'{lines[-1]} {word}') <= width:

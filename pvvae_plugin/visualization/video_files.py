@@ -1,4 +1,4 @@
-"""Clips as files that browsers play: GIF and WebM."""
+"""Writing clips as GIF and WebM files, which browsers play."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from PIL import Image
 
 from pvvae_plugin.files import write_atomically
 
-# Browsers slow frames shorter than 2 hundredths of a second down to 10.
+# Browsers show GIF frames shorter than 0.02 s for 0.1 s instead.
 MAX_GIF_FPS = 50
 PALETTE_PIXELS = 1 << 20
 HEADER_BYTES = 1 << 12
-TEMPORARY = '.unfinished-'  # what a killed process may leave behind
+TEMPORARY = '.unfinished-'  # prefix of partial files, which a killed process may leave behind
 
 
 def encode_gif(frames: np.ndarray, fps: float) -> bytes:
-    """Encode a looping GIF with one palette for all frames, so still regions do not flicker.
+    """Encode a looping GIF. All frames share one palette, so still regions do not flicker.
 
-    GIF counts time in hundredths of a second. Frame durations are rounded so that the whole keeps its length: 8 frames
-    a second alternate between 0.12 and 0.13 s. Equal neighbours are stored once, with the sum of their durations.
+    GIF counts time in hundredths of a second. Frame durations are rounded such that the total length is kept: at 8
+    frames per second they alternate between 0.12 and 0.13 s. Identical consecutive frames are stored once.
 
     Args:
         frames: uint8 ``(T, H, W, 3)``.
-        fps: Frames a second, above 0 and at most 50.
+        fps: Frames per second, above 0 and at most 50.
 
     Returns:
-        The file's bytes.
+        Content of the file.
 
     Raises:
-        ValueError: If the frames' shape or type or ``fps`` is wrong.
+        ValueError: If ``frames`` has another shape or dtype, or ``fps`` is out of range.
 
     Example:
         >>> from pvvae_plugin.visualization import encode_gif
@@ -46,9 +46,9 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
     """
     _check(frames, fps)
     if fps > MAX_GIF_FPS:
-        raise ValueError(f'a GIF plays at most {MAX_GIF_FPS} frames a second, got fps={fps}; use write_video')
+        raise ValueError(f'fps={fps} is too high for a GIF, which allows at most {MAX_GIF_FPS}; use write_video')
     palette = _shared_palette(frames)
-    # without dithering: its noise crawls over still regions from frame to frame
+    # no dithering: its noise would flicker in still regions
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     ends = [round(100 * (t + 1) / fps) for t in range(len(frames))]
     durations = [10 * (end - start) for start, end in zip([0, *ends], ends, strict=False)]  # milliseconds
@@ -60,7 +60,7 @@ def encode_gif(frames: np.ndarray, fps: float) -> bytes:
 
 
 def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write a looping GIF; the file appears whole or not at all. See :func:`encode_gif`.
+    """Write a looping GIF atomically. See :func:`encode_gif`.
 
     Example:
         >>> from PIL import Image
@@ -74,18 +74,18 @@ def write_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write a WebM video (VP9, or VP8 where OpenCV lacks VP9); the file appears whole or not at all.
+    """Write a WebM video atomically (VP9, or VP8 if OpenCV lacks VP9).
 
-    Browsers play it. OpenCV from PyPI cannot write H.264, which is why there is no .mp4. The same frames give the same
-    bytes. Colour is kept at half the resolution, as in most videos.
+    Browsers play WebM. ``.mp4`` is not supported because OpenCV from PyPI cannot write H.264. The same frames give
+    byte-identical files. Colour is stored at half resolution (4:2:0), as in most videos.
 
     Args:
-        path: Ends in ``.webm``.
-        frames: uint8 ``(T, H, W, 3)``; H and W are even.
-        fps: Frames a second.
+        path: File ending in ``.webm``.
+        frames: uint8 ``(T, H, W, 3)`` with even H and W.
+        fps: Frames per second.
 
     Raises:
-        ValueError: If the name, the frames' shape or type, or ``fps`` is wrong.
+        ValueError: If the extension, the shape or dtype of ``frames``, or ``fps`` is invalid.
         RuntimeError: If this OpenCV can write neither codec.
 
     Example:
@@ -103,23 +103,23 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(
-            f'frames need an even height and width, or OpenCV cuts off the last row or column; got {height} x {width}: '
-            'pad or crop them'
+            f'frames need an even height and width, got {height} x {width}; pad or crop them, or OpenCV drops the last '
+            'row or column'
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the temporary name keeps the suffix, by which OpenCV chooses the container
+    # the temporary file keeps the suffix, because OpenCV chooses the container by it
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=TEMPORARY) as folder:
         temporary = Path(folder) / path.name
         writer = _open_writer(temporary, fps, (width, height))
         for frame in frames:
-            writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV takes BGR
+            writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV expects BGR
         writer.release()
         temporary.write_bytes(_without_random_number(temporary.read_bytes()))
         os.replace(temporary, path)
 
 
 def _without_random_number(webm: bytes) -> bytes:
-    """The file with 1 as the number of its track, for which FFmpeg draws 8 random bytes (TrackUID, TagTrackUID)."""
+    """Replace the random track number that FFmpeg writes (8 bytes, TrackUID and TagTrackUID) by 1."""
     header = webm[:HEADER_BYTES]
     if found := re.search(rb's\xc5\x88(.{8})', header, flags=re.DOTALL):
         for element in (b's\xc5\x88', b'c\xc5\x88'):
@@ -128,7 +128,7 @@ def _without_random_number(webm: bytes) -> bytes:
 
 
 def _shared_palette(frames: np.ndarray) -> Image.Image:
-    """Median cut over pixels taken evenly from all frames."""
+    """Compute a palette by median cut over pixels sampled evenly from all frames."""
     pixels = frames.reshape(-1, 3)
     pixels = pixels[:: max(1, len(pixels) // PALETTE_PIXELS)]
     return Image.fromarray(np.ascontiguousarray(pixels[None])).quantize(256, Image.Quantize.MEDIANCUT)
@@ -136,19 +136,19 @@ def _shared_palette(frames: np.ndarray) -> Image.Image:
 
 def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
     for codec in ('VP90', 'VP80'):
-        with _without_console():  # OpenCV notes there that a tag is not supported, and picks the right one itself
+        with _without_console():  # OpenCV warns about an unsupported tag, then picks the right one itself
             writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
         if writer.isOpened():
             return writer
     raise RuntimeError(
-        f'OpenCV {cv2.__version__} can write neither VP9 nor VP8, the codecs of .webm: install opencv-python or '
+        f'OpenCV {cv2.__version__} cannot write .webm (neither VP9 nor VP8): install opencv-python or '
         'opencv-python-headless from PyPI, whose FFmpeg has both, or write a GIF'
     )
 
 
 @contextmanager
 def _without_console() -> Iterator[None]:
-    """What C code writes to standard error is lost."""
+    """Discard everything that C code writes to standard error."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

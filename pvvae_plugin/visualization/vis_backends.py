@@ -1,4 +1,4 @@
-"""Backends of MMEngine's visualizer: videos in TensorBoard, and logging that survives a full disk."""
+"""Backends of MMEngine's visualizer: videos in TensorBoard, and logs that survive a full disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ B = TypeVar('B', bound=type[BaseVisBackend])
 
 
 def goes_on_without_space(backend: B) -> B:
-    """Let the writing methods of a backend report a full disk and return; the next one opens its files anew."""
+    """Make the writing methods of a backend log a full disk instead of raising. The next call reopens the files."""
     for name in WRITERS:
         if hasattr(backend, name):
             setattr(backend, name, _guarded(getattr(backend, name)))
@@ -35,7 +35,7 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
             try:
                 method(self, *args, **kwargs)
             except OSError:
-                # TensorBoard writes in a thread, which has ended; its error would come again with every value.
+                # TensorBoard's writer thread has died and would raise its error again for every value.
                 self._env_initialized = False
                 raise
 
@@ -45,7 +45,7 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
 @VISBACKENDS.register_module()
 @goes_on_without_space
 class CurvesVisBackend(LocalVisBackend):
-    """MMEngine's ``LocalVisBackend``, curves as JSON lines in the work directory; a full disk does not stop it.
+    """MMEngine's ``LocalVisBackend`` (curves as JSON lines in the work directory) that survives a full disk.
 
     Example:
         >>> from pathlib import Path
@@ -60,10 +60,10 @@ class CurvesVisBackend(LocalVisBackend):
 @VISBACKENDS.register_module()
 @goes_on_without_space
 class VideoTensorboardVisBackend(TensorboardVisBackend):
-    """mmengine's TensorBoard backend with :meth:`add_video`.
+    """MMEngine's TensorBoard backend with :meth:`add_video`. A full disk does not stop a run.
 
-    Torch's own ``add_video`` writes nothing unless moviepy is installed. TensorBoard shows an image summary as the
-    browser would, so a GIF inside one plays. A full disk does not stop it.
+    Torch's own ``add_video`` writes nothing unless moviepy is installed. This one writes an image summary that contains
+    a GIF, which the browser plays.
 
     Args:
         save_dir: Directory of the event files.
@@ -86,11 +86,11 @@ class VideoTensorboardVisBackend(TensorboardVisBackend):
             name: Tag of the summary.
             frames: uint8 ``(T, H, W, 3)``.
             step: Global step.
-            fps: Frames a second, at most 50.
-            **kwargs: Unused; mmengine's backends take whatever the visualizer hands on.
+            fps: Frames per second, at most 50.
+            **kwargs: Unused. MMEngine's visualizer passes its keyword arguments to every backend.
 
         Raises:
-            ValueError: If the frames' shape or type or ``fps`` is wrong.
+            ValueError: If ``frames`` has another shape or dtype, or ``fps`` is out of range.
         """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -104,17 +104,17 @@ class VideoTensorboardVisBackend(TensorboardVisBackend):
 def add_to_tensorboard(
     visualizer: Visualizer, name: str, strip: np.ndarray, panels: np.ndarray, step: int, fps: float
 ) -> None:
-    """Give every TensorBoard backend of a run a strip, and its animation too where the backend takes one.
+    """Add a strip to every TensorBoard backend of a run, and its animation to backends that support videos.
 
     Args:
-        visualizer: The run's.
-        name: Tag of the pictures, below ``vis`` and ``vis_animated``.
+        visualizer: Visualizer of the run.
+        name: Tag of the images, below ``vis`` and ``vis_animated``.
         strip: uint8 ``(H, W, 3)``.
         panels: uint8 ``(T, H', W', 3)``.
         step: Global step.
-        fps: Frames a second of the animation.
+        fps: Frames per second of the animation.
     """
-    for backend in visualizer._vis_backends.values():  # mmengine finds backends only by a name users choose
+    for backend in visualizer._vis_backends.values():  # MMEngine looks backends up only by a user-defined name
         if isinstance(backend, TensorboardVisBackend):
             backend.add_image(f'vis/{name}', strip, step)
         if isinstance(backend, VideoTensorboardVisBackend):

@@ -53,10 +53,10 @@ def test_every_form_of_a_video_is_read_alike(tmp_path, write_video):
     [
         (np.zeros((5, 8, 8, 3), np.float32), r'uint8 \(T, H, W, 3\), got float32'),
         (np.zeros((5, 3, 8, 8), np.uint8), r'uint8 \(T, H, W, 3\), got uint8 \(5, 3, 8, 8\)'),
-        (torch.zeros(3, 5, 8, 8, dtype=torch.uint8), 'a video tensor is float'),
-        (torch.zeros(2, 3, 5, 8, 8), 'a video tensor is float'),
-        (torch.full((3, 5, 8, 8), 255.0), r'lies in \[-1, 1\], got values from 255 to 255'),
-        (torch.full((3, 5, 8, 8), torch.nan), r'lies in \[-1, 1\]'),
+        (torch.zeros(3, 5, 8, 8, dtype=torch.uint8), 'a video tensor must be float'),
+        (torch.zeros(2, 3, 5, 8, 8), 'a video tensor must be float'),
+        (torch.full((3, 5, 8, 8), 255.0), r'must be in \[-1, 1\], got values from 255 to 255'),
+        (torch.full((3, 5, 8, 8), torch.nan), r'must be in \[-1, 1\]'),
     ],
 )
 def test_what_is_no_video(source, message):
@@ -101,12 +101,15 @@ def test_files_are_written(vae, tmp_path, write_video):
     [
         (lambda i, f: i.reconstruct(f, out='a.mp4'), "one of .webm, .gif, .npy, .png, got 'a.mp4'"),
         (lambda i, f: i.reconstruct(f[:, :15], out='a.webm'), 'the clip is 15 x 32'),
-        (lambda i, f: i.predict(f, 9, num_observed=9), '9 frames are to be observed, the video has 5'),
+        (lambda i, f: i.predict(f, 9, num_observed=9), 'num_observed=9 is more than the 5 frames of the video'),
         (lambda i, f: i.predict(f, 9, num_observed=4), 'e.g. 1 or 5'),
         (lambda i, f: i.predict(f, 9, num_observed=-1), 'a clip of -1 frames'),
-        (lambda i, f: VideoAutoencoderInferencer(i.vae, 'work_dirs/run'), "checkpoint='work_dirs/run' is for a config"),
+        (
+            lambda i, f: VideoAutoencoderInferencer(i.vae, 'work_dirs/run'),
+            "checkpoint='work_dirs/run' is only allowed with a config",
+        ),
         (lambda i, f: i.predict(f, 8), 'e.g. 5 or 9'),
-        (lambda i, f: i.decode(torch.zeros(4, 1, 2, 2)), 'latents of one clip'),
+        (lambda i, f: i.decode(torch.zeros(4, 1, 2, 2)), 'latents must be those of one clip'),
     ],
 )
 def test_bad_requests_are_refused(vae, call, message):
@@ -147,8 +150,8 @@ def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run, monkeypatch):
     assert not warnings
     by_name.encode(np.zeros((13, 32, 32, 3), np.uint8))
     by_name.predict(frames, 13)
-    assert [text[:59] for text in warnings] == ['13 frames, but this VAE was trained on clips of 9: it need '] * 2
-    with pytest.raises(ValueError, match='holds no weights: give checkpoint'):
+    assert [text[:59] for text in warnings] == ['the clip has 13 frames, but this VAE was trained on clips o'] * 2
+    with pytest.raises(ValueError, match='is a config without weights: give checkpoint'):
         VideoAutoencoderInferencer('pvvae_demo')
     with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are"):
         VideoAutoencoderInferencer('pvvae_dem', root / 'vae')
@@ -172,11 +175,11 @@ def test_a_generator(demo_run, tmp_path):
         inferencer.generate('spin')
     assert len(inferencer.generate(np.int64(2), num_inference_steps=1)) == 1
     for arguments, message in (
-        ({'out': 'a.gif'}, 'one file for each of 7 videos, got 1'),
-        ({'num': 2, 'out': ['a.gif', 'a.gif']}, 'out names a file twice'),
+        ({'out': 'a.gif'}, 'one file per video: 7 videos, got 1'),
+        ({'num': 2, 'out': ['a.gif', 'a.gif']}, 'out names the same file twice'),
         ({'num': 0}, 'num must be at least 1, got 0'),
         ({'labels': []}, 'labels is empty'),
-        ({'num': 1, 'out': 'a.gif', 'fps': 1e-9}, r'fps must lie in \[0.1, 240\]'),
+        ({'num': 1, 'out': 'a.gif', 'fps': 1e-9}, r'fps must be in \[0.1, 240\]'),
     ):
         with pytest.raises(ValueError, match=message):
             inferencer.generate(**arguments)

@@ -101,7 +101,7 @@ def test_a_folder_of_samples_is_its_list(tool, tmp_path):
     (fake / 'samples.json').write_text(json.dumps({'complete': True, 'files': files}))
     assert run(tool, real, fake)['metrics'] == plain['metrics']
     (fake / 'samples.json').write_text(json.dumps({'complete': False, 'files': files}))
-    with pytest.raises(SystemExit, match='stopped before its end'):
+    with pytest.raises(SystemExit, match='sampling was stopped'):
         run(tool, real, fake)
 
 

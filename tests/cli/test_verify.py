@@ -148,7 +148,7 @@ def test_segments_and_splits_of_a_config(tmp_path, write_video):
         (['{folder}', '--split', 'train'], 'is a folder'),
         (['{config}', '--split', 'test'], 'no test_dataloader'),
         (['{config}', '--write-list', 'x.txt'], 'needs one VideoDataset'),
-        (['{folder}', '--write-list', 'x.csv'], 'neither .csv nor .json'),
+        (['{folder}', '--write-list', 'x.csv'], 'must not end in .csv or .json'),
         (['{folder}', '--timeout', '0'], 'must be positive'),
         (['nowhere.py'], 'nowhere'),
     ],
@@ -180,7 +180,7 @@ def test_frames_that_decoders_see_differently(tmp_path, write_video, monkeypatch
 
     monkeypatch.setattr(verification, 'DecordReader', Seeking)
     finding = check_file((path, [Entry(path, None, 5)]))[0]
-    assert finding.kind == 'differs' and 'sought by decord' in finding.reason
+    assert finding.kind == 'differs' and 'after a seek by decord' in finding.reason
 
 
 def test_images_and_pipes(tmp_path):

@@ -60,7 +60,7 @@ def test_workers_read_the_same(array):
 
 
 def test_what_is_not_an_array_of_videos_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no array of videos'):
+    with pytest.raises(FileNotFoundError, match='is not a file'):
         build(tmp_path / 'none.npy')
     (tmp_path / 'text.npy').write_text('no array')
     with pytest.raises(ValueError, match='cannot be loaded safely as an array'):

@@ -128,7 +128,7 @@ def test_another_version(folder):
     root, _ = folder
     manifest = json.loads((root / 'manifest.json').read_text())
     (root / 'manifest.json').write_text(json.dumps({**manifest, 'format_version': 9}))
-    with pytest.raises(ValueError, match=r'manifest.json has format_version 9, this release reads 1'):
+    with pytest.raises(ValueError, match=r'manifest.json has format_version 9, but this release reads 1'):
         LatentDataset(root)
 
 

@@ -97,5 +97,5 @@ def test_as_many_procedural_clips_are_still_as_was_asked_for():
     assert still.float().mean().item() == pytest.approx(0.7, abs=4 * (0.7 * 0.3 / 400) ** 0.5)
     assert torch.equal(some[~still], moving[~still])  # the others are as they were
     assert torch.equal(some[still][:, :, 0], moving[still][:, :, 0]) and (none.float().diff(dim=2) == 0).all()
-    with pytest.raises(ValueError, match=r'still_share must lie in \[0, 1\], got 1.5'):
+    with pytest.raises(ValueError, match=r'still_share must be in \[0, 1\], got 1.5'):
         clips(1.5)

@@ -101,7 +101,7 @@ def test_multi_resolution_is_alike_on_ranks_and_resumes(on_rank):
 
 @pytest.mark.parametrize('resolution', [{'batch_size': 2}, {'size': 0}, {'size': 8, 'weight': 0}, {'size': 8, 'n': 1}])
 def test_multi_resolution_refuses(on_rank, resolution):
-    with pytest.raises(ValueError, match='a resolution is'):
+    with pytest.raises(ValueError, match='a resolution must be'):
         MultiResolutionBatchSampler(on_rank(0, 1, seed=0), batch_size=2, resolutions=[resolution])
 
 

@@ -70,7 +70,7 @@ def test_lists_with_labels_from_zero(tmp_path, write_video):
     with pytest.raises(ValueError, match='line 1.*label -1 is out of range'):
         build(tmp_path, ann_file='list.txt')
     list_file.write_text('b.mp4 1\nmy first clip 3.mp4\n')
-    with pytest.raises(ValueError, match='all or none'):
+    with pytest.raises(ValueError, match='label all clips or none'):
         build(tmp_path, ann_file='list.txt')
     list_file.write_text('my first clip 3.mp4\n')
     assert labels(build(tmp_path, ann_file='list.txt')) == [None]

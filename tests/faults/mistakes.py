@@ -560,19 +560,19 @@ IN_PYTHON = [
         'values of 0 to 255 in a tensor',
         lambda t: t.inferencer.encode(torch.full((3, 9, 32, 32), 255.0)),
         ValueError,
-        (r'lies in \[-1, 1\]', '255', 'divide bytes by 127.5'),
+        (r'must be in \[-1, 1\]', '255', 'divide bytes by 127.5'),
     ),
     Mistake(
         'values that are no numbers',
         lambda t: t.inferencer.encode(torch.full((3, 9, 32, 32), torch.nan)),
         ValueError,
-        (r'lies in \[-1, 1\]', 'nan'),
+        (r'must be in \[-1, 1\]', 'nan'),
     ),
     Mistake(
         'more frames observed than there are',
         lambda t: t.inferencer.predict(np.zeros((5, 32, 32, 3), np.uint8), 17, num_observed=9),
         ValueError,
-        ('9 frames are to be observed', 'has 5'),
+        ('num_observed=9', '5 frames of the video'),
     ),
     Mistake(
         'a config without weights', lambda t: VideoAutoencoderInferencer('pvvae_demo'), ValueError, ('give checkpoint',)
@@ -581,7 +581,7 @@ IN_PYTHON = [
         'a generator of the config of a VAE',
         lambda t: VideoGeneratorInferencer(t.vae, t.checkpoint),
         ValueError,
-        ('no config of a generator', 'without a head'),
+        ('is not a generator config', 'without a head'),
     ),
 ]
 

@@ -102,7 +102,9 @@ def test_the_hanging_file_is_named(pipe, context, torchs_handler):
         os.kill(int(match[1]), signal.SIGKILL)
         time.sleep(20)
     text = describe_reading()
-    assert re.fullmatch(rf'worker 1 \(pid {match[1]}\), which is dead, began to read /clips/3 ä\n\.mp4 \d+ s ago', text)
+    assert re.fullmatch(
+        rf'worker 1 \(pid {match[1]}\), which has died, started to read /clips/3 ä\n\.mp4 \d+ s ago', text
+    )
 
 
 def test_nothing_is_known_where_nothing_hangs(pipe):

@@ -91,7 +91,7 @@ def test_a_list_found_beside_videos_does_not_lead_out_of_their_folder(name, tmp_
     write_video(tmp_path / 'given' / 'a.mp4')
     files = [{'file': name.format(root=tmp_path), 'label': None}]
     (tmp_path / 'given' / 'samples.json').write_text(json.dumps({'complete': True, 'files': files}))
-    with pytest.raises(ValueError, match='samples lie beside it'):
+    with pytest.raises(ValueError, match='samples must be in the same folder'):
         DATASETS.build(videos_config(str(tmp_path / 'given'), clip_len=5))
     named = tmp_path / 'list.txt'  # what the user writes and names may lead anywhere
     named.write_text(f'{tmp_path}/secret/a.mp4\ngiven/a.mp4\n')
@@ -106,7 +106,7 @@ def test_a_manifest_of_latents_names_its_own_shards(name, run, tmp_path):
     content = json.loads(manifest.read_text())
     content['shards'][0]['name'] = name
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match='no shard of this folder'):
+    with pytest.raises(ValueError, match='not a shard of this folder'):
         LatentDataset(tmp_path / 'latents')
 
 

@@ -224,7 +224,7 @@ def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(tmp_path, 
     assert time.monotonic() - start < 120
     assert 'DataWorkerError: DataLoader ' in log
     assert ('timed out after 10 seconds' if not deadly else 'exited unexpectedly') in log
-    reading = 'has been reading' if not deadly else 'which is dead, began to read'
+    reading = 'has been reading' if not deadly else 'which has died, started to read'
     assert any(reading in line and '7' in line.split(reading)[1][:60] for line in log.splitlines()), log[-2000:]
     assert 'The state after ' in log
     run(train_command(whole, tmp_path / 'run', '--resume'))  # the same clips, which can be read now

@@ -34,7 +34,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path):
     assert again.check() is False
     again.start()
     assert [again.is_done(i) for i in (0, 1)] == [False, True]
-    with pytest.raises(RuntimeError, match='1 videos are not in'):
+    with pytest.raises(RuntimeError, match='1 videos are missing from'):
         again.shown_clips()
     again.add(0, CLIP, fps=8)
     shown = again.shown_clips()
@@ -75,5 +75,5 @@ def test_samples_of_two_runs_are_not_mixed(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
 def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(ValueError, match='no right to write'):
+    with pytest.raises(ValueError, match='is not writable'):
         make(tmp_path / 'new').check()

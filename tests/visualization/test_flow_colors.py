@@ -62,5 +62,5 @@ def test_the_wheel_shows_where_to():
 def test_errors_name_the_value():
     with pytest.raises(ValueError, match=r'\(4, 3\)'):
         flow_colors(np.zeros((4, 3)), 1.0)
-    with pytest.raises(ValueError, match='positive scale'):
+    with pytest.raises(ValueError, match='scale positive'):
         flow_colors(np.zeros((4, 2)), 0.0)

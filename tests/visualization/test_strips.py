@@ -93,9 +93,9 @@ def test_errors_name_the_value():
         draw_strip([clip(3), clip(4)])
     with pytest.raises(ValueError, match='float32'):
         draw_strip([clip(3).astype(np.float32)])
-    with pytest.raises(ValueError, match='1 rows need as many captions, got 2'):
+    with pytest.raises(ValueError, match=r'one text per row \(1 rows\), got 2'):
         draw_strip([clip(3)], ['a', 'b'])
-    with pytest.raises(ValueError, match='numbers of observed frames, got 2'):
+    with pytest.raises(ValueError, match=r'one number per row \(1 rows\), got 2'):
         draw_strip([clip(3)], num_observed=[1, 2])
     with pytest.raises(ValueError, match=r'got \(1, 3, 2, 8, 8\)'):
         to_uint8(torch.zeros(1, 3, 2, 8, 8))

@@ -1,1 +1,1 @@
-"""Look for bad files before training, and watch the workers that read them."""
+"""Finding bad files before training, and monitoring the workers that read them."""

@@ -1,4 +1,4 @@
-"""Worker processes that may hang or crash: they are killed and replaced, and what they worked on is named."""
+"""Pool of worker processes that may hang or crash: lost workers are replaced and their items reported."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
-START_SECONDS = 300  # until a worker has imported what it needs; only the first one takes long
-# The longest wait at once: Ctrl-C can reach another thread of this process, such as torch's, and that does not end a
-# wait; Python acts on it when the wait is over.
+START_SECONDS = 300  # limit for a worker's imports, which are slow only for the first worker
+# Maximum seconds per wait. If Ctrl-C arrives in another thread (such as torch's), it does not interrupt the wait, and
+# Python only handles it afterwards.
 WAIT_SECONDS = 1.0
 
 
 class Lost(NamedTuple):
-    """What became of an item for which there is no result.
+    """Reason why an item has no result.
 
     Attributes:
-        kind: ``'hung'``, ``'crashed'`` or, where the function raised an error, ``'failed'``.
-        reason: In words.
+        kind: ``'hung'``, ``'crashed'`` or, if the function raised an error, ``'failed'``.
+        reason: Description.
     """
 
     kind: str
@@ -29,14 +29,14 @@ class Lost(NamedTuple):
 
 
 class _Worker:
-    """A process with one item at a time."""
+    """Process that handles one item at a time."""
 
     def __init__(self, context: Any, function: Callable[[Any], Any], memory: int | None) -> None:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(function, theirs, memory), daemon=True)
         self.process.start()
         theirs.close()
-        self.index: int | None = None  # of the item it has
+        self.index: int | None = None  # of the current item
         self.deadline = time.monotonic() + START_SECONDS
 
     def give(self, index: int, item: Any, timeout: float) -> None:
@@ -56,20 +56,20 @@ def run_guarded(
     timeout: float,
     memory: int | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Results of a function for all items, each in a process that may hang, crash or want too much memory.
+    """Call a function for all items in processes that may hang, crash or run out of memory.
 
     Args:
-        function: Called in the workers, which get it by pickle. What it returns must be picklable too.
-        items: Its arguments.
-        num_workers: How many processes.
-        timeout: Seconds for one item, then the worker is killed.
-        memory: Bytes that a worker may take beyond what it starts with (Linux only); None for no limit.
+        function: Function to call in the workers. It and its results must be picklable.
+        items: One argument per call.
+        num_workers: Number of processes.
+        timeout: Seconds per item, after which the worker is killed.
+        memory: Bytes that a worker may allocate in addition to its initial memory (Linux only). None for no limit.
 
     Yields:
-        Index of an item, and its result or :class:`Lost`, as they come.
+        Index of an item and its result or :class:`Lost`, in the order of completion.
 
     Raises:
-        RuntimeError: If a worker cannot even start.
+        RuntimeError: If a worker cannot start.
     """
     context = _context(function)
     waiting = iter(enumerate(items))
@@ -95,7 +95,7 @@ def run_guarded(
                     if gone:
                         worker = _Worker(context, function, memory)
                         workers.append(worker)
-                        # Only a worker that has said that it is ready gets an item: its start does not count.
+                        # Wait until the worker is ready, so that its start does not count towards the timeout.
                         found_ready = worker.connection.poll(START_SECONDS) and _receive(worker)
                         if found_ready is not None:
                             raise RuntimeError(f'a worker process could not start again: {found_ready}')
@@ -114,11 +114,11 @@ def _receive(worker: _Worker) -> Any:
         worker.process.join(10)
         code = worker.process.exitcode
         name = signal.Signals(-code).name if code is not None and code < 0 else None
-        return Lost('crashed', f'the process that read it was ended by {name}' if name else f'exit code {code}')
+        return Lost('crashed', f'the process that read it was killed by {name}' if name else f'exit code {code}')
 
 
 def _work(function: Callable[[Any], Any], connection: Connection, memory: int | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the main process stops workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process stops the workers
     if memory is not None:
         _limit_memory(memory)
     connection.send(None)
@@ -148,7 +148,7 @@ def _limit_memory(memory: int) -> None:
 
 
 def _context(function: Callable) -> Any:
-    """Not forked from this process, whose decoders and threads a fork would copy in mid-air."""
+    """Return a context that does not fork this process: a fork would copy decoders and threads in an unknown state."""
     if sys.platform == 'win32':
         return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')

@@ -1,4 +1,4 @@
-"""Looks for files that a training run would skip, hang or crash in, or get wrong pictures from."""
+"""Verification of datasets: find files that training would skip, hang or crash on, or decode incorrectly."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from ..video_dataset import VideoDataset
 from .guarded_pool import Lost, run_guarded
 
 KINDS = {
-    'missing': 'not there, or no plain file',
+    'missing': 'does not exist, or is not a regular file',
     'unreadable': 'no decoder can read it',
     'short': 'fewer frames than a clip needs',
     'damaged': 'a decoder reports errors, or frames are missing',
     'differs': 'decoders return different frames',
     'hung': 'not read within the time limit',
-    'crashed': 'ended the process that read it',
-    'failed': 'an error of the data set itself',
+    'crashed': 'crashed the process that read it',
+    'failed': 'an error of the dataset itself',
 }
-BLOCK = 8  # pixels, of the squares whose mean is compared
-# Grey levels. Decoders convert colours differently: on real footage the largest was 8, on 10-bit video 16.
+BLOCK = 8  # frames are compared by the means of squares with this side, in pixels
+# Grey levels. Decoders convert colours differently: the largest difference was 8 on real footage, 16 on 10-bit video.
 TOLERANCE = 24.0
 NUM_SEEKS, FRAMES_A_SEEK = 8, 3
-MEMORY = 8 << 30  # bytes of address space, beyond what a worker starts with
-UNEVEN = 1.5  # ratio of two frames' durations in video of variable frame rate
+MEMORY = 8 << 30  # bytes of address space in addition to a worker's initial memory
+UNEVEN = 1.5  # ratio of frame durations above which the frame rate is called variable
 _LOG_ERRORS = '16'  # AV_LOG_ERROR
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip of a file that a data set wants.
+    """Clip of a file that a dataset uses.
 
     Attributes:
         name: The ``path`` of the clip.
-        segment: Start and end in seconds, None for the whole file.
-        span: Frames from the first to the last of a clip.
+        segment: Start and end in seconds, or None for the whole file.
+        span: Number of frames from the first to the last frame of the clip.
     """
 
     name: str
@@ -64,13 +64,13 @@ class Entry:
 
 @dataclass
 class Finding:
-    """What is known of one file or clip.
+    """Result for one file or clip.
 
     Attributes:
-        path: Which.
+        path: Path of the file or clip.
         kind: ``'good'`` or one of ``KINDS``.
-        reason: In words.
-        facts: ``frames``, ``width``, ``height``, ``fps`` and ``notes`` of a video, as far as they are known.
+        reason: Description of the problem.
+        facts: ``frames``, ``width``, ``height``, ``fps`` and ``notes`` of a video, as far as known.
     """
 
     path: str
@@ -80,17 +80,17 @@ class Finding:
 
 
 def verify(datasets: Sequence[ClipDataset], num_workers: int, timeout: float) -> Iterator[list[Finding]]:
-    """Read everything that data sets name, in processes that may hang and crash; each file of a VideoDataset once.
+    """Read all files and clips of datasets in guarded processes. Each file of a VideoDataset is read once.
 
     Args:
-        datasets: Of clips. Files of a :class:`VideoDataset` are decoded whole, by both decoders; of others, each clip
-            is loaded once.
-        num_workers: Processes.
-        timeout: Seconds for one file, or one clip of other data sets.
+        datasets: Datasets of clips. Files of a :class:`VideoDataset` are fully decoded by both decoders. For other
+            datasets, each clip is loaded once.
+        num_workers: Number of processes.
+        timeout: Seconds per file, or per clip of other datasets.
 
     Yields:
-        Findings of one file, as they come: one for each clip of it that is bad by itself, such as a segment that is
-        too short, or one for all.
+        Findings of one file, in the order of completion: one finding per clip (such as a segment that is too short),
+        or a single finding if the file itself is bad.
     """
     files = _files_of(dataset for dataset in datasets if isinstance(dataset, VideoDataset))
     for index, found in run_guarded(check_file, list(files.items()), num_workers, timeout, MEMORY):
@@ -106,7 +106,7 @@ def verify(datasets: Sequence[ClipDataset], num_workers: int, timeout: float) ->
 
 
 def count_steps(datasets: Sequence[ClipDataset]) -> int:
-    """How often :func:`verify` yields."""
+    """Return the number of items that :func:`verify` yields."""
     files = _files_of(dataset for dataset in datasets if isinstance(dataset, VideoDataset))
     return len(files) + sum(len(dataset) for dataset in datasets if not isinstance(dataset, VideoDataset))
 
@@ -125,7 +125,7 @@ def _files_of(datasets: Iterable[VideoDataset]) -> dict[str, list[Entry]]:
 
 
 def check_clip(dataset: ClipDataset, index: int) -> Finding:
-    """Load one clip of a data set."""
+    """Load one clip of a dataset."""
     info = dataset.get_data_info(index)
     try:
         frames = dataset.load_clip(info, numpy_rng('verify', index))
@@ -136,7 +136,7 @@ def check_clip(dataset: ClipDataset, index: int) -> Finding:
 
 
 def check_file(item: tuple[str, Sequence[Entry]]) -> list[Finding]:
-    """Decode a file whole, by both decoders, and compare what they return. Changes where this process's errors go."""
+    """Decode a whole file with both decoders and compare their frames. Redirects this process's stdout and stderr."""
     path, entries = item
     try:
         check_readable(path)
@@ -186,7 +186,7 @@ def _check_video(path: str, facts: dict[str, Any]) -> Finding:
 
 
 def _compare(path: str, pairs: Iterable, decord: DecordReader | None, facts: dict[str, Any]) -> Finding:
-    """Frames of both decoders from end to end, and then some that decord seeks."""
+    """Compare all frames of both decoders, then some frames that decord seeks."""
     small: list[np.ndarray] = []
     try:
         for number, (first, second) in enumerate(pairs):
@@ -200,7 +200,7 @@ def _compare(path: str, pairs: Iterable, decord: DecordReader | None, facts: dic
             indices = range(start, min(start + FRAMES_A_SEEK, len(small)))
             for index, frame in zip(indices, DecordReader(path).read(indices), strict=True):
                 if (distance := _distance(_shrink(frame), small[index])) > TOLERANCE:
-                    reason = f'frame {index}, sought by decord, differs by {distance:.0f} grey levels'
+                    reason = f'frame {index}, after a seek by decord, differs by {distance:.0f} grey levels'
                     return Finding(path, 'differs', reason)
     except ClipError as error:
         return Finding(path, 'damaged', error.reason)
@@ -222,7 +222,7 @@ def _check_length(finding: Finding, entry: Entry, times: np.ndarray) -> Finding:
 def _decord(path: str) -> DecordReader | None:
     try:
         reader = DecordReader(path)
-        reader.read([0])  # of pictures less than 32 pixels wide it cannot read any
+        reader.read([0])  # decord fails on frames less than 32 pixels wide
     except (ClipError, ImportError):
         return None
     import decord
@@ -232,7 +232,7 @@ def _decord(path: str) -> DecordReader | None:
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
-    """Means of squares, uint8: ``(H, W, 3)`` to about an eighth of each side."""
+    """Average ``(H, W, 3)`` over squares of ``BLOCK`` pixels, as uint8."""
     height, width = frame.shape[:2]
     return cv2.resize(frame, (-(-width // BLOCK), -(-height // BLOCK)), interpolation=cv2.INTER_AREA)
 
@@ -245,8 +245,8 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
 
 @contextmanager
 def _captured_errors() -> Iterator[list[str]]:
-    """What decoders write to this process's stdout and stderr, the first few lines, in the end."""
-    os.environ['OPENCV_FFMPEG_LOGLEVEL'] = _LOG_ERRORS  # counts if no video was opened in this process before
+    """Collect the first lines that decoders write to stdout and stderr. The list is filled on exit."""
+    os.environ['OPENCV_FFMPEG_LOGLEVEL'] = _LOG_ERRORS  # only effective before the first video of this process
     lines: list[str] = []
     _flush()
     with tempfile.TemporaryFile() as file:
@@ -270,4 +270,4 @@ def _flush() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == 'posix':
-        ctypes.CDLL(None).fflush(None)  # what OpenCV prints waits in the C library
+        ctypes.CDLL(None).fflush(None)  # OpenCV's output is buffered in the C library

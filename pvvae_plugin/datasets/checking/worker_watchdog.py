@@ -1,7 +1,7 @@
-"""Which file each data worker is reading: the main process can tell even if a worker hangs inside a decoder or is dead.
+"""Record of the file that each data worker is reading, readable even after the worker has frozen or died.
 
-Each worker keeps one small file, in a folder of the temporary folder that is named after the main process, and
-overwrites it at the start and at the end of each clip.
+Each worker keeps one small file in a temporary folder named after the main process, and overwrites it whenever it
+starts or finishes a clip.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pathlib import Path
 from torch.utils.data import get_worker_info
 
 NOTHING = b'\0'
-_LOADED = time.time()  # what was noted before is another process's of the same number
-_note: tuple[int, int] | None = None  # this process and the file it writes to
+_LOADED = time.time()  # older notes belong to an earlier process with the same pid
+_note: tuple[int, int] | None = None  # pid of this process and the descriptor of its file
 
 
 def note_reading(path: str) -> None:
-    """Note that this data worker begins to read a file; in other processes nothing happens."""
+    """Record that this data worker starts reading a file. Does nothing outside of data workers."""
     worker = get_worker_info()
     if worker is not None:
         _write(f'{worker.id}\t{time.time()}\t{path}'.encode(errors='surrogateescape') + NOTHING)
 
 
 def note_done() -> None:
-    """Note that it has been read."""
+    """Record that this data worker has finished reading."""
     if get_worker_info() is not None:
         _write(NOTHING)
 
 
 def describe_reading() -> str:
-    """What the data workers of this process are reading, and for how long; also what dead ones were reading.
+    """Describe which files the data workers of this process are reading and for how long, including dead workers.
 
     Returns:
         ``'worker 0 (pid 123) has been reading /x/a.mp4 for 63 s; ...'``, the longest first, or ``''`` if nothing is
@@ -47,7 +47,7 @@ def describe_reading() -> str:
     for note in _folder(os.getpid()).glob('*'):
         try:
             content = note.read_bytes()
-        except OSError:  # its worker has just ended
+        except OSError:  # the worker has just exited
             continue
         worker, _, rest = content.partition(NOTHING)[0].decode(errors='surrogateescape').partition('\t')
         since, _, path = rest.partition('\t')
@@ -56,7 +56,7 @@ def describe_reading() -> str:
     return '; '.join(
         f'worker {worker} (pid {pid}) has been reading {path} for {seconds:.0f} s'
         if pid in alive
-        else f'worker {worker} (pid {pid}), which is dead, began to read {path} {seconds:.0f} s ago'
+        else f'worker {worker} (pid {pid}), which has died, started to read {path} {seconds:.0f} s ago'
         for seconds, worker, pid, path in sorted(found, reverse=True)
     )
 
@@ -72,12 +72,12 @@ def _write(content: bytes) -> None:
 
 
 def _open() -> int:
-    """The file of this worker, or -1 where none can be made: a run does not end for want of it."""
+    """Open the file of this worker. Returns -1 if it cannot be created, because a run must not fail for that."""
     folder = _folder(multiprocessing.parent_process().pid)
-    for _ in range(3):  # a worker that ends may remove the folder in between
+    for _ in range(3):  # an exiting worker may remove the folder in between
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_uid != _user():  # another user's, where several share a temporary folder
+            if folder.stat().st_uid != _user():  # another user's folder in a shared temporary folder
                 return -1
             note = folder / str(os.getpid())
             file = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -91,7 +91,7 @@ def _open() -> int:
 def _remove(note: Path, file: int) -> None:
     os.close(file)
     note.unlink(missing_ok=True)
-    with suppress(OSError):  # others are still there, or the main process was faster
+    with suppress(OSError):  # other workers still have files there, or the main process has removed it
         note.parent.rmdir()
 
 
@@ -108,5 +108,5 @@ def _forget() -> None:
     shutil.rmtree(_folder(os.getpid()), ignore_errors=True)
 
 
-# Not atexit: that would come before multiprocessing ends the workers, one of which may just begin to read.
+# Not atexit, which runs before multiprocessing stops the workers: a worker may still start to read.
 Finalize(None, _forget, exitpriority=-100)

@@ -1,4 +1,4 @@
-"""Frames of video files and images: one file per decoder, all with the interface of :class:`VideoReader`."""
+"""Readers of video files and images, one module per decoder. All implement :class:`VideoReader`."""
 
 from .base import VideoReader
 from .decord_reader import DecordReader

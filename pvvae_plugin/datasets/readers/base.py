@@ -1,4 +1,4 @@
-"""The interface of all readers, the file names that they take, and the times of frames."""
+"""Interface of all readers, supported file extensions, and frame times."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VIDEO_EXTENSIONS = (
     '.wmv',
 )
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-# Containers round the time of a frame (WebM to whole milliseconds), and lists keep what they were given.
+# Tolerance for segment times: containers round frame times (WebM to whole milliseconds), lists do not.
 SLACK = 1e-3  # seconds
 
 
 class VideoReader(ABC):
-    """Reader of the frames of one file.
+    """Interface for reading the frames of a file.
 
     Args:
         path: The file.
@@ -39,7 +39,7 @@ class VideoReader(ABC):
         fps (float): Frames per second, 0 if unknown.
 
     Raises:
-        ClipError: If the file cannot be opened or holds no frame.
+        ClipError: If the file cannot be opened or has no frames.
 
     Example:
         >>> from pvvae_plugin.datasets import open_video
@@ -58,7 +58,7 @@ class VideoReader(ABC):
     @property
     @abstractmethod
     def times(self) -> np.ndarray:
-        """When each frame is shown: increasing seconds from the first frame, float64 ``(T,)``."""
+        """Presentation times in seconds from the first frame, increasing, float64 ``(T,)``."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -78,51 +78,51 @@ class VideoReader(ABC):
 
 
 def is_video(path: str) -> bool:
-    """Whether the name ends like a video's."""
+    """Return True if the path has a video extension."""
     return path.lower().endswith(VIDEO_EXTENSIONS)
 
 
 def is_image(path: str) -> bool:
-    """Whether the name ends like an image's."""
+    """Return True if the path has an image extension."""
     return path.lower().endswith(IMAGE_EXTENSIONS)
 
 
 def seconds_from_first(path: str, times: np.ndarray) -> np.ndarray:
-    """Times of a video's frames, counted from the first one's.
+    """Shift frame times to start at 0.
 
     Args:
-        path: The video, for the error.
-        times: Seconds ``(T,)``, as the decoder gives them.
+        path: The video, for the error message.
+        times: Times in seconds ``(T,)`` as returned by the decoder.
 
     Returns:
         float64 ``(T,)``, increasing.
 
     Raises:
-        ClipError: If they do not increase, as in streams without times.
+        ClipError: If the times do not increase, as in streams without timestamps.
     """
     times = times.astype(np.float64) - times[0]
     if not (np.diff(times) > 0).all():
-        raise ClipError(path, 'its frames carry no increasing times, so that no segment can be found; convert the file')
+        raise ClipError(path, 'segments need increasing frame times, which this file lacks; convert the file')
     return times
 
 
 def find_segment(path: str, times: np.ndarray, start: float, end: float) -> tuple[int, int]:
-    """The frames shown from ``start`` to ``end``, both included.
+    """Find the frames shown from ``start`` to ``end``, both inclusive.
 
     Args:
-        path: The video, for the error.
-        times: Increasing seconds ``(T,)``, one a frame.
-        start: In seconds, as ``end``, which may lie past the video's end.
-        end: See ``start``.
+        path: The video, for the error message.
+        times: Increasing frame times in seconds, ``(T,)``.
+        start: Start in seconds.
+        end: End in seconds. It may exceed the length of the video.
 
     Returns:
-        The first frame, and how many there are.
+        Index of the first frame, and the number of frames.
 
     Raises:
-        ClipError: If there is none.
+        ClipError: If the segment contains no frame.
     """
     first = int(np.searchsorted(times, start - SLACK, side='left'))
     stop = int(np.searchsorted(times, end + SLACK, side='right'))
     if first == stop:
-        raise ClipError(path, f'no frame from {start} to {end} s; the last of the video is at {times[-1]:.3f} s')
+        raise ClipError(path, f'no frame from {start} to {end} s; the last frame of the video is at {times[-1]:.3f} s')
     return first, stop - first

@@ -1,4 +1,4 @@
-"""Frames of a video by decord, which seeks."""
+"""Video reader based on decord, with random access."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ..errors import ClipError, first_line
 from .base import VideoReader, seconds_from_first
 from .packet_index import read_index
 
-LEAST_TOLERANCE = 1e-9  # share of a video's frames that decord may replace by copies; 0 would mean all
-FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # of a video that is read from end to end
+LEAST_TOLERANCE = 1e-9  # share of frames that decord may replace by copies; 0 would allow copies everywhere
+FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # chunk size for reading a whole video
 
 
 class DecordReader(VideoReader):
-    """Reader by decord, which seeks; files in which it would land on other frames are rejected.
+    """Video reader based on decord, which seeks. Rejects files in which seeking would return the wrong frames.
 
     Args:
         path: Video file.
 
     Attributes:
-        fps (float): Average frames a second, 0 where unknown.
-        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
+        fps (float): Average frames per second, 0 if unknown.
+        times (np.ndarray): Presentation times in seconds from the first frame, increasing.
 
     Raises:
-        ClipError: If the file cannot be opened, holds no frame, or cannot be sought in.
+        ClipError: If the file cannot be opened, has no frames, or does not support reliable seeking.
         ImportError: If decord is not installed.
 
     Example:
@@ -45,10 +45,11 @@ class DecordReader(VideoReader):
         index = read_index(path)
         if index.problem:
             raise ClipError(path, f'decord would seek to other frames: {index.problem}')
-        # decord raises RuntimeError, AssertionError or DECORDError, and the last derives from Exception itself.
+        # decord raises RuntimeError, AssertionError or DECORDError, which derives directly from Exception.
         try:
-            # An absolute path is never taken for a protocol ("a:b.mp4"). Workers are the parallelism: one thread each.
-            # Frames that do not decode come as copies of others; the least tolerance makes that an error.
+            # The absolute path keeps names like "a:b.mp4" from being parsed as a protocol. One thread: data workers
+            # already run in parallel. decord returns copies for frames that fail to decode, unless the tolerance is
+            # minimal; then it raises an error.
             self._reader = decord.VideoReader(os.path.abspath(path), num_threads=1, fault_tol=LEAST_TOLERANCE)
             self.fps = float(self._reader.get_avg_fps())
             times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
@@ -66,10 +67,10 @@ class DecordReader(VideoReader):
         return seconds_from_first(self.path, self._times)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+        """Return the frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
 
         Raises:
-            ClipError: If one of them cannot be decoded.
+            ClipError: If a frame cannot be decoded.
         """
         try:
             return self._reader.get_batch(list(indices)).asnumpy()

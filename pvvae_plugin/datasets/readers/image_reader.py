@@ -1,4 +1,4 @@
-"""An image as a video of one frame."""
+"""Reader of images as single-frame videos."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..errors import ClipError, first_line
 from .base import VideoReader
 from .packet_index import check_frame_size
 
-_NO_SIZE = (0xC4, 0xC8, 0xCC)  # of the markers from 0xC0 to 0xCF of a JPEG, those that start no frame
+_NO_SIZE = (0xC4, 0xC8, 0xCC)  # JPEG markers between 0xC0 and 0xCF that do not start a frame
 
 
 class ImageReader(VideoReader):
-    """An image as a video of one frame.
+    """Reader that presents an image as a single-frame video.
 
     Args:
         path: Image file.
 
     Raises:
-        ClipError: If it cannot be decoded.
+        ClipError: If the image cannot be decoded.
 
     Example:
         >>> from PIL import Image
@@ -39,7 +39,7 @@ class ImageReader(VideoReader):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # Not cv2.imread, which does not find names outside the code page on Windows.
+        # Not cv2.imread: on Windows it cannot open file names outside of the code page.
         try:
             data = np.fromfile(path, dtype=np.uint8).tobytes()
             size = _jpeg_size(data)
@@ -58,13 +58,13 @@ class ImageReader(VideoReader):
         return 1
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """The image, once for each index: uint8 RGB ``(T, H, W, 3)``.
+        """Return the image repeated for each index: uint8 RGB ``(T, H, W, 3)``.
 
         Raises:
             ClipError: If an index is not 0.
         """
         if any(index != 0 for index in indices):
-            raise ClipError(self.path, f'an image has only frame 0, asked for {list(indices)}')
+            raise ClipError(self.path, f'an image has only frame 0, got indices {list(indices)}')
         return np.stack([self._frame] * len(indices))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -72,8 +72,8 @@ class ImageReader(VideoReader):
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height of a JPEG, in a tenth of the time that Pillow takes; None if it is none, or may be damaged."""
-    # Behind the start of its last scan must come the end of the image, which OpenCV 4 does without.
+    """Read width and height of a JPEG, ten times faster than Pillow. None for other or damaged files."""
+    # An end-of-image marker must follow the start of the last scan. OpenCV 4 does not require it.
     if not data.startswith(b'\xff\xd8\xff') or data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
         return None
     at = 2
@@ -86,22 +86,24 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _inspect(path: str) -> None:
-    """Refuse images that are too large, and what is wrong with them as far as OpenCV would not tell.
+    """Check an image for excessive size, and for damage that OpenCV does not report.
+
+    Formats that Pillow does not know pass, because OpenCV may still read them.
 
     Raises:
-        ClipError: Then. What Pillow does not know, OpenCV may.
+        ClipError: If the image is too large or damaged.
     """
     try:
-        with warnings.catch_warnings():  # about sizes, which are checked here
+        with warnings.catch_warnings():  # Pillow warns about sizes, which are checked here
             warnings.simplefilter('ignore')
             image = Image.open(path)
     except Image.DecompressionBombError as error:
         raise ClipError(path, f'too large: {first_line(error)}') from error
-    except Exception:  # Pillow raises of all kinds
+    except Exception:  # Pillow raises many types of errors
         return
     with image:
         check_frame_size(path, *image.size)
-        if image.format in ('TIFF', 'JPEG'):  # OpenCV may return rubbish for damaged ones
+        if image.format in ('TIFF', 'JPEG'):  # OpenCV may return garbage for damaged files
             try:
                 image.load()
             except Exception as error:

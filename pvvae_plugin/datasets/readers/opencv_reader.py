@@ -1,4 +1,4 @@
-"""Frames of a video by OpenCV, in order."""
+"""Sequential video reader based on OpenCV."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .packet_index import once_for_each_file, open_capture
 
 
 class OpenCVReader(VideoReader):
-    """Reader by OpenCV, from the first frame on.
+    """Video reader based on OpenCV that always decodes from the first frame.
 
-    Nothing is believed that the header says: frames are counted by decoding them, and never sought, because seeking
-    in files of variable frame rate returns other frames.
+    It does not trust the header and counts frames by decoding them. It never seeks, because seeking in files with
+    variable frame rate returns the wrong frames.
 
     Args:
         path: Video file.
 
     Attributes:
-        fps (float): Frames a second, 0 where unknown.
-        times (np.ndarray): When each frame is shown, in seconds from the first, increasing.
+        fps (float): Frames per second, 0 if unknown.
+        times (np.ndarray): Presentation times in seconds from the first frame, increasing.
 
     Raises:
-        ClipError: If the file cannot be opened or holds no frame.
+        ClipError: If the file cannot be opened or has no frames.
 
     Example:
         >>> from pvvae_plugin.datasets import OpenCVReader
@@ -53,7 +53,7 @@ class OpenCVReader(VideoReader):
         return seconds_from_first(self.path, self.read_times())
 
     def read_times(self) -> np.ndarray:
-        """What the file says of when each frame is shown, in seconds; of old containers it need not increase."""
+        """Return the frame times stored in the file, in seconds. They may not increase in old containers."""
         capture, times = open_capture(self.path), []
         while capture.grab():
             times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
@@ -61,10 +61,10 @@ class OpenCVReader(VideoReader):
         return np.array(times) / 1000
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
+        """Return the frames at ``indices``: uint8 RGB ``(T, H, W, 3)``.
 
         Raises:
-            ClipError: If one of them lies past the end, or frames differ in size.
+            ClipError: If an index is past the end, a frame cannot be decoded, or the frames differ in size.
         """
         wanted = set(indices)
         frames: dict[int, np.ndarray] = {}

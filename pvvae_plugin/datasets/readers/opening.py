@@ -1,4 +1,4 @@
-"""Open and read files by the first decoder that can."""
+"""Opening and reading files with the first decoder that succeeds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .decord_reader import DecordReader
 from .image_reader import ImageReader
 from .opencv_reader import OpenCVReader
 
-# Readers of each backend, in the order in which they are tried.
+# Readers per backend, in the order of trial.
 READERS: dict[str, tuple[type[VideoReader], ...]] = {
     'auto': (DecordReader, OpenCVReader),
     'decord': (DecordReader,),
     'opencv': (OpenCVReader,),
 }
-# What a decoder may raise for a file that the next one can read.
+# Errors of a decoder after which the next decoder is tried.
 DECODER_ERRORS = (ClipError, cv2.error, MemoryError, OSError, ImportError)
 
 
@@ -33,11 +33,11 @@ def open_video(path: str, backend: str = 'auto') -> VideoReader:
         backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, then OpenCV if decord is not installed or fails.
 
     Returns:
-        A reader. A decord reader may still fail to read.
+        A reader. A decord reader may still fail when it reads frames.
 
     Raises:
         ClipError: If the file cannot be opened.
-        ValueError: If there is no such backend.
+        ValueError: If ``backend`` is unknown.
 
     Example:
         >>> from pvvae_plugin.datasets import open_video
@@ -61,24 +61,23 @@ def read_clip(
     backend: str = 'auto',
     segment: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, float]:
-    """Open a file and read some of its frames; if one decoder fails, the next one reads them.
+    """Open a file and read some of its frames, falling back to the next decoder if one fails.
 
-    A file whose header promises more frames than can be decoded is read within its real length this way.
+    The fallback also handles files with fewer decodable frames than their header claims.
 
     Args:
         path: Video or image.
         choose_frames: Maps the number of frames to the indices to read. Called once per decoder, because their counts
             may differ. It may raise ClipError.
-        backend: As for :func:`open_video`.
-        segment: Start and end in seconds from the first frame. Only frames shown from start to end are counted, the
-            first of them as 0.
+        backend: See :func:`open_video`.
+        segment: Start and end in seconds from the first frame. Only frames in the segment are counted, from 0.
 
     Returns:
         Frames, uint8 RGB ``(T, H, W, 3)``, and frames per second of the source (0 if unknown).
 
     Raises:
-        ClipError: If no decoder can read them.
-        ValueError: If there is no such backend.
+        ClipError: If no decoder can read the frames.
+        ValueError: If ``backend`` is unknown.
 
     Example:
         >>> from pvvae_plugin.datasets import read_clip
@@ -100,18 +99,18 @@ def read_clip(
 
 
 def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'auto') -> Iterator[np.ndarray]:
-    """Yield the first frames of a file; if one decoder fails, the next one continues from there.
+    """Yield the first frames of a file. If a decoder fails, the next one continues from that frame.
 
     Args:
         path: Video or image.
-        num_frames: Number of frames; None for all.
-        backend: As for :func:`open_video`.
+        num_frames: Number of frames. None for all.
+        backend: See :func:`open_video`.
 
     Yields:
-        uint8 RGB ``(H, W, 3)``; only a few are in memory at once.
+        Frames, uint8 RGB ``(H, W, 3)``. Only a few are in memory at once.
 
     Raises:
-        ClipError: If no decoder can read one of them.
+        ClipError: If no decoder can read a frame.
 
     Example:
         >>> from pvvae_plugin.datasets import iterate_frames
@@ -141,7 +140,7 @@ def reader_types(path: str, backend: str) -> tuple[type[VideoReader], ...]:
 
     Raises:
         ClipError: If the file must not be opened, see :func:`check_readable`.
-        ValueError: If there is no such backend.
+        ValueError: If ``backend`` is unknown.
     """
     if backend not in READERS:
         raise ValueError(f'backend must be one of {", ".join(READERS)}, got {backend!r}')
@@ -150,7 +149,7 @@ def reader_types(path: str, backend: str) -> tuple[type[VideoReader], ...]:
 
 
 def _reason(error: Exception, backend: str) -> str:
-    """Describe why a decoder failed. A decoder that the user asked for must be installed: then the error is raised."""
+    """Describe why a decoder failed. Re-raises the ImportError if the user chose a decoder that is not installed."""
     if isinstance(error, ClipError):
         return error.reason
     if isinstance(error, ImportError):
@@ -165,18 +164,19 @@ def _unreadable(path: str, reasons: Sequence[str]) -> ClipError:
 
 
 def check_readable(path: str) -> None:
-    """Refuse what decoders must not even open, without decoding anything.
+    """Check that a file is safe to open with a decoder, without decoding it.
 
     Raises:
-        ClipError: If there is no such file, it is none but a pipe, device or folder, or it is empty or a playlist.
+        ClipError: If the path does not exist, is not a regular file (pipe, device or folder), or the file is empty or a
+            playlist.
     """
     try:
         path.encode()
     except UnicodeEncodeError:
-        # FFmpeg inside OpenCV crashes the whole process on such a name.
+        # OpenCV's FFmpeg crashes the process on such names.
         raise ClipError(repr(path), 'its name is not valid UTF-8: rename the file') from None
     if not os.path.isfile(path):
-        # Opening a pipe would wait for ever, and a device may never end.
+        # Opening a pipe would block forever, and a device may be endless.
         raise ClipError(path, 'not a file: a folder, pipe or device' if os.path.exists(path) else 'no such file')
     if os.path.getsize(path) == 0:
         raise ClipError(path, 'the file is empty (0 bytes)')
@@ -185,13 +185,13 @@ def check_readable(path: str) -> None:
 
 
 def _refuse_playlists(path: str) -> None:
-    """FFmpeg, inside the decoders, opens what a playlist names: other files, or addresses of the network.
+    """Reject playlists, because the decoders' FFmpeg opens the files and network addresses that they list.
 
-    Every kind of playlist is text; every container starts with binary numbers. An ID3 tag, which FFmpeg skips, could
-    stand before a playlist, and stands before no video.
+    All playlist formats are text, and all video containers start with binary data. Files with an ID3 tag are rejected
+    too: FFmpeg skips the tag, so it could hide a playlist, and no video container starts with one.
 
     Raises:
-        ClipError: If the file starts like text.
+        ClipError: If the file starts like text or with an ID3 tag.
     """
     try:
         with open(path, 'rb') as file:
@@ -199,4 +199,4 @@ def _refuse_playlists(path: str) -> None:
     except OSError as error:
         raise ClipError(path, f'cannot be read: {error.strerror}') from error
     if head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head):
-        raise ClipError(path, 'starts like text: a playlist, which could open other files, or no video at all')
+        raise ClipError(path, 'starts like text: not a video, or a playlist, which could open other files')

@@ -1,8 +1,7 @@
-"""What a video's container says of its frames, read without decoding: whether seeking can be trusted, and the size.
+"""Index of a video's packets, read without decoding: frame size, and whether decord's seeking can be trusted.
 
-decord counts packets in the order in which they are stored and takes that for the order in which frames are shown. It
-also believes that a seek lands on the key frame asked for. Both hold for most files; for the others it returns other
-frames than those asked for, without an error.
+decord assumes that packets are stored in the order in which their frames are shown, and that a seek lands on the
+requested key frame. Both hold for most files. For other files, decord silently returns the wrong frames.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ import numpy as np
 
 from ..errors import ClipError
 
-# 8192 x 8192. A header may promise thousands of megapixels, and decoders ask for the memory before they see a picture.
+# 8192 x 8192. Decoders allocate frames of the size in the header, which may claim thousands of megapixels.
 MAX_FRAME_PIXELS = 1 << 26
 MAX_REMEMBERED = 1 << 14  # files, a few hundred bytes each
-MAX_BOXES, MAX_INDEX = 10_000, 1 << 26  # parts of a container, and bytes of an index, that are looked at
-_MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # that a film may start with
+MAX_BOXES, MAX_INDEX = 10_000, 1 << 26  # limits on the parts of a container and the bytes of an index to read
+_MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # first boxes of an MP4 or MOV file
 _AVI_VIDEO = [int.from_bytes(name, 'little') for name in (b'dc', b'db')]
 
 T = TypeVar('T')
 
-# FFmpeg inside OpenCV writes to stderr about each damaged file, before any exception says which file it was.
+# OpenCV's FFmpeg prints to stderr for each damaged file, without the file's name. ClipError names the file instead.
 os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
 
 
 class VideoIndex(NamedTuple):
-    """What is known of a video without decoding it.
+    """Properties of a video that are known without decoding it.
 
     Attributes:
-        num_packets: Frames that its container holds.
-        width: Pixels, as ``height``.
-        height: See ``width``.
-        problem: Why seeking by decord would return other frames; None if it can be trusted.
+        num_packets: Number of frames in the container.
+        width: Width in pixels.
+        height: Height in pixels.
+        problem: Reason why decord's seeking would return the wrong frames, or None if it can be trusted.
     """
 
     num_packets: int
@@ -47,7 +46,7 @@ class VideoIndex(NamedTuple):
 
 
 def once_for_each_file(function: Callable[[str], T]) -> Callable[[str], T]:
-    """Let a function of a file's path work once a process for each file, as long as that does not change."""
+    """Cache a function of a file's path per process, until the file changes."""
 
     @lru_cache(MAX_REMEMBERED)
     def remembered(path: str, size: int, changed: int) -> T:
@@ -63,10 +62,10 @@ def once_for_each_file(function: Callable[[str], T]) -> Callable[[str], T]:
 
 @once_for_each_file
 def read_index(path: str) -> VideoIndex:
-    """The index of a video; once a process for each file.
+    """Read the index of a video, cached per process and file.
 
     Raises:
-        ClipError: If FFmpeg inside OpenCV cannot open it, or its frames would be larger than ``MAX_FRAME_PIXELS``.
+        ClipError: If OpenCV's FFmpeg cannot open it, or its frames are larger than ``MAX_FRAME_PIXELS``.
     """
     capture = open_capture(path, (cv2.CAP_PROP_FORMAT, -1))  # -1: packets as they are stored
     width, height = (int(capture.get(name)) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
@@ -79,25 +78,25 @@ def read_index(path: str) -> VideoIndex:
 
 
 def check_frame_size(path: str, width: int, height: int) -> None:
-    """Refuse what would fill the memory.
+    """Check that frames are small enough to fit into memory.
 
     Raises:
         ClipError: If a frame is larger than ``MAX_FRAME_PIXELS``.
     """
     if width * height > MAX_FRAME_PIXELS:
         raise ClipError(
-            path, f'{width} x {height} pixels a frame, more than {MAX_FRAME_PIXELS} (MAX_FRAME_PIXELS): scale it down'
+            path, f'{width} x {height} pixels per frame, more than MAX_FRAME_PIXELS={MAX_FRAME_PIXELS}: scale it down'
         )
 
 
 def open_capture(path: str, options: tuple[int, ...] = ()) -> cv2.VideoCapture:
-    """Open a video by FFmpeg inside OpenCV, on one thread.
+    """Open a video with OpenCV's FFmpeg backend on one thread.
 
     Raises:
-        ClipError: If it cannot be opened, or its frames are too large.
+        ClipError: If the video cannot be opened, or its frames are too large.
     """
-    # Only FFmpeg: for a name like "clip001.mp4" other backends look for a sequence of images. An absolute path is
-    # never taken for a protocol ("a:b.mp4"). Workers are the parallelism: one thread each.
+    # Only FFmpeg: other backends look for an image sequence if the name is like "clip001.mp4". The absolute path keeps
+    # names like "a:b.mp4" from being parsed as a protocol. One thread: data workers already run in parallel.
     try:
         capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1, *options])
     except cv2.error as error:
@@ -109,11 +108,11 @@ def open_capture(path: str, options: tuple[int, ...] = ()) -> cv2.VideoCapture:
 
 
 def _problem(times: np.ndarray, is_key: np.ndarray) -> str | None:
-    """Why decord's counting would not find frames: ``times`` (N,) in the order of storage."""
+    """Return why decord's frame count would be wrong, or None. ``times`` ``(N,)`` are in the order of storage."""
     if not len(times) or not is_key[0]:
         return 'it does not start with a key frame'
     keys = np.flatnonzero(is_key)
-    # At a key frame all that was stored before must be shown before, and all behind it behind.
+    # All frames stored before a key frame must be shown before it, and all frames stored after it, after it.
     if (times[keys[1:]] < np.maximum.accumulate(times)[keys[1:] - 1]).any():
         return 'a key frame is stored behind frames that are shown after it'
     if (np.minimum.accumulate(times[::-1])[::-1][keys] < times[keys]).any():
@@ -135,7 +134,7 @@ def _container_problem(path: str, num_packets: int) -> str | None:
 
 
 def _mp4_problem(file: BinaryIO, end: int) -> str | None:
-    """Whether a film is stored in fragments, of which FFmpeg knows only the first before it has read them all."""
+    """Reject fragmented files: FFmpeg knows only the first fragment until it has read the whole file."""
     position = 0
     for _ in range(MAX_BOXES):
         if position + 8 > end:
@@ -153,7 +152,7 @@ def _mp4_problem(file: BinaryIO, end: int) -> str | None:
 
 
 def _avi_problem(file: BinaryIO, end: int, num_packets: int) -> str | None:
-    """What is wrong with the index at an AVI's end, by which FFmpeg seeks; ``num_packets`` were found without it."""
+    """Check the index at the end of an AVI, which FFmpeg seeks by. ``num_packets`` were counted without the index."""
     head = file.read(12)
     end = min(end, 8 + int.from_bytes(head[4:8], 'little'))
     for _ in range(MAX_BOXES):
@@ -168,10 +167,10 @@ def _avi_problem(file: BinaryIO, end: int, num_packets: int) -> str | None:
 
 def _check_avi_entries(content: bytes, num_packets: int) -> str | None:
     entries = np.frombuffer(content[: len(content) // 16 * 16], '<u4').reshape(-1, 4)
-    is_video = np.isin(entries[:, 0] >> 16, _AVI_VIDEO)  # the name's last two letters
+    is_video = np.isin(entries[:, 0] >> 16, _AVI_VIDEO)  # last two letters of the name
     _, _, offsets, sizes = entries.astype(np.int64).T
     if (offsets[1:] < offsets[:-1] + 8 + sizes[:-1]).any():
         return 'its index is damaged'
     if np.count_nonzero(sizes[is_video]) != num_packets:
-        return 'its index does not fit its frames'
+        return 'its index does not match its frames'
     return None

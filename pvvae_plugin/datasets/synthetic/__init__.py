@@ -1,4 +1,4 @@
-"""Procedural clips: moving shapes, drawn on demand."""
+"""Procedural clips of moving shapes, rendered on demand."""
 
 from .dataset import SyntheticVideoDataset
 

@@ -1,4 +1,4 @@
-"""The data set of procedural clips."""
+"""Dataset of procedural clips."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .rendering import OUTLINES, Backdrop, Sprite, render
 
 
 class Difficulty(NamedTuple):
-    """What one difficulty means."""
+    """Parameters of a difficulty."""
 
     num_objects: int
     radius: tuple[float, float]  # frame sides
     backdrop: str  # 'dark', 'gradient' or 'waves'
     striped: bool
-    camera_speed: float  # most frame sides a frame
-    colors: np.ndarray | None = None  # of every shape, (2, 3); None draws them
+    camera_speed: float  # maximum, in frame sides per frame
+    colors: np.ndarray | None = None  # two colours for all shapes, (2, 3); None draws them per shape
 
 
 ORANGE_AND_BLUE = np.array([[1.0, 0.75, 0.2], [0.2, 0.45, 0.95]], np.float32)
@@ -35,12 +35,12 @@ DIFFICULTIES = {
 
 
 class Scene(NamedTuple):
-    """What a clip shows, before it is drawn: arguments of :func:`render`."""
+    """Content of a clip: the arguments of :func:`render`."""
 
     sprites: list[Sprite]
     tracks: list[Track]
     backdrop: Backdrop
-    camera: np.ndarray  # its position in each frame, (T, 2)
+    camera: np.ndarray  # position in each frame, (T, 2)
 
 
 NO_WAVES = np.zeros((0, 4), np.float32)
@@ -48,23 +48,23 @@ NO_WAVES = np.zeros((0, 4), np.float32)
 
 @DATASETS.register_module()
 class SyntheticVideoDataset(ClipDataset):
-    """Clips of moving shapes, drawn on demand: nothing to download, and labels that only motion tells.
+    """Dataset of moving shapes, rendered on demand. It needs no download, and only the motion reveals the label.
 
-    The label is the motion (``metainfo['classes']``), all equally often. What a clip looks like, and where its shapes
-    start, is drawn from a stream that does not know the label, and every motion begins at the start it is given: frame
-    0 is therefore independent of the label. Shapes move by about their own size in 4 to 8 frames.
+    The label is the motion (``metainfo['classes']``), and all motions are equally frequent. Appearance and start
+    positions are drawn independently of the label, and every motion begins at the given start, so frame 0 is
+    independent of the label. Shapes move by about their own size in 4 to 8 frames.
 
-    Difficulties: ``'plain'``, one shape, orange and blue on dark grey; ``'easy'``, one, smaller, in any colours over a
-    gradient; ``'medium'``, two striped shapes over waves; ``'hard'``, four that hide one another, with a moving
-    camera. All shapes of a clip share the motion, each with its own parameters.
+    Difficulties: ``'plain'``: one shape, orange and blue on dark grey. ``'easy'``: one smaller shape in random colours
+    on a gradient. ``'medium'``: two striped shapes on waves. ``'hard'``: four striped shapes that occlude each other,
+    and a moving camera. All shapes of a clip have the same motion with different parameters.
 
     Args:
         length: Number of clips.
-        clip_len: Frames of a clip.
+        clip_len: Frames per clip.
         size: Side of a frame in pixels.
         difficulty: ``'plain'``, ``'easy'``, ``'medium'`` or ``'hard'``.
-        seed: Seed of the content: another one gives other clips, e.g. for validation.
-        still_share: Share of clips in which nothing moves, as in much real footage. They keep their labels.
+        seed: Seed of the content. Use another seed for other clips, e.g. for validation.
+        still_share: Share of clips without any motion, as in much real footage. They keep their labels.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Raises:
@@ -100,7 +100,7 @@ class SyntheticVideoDataset(ClipDataset):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name} must be a positive integer, got {value!r}')
         if not 0.0 <= still_share <= 1.0:
-            raise ValueError(f'still_share must lie in [0, 1], got {still_share!r}')
+            raise ValueError(f'still_share must be in [0, 1], got {still_share!r}')
         self.length = length
         self.size = size
         self.still_share = still_share
@@ -119,7 +119,7 @@ class SyntheticVideoDataset(ClipDataset):
         ]
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
-        """The clip of ``info``: always the same one, ``rng`` is not drawn from."""
+        """Render the clip of ``info``. The content depends only on ``seed`` and the clip's number, not on ``rng``."""
         return render(*self._scene(info), size=self.size)
 
     def positions(self, index: int) -> np.ndarray:
@@ -149,11 +149,11 @@ class SyntheticVideoDataset(ClipDataset):
 
 
 def draw_scene(seed: int, number: int, motion: str, times: np.ndarray, difficulty: str) -> Scene:
-    """What a clip shows.
+    """Draw the content of a clip.
 
     Args:
         seed: Seed of the content.
-        number: Which clip.
+        number: Number of the clip.
         motion: A key of ``MOTIONS``. Frame 0 (time 0) does not depend on it.
         times: Times ``(T,)`` in frames.
         difficulty: A key of ``DIFFICULTIES``.
@@ -173,7 +173,7 @@ def draw_scene(seed: int, number: int, motion: str, times: np.ndarray, difficult
         )
         for _ in sprites
     ]
-    # The camera before the motions, which take different numbers of draws.
+    # Draw the camera before the motions, which use different numbers of draws.
     velocity = movement.uniform(-level.camera_speed, level.camera_speed, size=2)
     tracks = [MOTIONS[motion](start, times, movement) for start in starts]
     return Scene(sprites, tracks, backdrop, camera=times[:, None] * velocity)
@@ -205,7 +205,7 @@ def _draw_backdrop(rng: np.random.Generator, kind: str) -> Backdrop:
 def _draw_sprite(rng: np.random.Generator, level: Difficulty, backdrop: Backdrop) -> Sprite:
     colors = level.colors
     if colors is None:
-        # Of several pairs, the one that stands out most: from the backdrop, and its halves from each other.
+        # Pick the pair with the highest contrast, both to the backdrop and between its two colours.
         pairs = rng.uniform(0, 1, size=(8, 2, 3)).astype(np.float32)
         from_backdrop = np.linalg.norm(pairs - backdrop.colors.mean(0), axis=2).min(1)
         between = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)

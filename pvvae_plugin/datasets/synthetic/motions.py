@@ -1,7 +1,7 @@
-"""How things move: from a start, which no motion may choose, to a pose for each frame.
+"""Motions of shapes: functions from a start to one pose per frame.
 
-Lengths are in frame sides, angles in radians, times in frames. Every motion begins at the start given to it, so that
-frame 0 says nothing of the motion that follows.
+Lengths are in frame sides, angles in radians, times in frames. Every motion begins at the given start, so frame 0 does
+not reveal the motion.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Start(NamedTuple):
-    """Position, angle and radius of a thing in frame 0."""
+    """Position, angle and radius of a shape in frame 0."""
 
     x: float
     y: float
@@ -22,7 +22,7 @@ class Start(NamedTuple):
 
 
 class Track(NamedTuple):
-    """Position, angle and radius of a thing in each frame, ``(T,)`` each."""
+    """Position, angle and radius of a shape in each frame, ``(T,)`` each."""
 
     x: np.ndarray
     y: np.ndarray
@@ -31,13 +31,13 @@ class Track(NamedTuple):
 
 
 def linear(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Constant velocity, through the middle of the frame rather than straight out of it."""
+    """Move at constant velocity, roughly towards the centre of the frame."""
     velocity = _speed(start, rng) * _direction(_angle_to_centre(start) + rng.uniform(-0.6, 0.6))
     return _moved(start, times * velocity[0], times * velocity[1])
 
 
 def bounce(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Constant speed towards the nearest edges, thrown back by them."""
+    """Move at constant speed towards the nearest edges and bounce off them."""
     velocity = _speed(start, rng) * _direction(_angle_to_centre(start) + np.pi + rng.uniform(-0.6, 0.6))
     low, high = start.radius, 1 - start.radius
     x = _reflected(start.x + times * velocity[0], low, high)
@@ -46,26 +46,26 @@ def bounce(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
 
 
 def rotate(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """A spin in place, one turn in 8 to 16 frames."""
+    """Spin in place, one turn in 8 to 16 frames."""
     return _moved(start, 0 * times, 0 * times)._replace(angle=start.angle + times * _turn(rng))
 
 
 def zoom(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Growing or shrinking, to and fro between 1 / 2.2 and 2.2 times the size; a doubling takes 4 to 7 frames."""
+    """Grow and shrink between 1 / 2.2 and 2.2 times the initial size. Doubling takes 4 to 7 frames."""
     rate = rng.choice([-1, 1]) * np.log(2) / rng.uniform(4, 7)
     log_scale = _reflected(times * rate, -np.log(2.2), np.log(2.2))
     return _moved(start, 0 * times, 0 * times)._replace(radius=start.radius * np.exp(log_scale))
 
 
 def oscillate(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """To and fro on a line, a period in 9 to 15 frames."""
+    """Oscillate on a line with a period of 9 to 15 frames."""
     swing = start.radius * rng.uniform(1.5, 2.2) * np.sin(2 * np.pi * times / rng.uniform(9, 15))
     direction = _direction(rng.uniform(0, 2 * np.pi))
     return _moved(start, swing * direction[0], swing * direction[1])
 
 
 def orbit(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """A circle around a point on the side of the frame's middle."""
+    """Move on a circle around a point in the direction of the frame's centre."""
     distance = start.radius * rng.uniform(1.2, 1.8)
     to_pivot = _angle_to_centre(start) + rng.uniform(-0.6, 0.6)
     phase = to_pivot + np.pi + rng.choice([-1, 1]) * times * _speed(start, rng) / distance
@@ -77,7 +77,7 @@ def orbit(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
 
 
 def roll(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Constant velocity and a spin."""
+    """Move at constant velocity and spin."""
     return linear(start, times, rng)._replace(angle=start.angle + times * _turn(rng))
 
 
@@ -88,7 +88,7 @@ MOTIONS: dict[str, Motion] = {
 
 
 def _speed(start: Start, rng: np.random.Generator) -> float:
-    """Its own diameter in 4 to 8 frames: the last frame is then a poor prediction of the next group."""
+    """Draw a speed of one diameter in 4 to 8 frames, so the last frame is a poor prediction of the next group."""
     return 2 * start.radius / rng.uniform(4, 8)
 
 
@@ -105,7 +105,7 @@ def _angle_to_centre(start: Start) -> float:
 
 
 def _reflected(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Folded into [low, high], as between two mirrors."""
+    """Reflect values into [low, high]."""
     span = high - low
     phase = np.mod(value - low, 2 * span)
     return low + np.minimum(phase, 2 * span - phase)

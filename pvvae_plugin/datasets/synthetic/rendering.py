@@ -1,6 +1,6 @@
-"""How things look: shapes with two-coloured faces over gradients and waves, edges smooth to the pixel.
+"""Rendering of two-coloured shapes with antialiased edges on gradients and waves.
 
-Coordinates are in frame sides, x to the right and y downwards; colours are float in [0, 1].
+Coordinates are in frame sides, x to the right and y downwards. Colours are floats in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ OUTLINES = ('ellipse', 'box', 'triangle', 'capsule')
 
 
 class Sprite(NamedTuple):
-    """A shape: the two halves of its face differ in colour, so that a turn can be seen."""
+    """Shape whose two halves differ in colour, which makes rotation visible."""
 
     outline: str
     colors: np.ndarray  # (2, 3)
-    stripes: float  # stripes across its face, 0 for none
+    stripes: float  # number of stripes across the shape, 0 for none
 
 
 class Backdrop(NamedTuple):
-    """What lies behind: between two colours, by a gradient and waves."""
+    """Background that blends two colours by a gradient and waves."""
 
     colors: np.ndarray  # (2, 3)
-    gradient: np.ndarray  # (2,), change of tone a frame side
-    waves: np.ndarray  # (K, 4): x and y frequency in waves a frame side, phase, amplitude
+    gradient: np.ndarray  # (2,), change of tone per frame side
+    waves: np.ndarray  # (K, 4): x and y frequency in waves per frame side, phase, amplitude
 
 
 def render(sprites: list[Sprite], tracks: list[Track], backdrop: Backdrop, camera: np.ndarray, size: int) -> np.ndarray:
-    """Draw a clip.
+    """Render a clip.
 
     Args:
-        sprites: Back to front.
-        tracks: Where each is, of ``T`` poses.
-        backdrop: What lies behind them.
+        sprites: Shapes from back to front.
+        tracks: One track of ``T`` poses per shape.
+        backdrop: The background.
         camera: Position of the camera ``(T, 2)``, ``(0, 0)`` in frame 0.
         size: Side of a frame in pixels.
 
@@ -65,12 +65,12 @@ def _paint_backdrop(backdrop: Backdrop, x: np.ndarray, y: np.ndarray) -> np.ndar
 
 
 def _cover(sprite: Sprite, track: Track, x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """How far each pixel is covered, and its tone between the two colours: ``(T, H, W)`` each."""
+    """Return per pixel the coverage and the tone between the two colours, ``(T, H, W)`` each."""
     px, py, angle, radius = (values.astype(np.float32)[:, None, None] for values in track)
     dx, dy = (x - px) / radius, (y - py) / radius
     cos, sin = np.cos(angle), np.sin(angle)
     u, v = dx * cos + dy * sin, dy * cos - dx * sin  # along and across the shape, in radii
-    # A unit of the distance is `radius * size` pixels: edges are one pixel wide.
+    # Distances are in units of `radius * size` pixels, so the edges are one pixel wide.
     pixels = radius * size
     alpha = np.clip(0.5 - _distance(sprite.outline, u, v) * pixels, 0, 1)
     tone = np.clip(0.5 + u * pixels, 0, 1)
@@ -80,7 +80,7 @@ def _cover(sprite: Sprite, track: Track, x: np.ndarray, y: np.ndarray, size: int
 
 
 def _distance(outline: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """About the distance to the outline in radii, negative inside."""
+    """Return the approximate signed distance to the outline in radii, negative inside."""
     if outline == 'ellipse':
         return (np.hypot(u, v / 0.6) - 1) * 0.6
     if outline == 'box':

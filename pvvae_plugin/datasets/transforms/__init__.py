@@ -1,4 +1,4 @@
-"""Transforms of clips: each works on ``results['frames']`` and draws from ``results['rng']`` alone."""
+"""Transforms of clips. Each changes ``results['frames']`` and draws only from ``results['rng']``."""
 
 from .packing import PackClip
 from .spatial import CenterCropClip, RandomCropClip, RandomFlipClip, ResizeClip

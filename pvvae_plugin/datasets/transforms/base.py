@@ -1,4 +1,4 @@
-"""Shared by the transforms: their random numbers, checks of their arguments, and pipelines without some of them."""
+"""Helpers of the transforms: random numbers, argument checks, and removing transforms from pipelines."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import torch
 
 
 def rng_of(results: dict) -> np.random.Generator:
-    """The sample's generator; outside a data set, one seeded by torch's global generator and left in ``results``."""
+    """Return the sample's random generator. Outside a dataset, create it from torch's global one and store it."""
     if 'rng' not in results:
         results['rng'] = np.random.default_rng(int(torch.randint(2**62, ()).item()))
     return results['rng']
 
 
 def check_probability(name: str, value: float) -> None:
-    """Refuse what is no probability.
+    """Check that a value is a probability.
 
     Raises:
         ValueError: If ``value`` is outside [0, 1].
     """
     if not 0 <= value <= 1:
-        raise ValueError(f'{name} must lie in [0, 1], got {value}')
+        raise ValueError(f'{name} must be in [0, 1], got {value}')
 
 
 def without_transforms(config: Any, names: Collection[str]) -> Any:
-    """A data set's config, as plain values, without the transforms of these names, wherever they stand.
+    """Return a dataset's config, as plain values, without the named transforms at any level.
 
     Args:
-        config: Of a data set, also of one around others.
-        names: Such as ``'RandomTimeReverse'``, without their scope.
+        config: Config of a dataset or a dataset wrapper.
+        names: Names of transforms without scope, such as ``'RandomTimeReverse'``.
     """
     if isinstance(config, dict):
         return {key: without_transforms(value, names) for key, value in config.items()}

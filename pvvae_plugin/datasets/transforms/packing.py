@@ -1,4 +1,4 @@
-"""From a pipeline's dict to what a model takes."""
+"""Packing of a pipeline's results into model inputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ META_KEYS = ('path', 'fps', 'label', 'draw_key', 'observed_groups', 'substituted
 
 @TRANSFORMS.register_module()
 class PackClip(BaseTransform):
-    """End a pipeline: return ``dict(inputs=..., data_samples=...)``.
+    """Pack the results into ``dict(inputs=..., data_samples=...)``. The last transform of a pipeline.
 
-    ``inputs`` is a uint8 tensor ``(3, T, H, W)``, a quarter of the bytes to the device that floats would be; the data
-    preprocessor scales it to [-1, 1] there. ``data_samples`` is a :class:`VideoDataSample` with what the results hold
-    of its meta information.
+    ``inputs`` is a uint8 tensor ``(3, T, H, W)``, which takes a quarter of the bytes of float32 on the way to the
+    device; the data preprocessor scales it to [-1, 1] there. ``data_samples`` is a :class:`VideoDataSample` with the
+    meta information in the results.
 
     Example:
         >>> from pvvae_plugin.registry import TRANSFORMS
@@ -36,7 +36,7 @@ class PackClip(BaseTransform):
 
 
 def _channels_first(frames: np.ndarray) -> np.ndarray:
-    """``(T, H, W, 3)`` to ``(3, T, H, W)``: OpenCV's loops take a fraction of the time of NumPy's transposed copy."""
+    """Convert ``(T, H, W, 3)`` to ``(3, T, H, W)`` with OpenCV, which is much faster than NumPy's transposed copy."""
     planes = np.empty((3, *frames.shape[:3]), np.uint8)
     for frame, targets in zip(frames, planes.swapaxes(0, 1), strict=True):
         if frame.strides[1] < 0:  # mirrored

@@ -1,4 +1,4 @@
-"""Size, position and mirroring of a clip, alike for all its frames."""
+"""Spatial transforms: resizing, cropping and mirroring, the same for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .base import check_probability, rng_of
 class ResizeClip(BaseTransform):
     """Resize the short side of a clip to ``size``, keeping the aspect ratio.
 
-    Shrinks by area averaging, which does not alias, and enlarges bilinearly. Sizes must divide by the network's
-    compression; the network says so, not this.
+    Shrinks by area averaging, which does not alias, and enlarges bilinearly. The network, not this transform, checks
+    that sizes are divisible by its spatial ratio.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
@@ -37,7 +37,7 @@ class ResizeClip(BaseTransform):
         height, width = frames.shape[1:3]
         if min(height, width) != size:
             scale = size / min(height, width)
-            # The short side is exactly `size`: min() of the two rounds to it.
+            # max() makes the short side exactly `size` despite rounding.
             shape = (max(size, round(width * scale)), max(size, round(height * scale)))
             method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             resized = np.empty((len(frames), shape[1], shape[0], 3), np.uint8)
@@ -48,7 +48,7 @@ class ResizeClip(BaseTransform):
 
 
 class _CropClip(BaseTransform):
-    """A square crop.
+    """Base class of square crops.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
@@ -69,7 +69,7 @@ class _CropClip(BaseTransform):
         if room_y < 0 or room_x < 0:
             raise ValueError(
                 f'a crop of {size} x {size} does not fit into frames of {frames.shape[1]} x {frames.shape[2]} '
-                f'({results.get("path", "no path")}): put dict(type="ResizeClip", size={size}) before it'
+                f'({results.get("path", "no path")}): add dict(type="ResizeClip", size={size}) before it'
             )
         top, left = self._corner(room_y, room_x, results)
         results['frames'] = frames[:, top : top + size, left : left + size]
@@ -81,7 +81,7 @@ class _CropClip(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomCropClip(_CropClip):
-    """Crop a square anywhere, at the same place in every frame.
+    """Crop a square at a random position, the same in every frame.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
@@ -100,7 +100,7 @@ class RandomCropClip(_CropClip):
 
 @TRANSFORMS.register_module()
 class CenterCropClip(_CropClip):
-    """Crop the square in the middle.
+    """Crop the central square.
 
     Args:
         size: Pixels; ``results['size']`` overrides it.
@@ -109,7 +109,7 @@ class CenterCropClip(_CropClip):
         >>> from pvvae_plugin.registry import TRANSFORMS
         >>> crop = TRANSFORMS.build(dict(type='CenterCropClip', size=2))
         >>> frames = np.arange(6, dtype=np.uint8).reshape(1, 1, 6, 1).repeat(2, axis=1).repeat(3, axis=3)
-        >>> crop(dict(frames=frames))['frames'][0, 0, :, 0].tolist()  # of columns 0 to 5
+        >>> crop(dict(frames=frames))['frames'][0, 0, :, 0].tolist()  # out of columns 0 to 5
         [2, 3]
     """
 
@@ -119,7 +119,7 @@ class CenterCropClip(_CropClip):
 
 @TRANSFORMS.register_module()
 class RandomFlipClip(BaseTransform):
-    """Mirror a whole clip left to right, or leave it.
+    """Mirror a whole clip left to right with probability ``prob``.
 
     Args:
         prob: Probability of mirroring.

@@ -1,4 +1,4 @@
-"""Transforms in time: which groups of a clip the encoder sees, and playing clips backwards."""
+"""Temporal transforms: dropping future groups and reversing clips."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .base import check_probability, rng_of
 
 @TRANSFORMS.register_module()
 class FutureDropSampler(BaseTransform):
-    """Draw how many groups at the end are dropped: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
+    """Draw the number of dropped groups at the end: ``k ~ U{0, ..., floor((G - 1) * r)}`` (paper, section 3).
 
-    Writes ``results['observed_groups']``, a tuple of ``G`` bools: True for the first ``G - k``. The frames stay as they
-    are, because the whole clip is the target.
+    Writes ``results['observed_groups']``, a tuple of ``G`` bools that is True for the first ``G - k``. The frames are
+    unchanged, because the whole clip is the target.
 
     Args:
-        temporal_ratio: Frames ``p_t`` of a group, the network's temporal compression.
+        temporal_ratio: Frames per group ``p_t``, the temporal ratio of the network.
         max_drop_ratio: ``r`` in [0, 1]. Group 0 is never dropped.
 
     Raises:
-        ValueError: If an argument is out of range; in a pipeline, if a clip does not have ``1 + m * p_t`` frames.
+        ValueError: If an argument is out of range, or (in a pipeline) a clip does not have ``1 + m * p_t`` frames.
 
     Example:
         >>> from pvvae_plugin.registry import TRANSFORMS
         >>> drop = TRANSFORMS.build(dict(type='FutureDropSampler', temporal_ratio=4, max_drop_ratio=0.5))
-        >>> clip = dict(frames=np.zeros((9, 32, 32, 3), np.uint8))  # 3 groups, of which at most 1 is dropped
+        >>> clip = dict(frames=np.zeros((9, 32, 32, 3), np.uint8))  # 3 groups, at most 1 is dropped
         >>> sorted({drop(dict(clip))['observed_groups'] for _ in range(20)})
         [(True, True, False), (True, True, True)]
     """
@@ -49,10 +49,10 @@ class FutureDropSampler(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomTimeReverse(BaseTransform):
-    """Play a clip backwards, or leave it ("RandomReverse", paper, figure 2).
+    """Reverse a clip in time with probability ``prob`` ("RandomReverse", paper, figure 2).
 
     Args:
-        prob: Probability of reversing; the paper does not give one.
+        prob: Probability of reversing. The paper does not state it.
 
     Example:
         >>> from pvvae_plugin.registry import TRANSFORMS

@@ -70,9 +70,9 @@ def test_of_clips_that_stand_still_freezing_changes_nothing(vae_folder, tmp_path
 def test_what_cannot_work_is_said_in_one_line(vae_folder, clips, tmp_path, capsys):
     for changed, message in [
         ({'model': 'nowhere'}, 'nowhere'),
-        ({'model': 'pvvae_demo'}, 'holds no weights'),
+        ({'model': 'pvvae_demo'}, 'config without weights'),
         ({'videos': 'absent'}, 'no file or folder absent'),
-        ({'--num-frames': '17'}, '4 of 4 files give no clip'),
+        ({'--num-frames': '17'}, '4 of 4 files cannot be used'),
         ({'--num-frames': '12'}, 'e.g. 9 or 13'),
         ({'--size': ['0', '32']}, 'two positive integers'),
     ]:

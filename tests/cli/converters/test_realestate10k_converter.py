@@ -169,7 +169,7 @@ def test_decode_leaves_out_what_cannot_be_read(data, capsys):
     assert f'  train/b.txt of {FLAT}.MKV: ' in text
     assert f'  train/d.txt of {HOUSE}.avi: 10 frames from 2.4 to 3.56 s, 17 are needed\n' in text
     assert f'  train/e.txt of {HOUSE}.avi: no frame from ' in text
-    assert 'the last of the video is at 2.760 s' in text
+    assert 'the last frame of the video is at 2.760 s' in text
     lines = (data / 'train.csv').read_text().splitlines()
     assert lines[1:] == [f'{HOUSE}.avi,0.400000,1.160000', f'{HOUSE}.avi,2.000000,2.800000']
 

@@ -180,7 +180,7 @@ def test_frames_that_would_fill_the_memory(tmp_path, write_video, monkeypatch):
             if size == (64, 48):
                 assert len(open_video(path)) > 0
             else:
-                with pytest.raises(ClipError, match='66 x 48 pixels a frame, more than 3072'):
+                with pytest.raises(ClipError, match='66 x 48 pixels per frame, more than MAX_FRAME_PIXELS=3072'):
                     open_video(path)
 
 

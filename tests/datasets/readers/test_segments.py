@@ -103,7 +103,7 @@ def test_times_are_as_good_as_the_container_keeps_them(tmp_path, backend, name, 
 def test_what_lies_past_the_end_of_the_video_is_not_there(tmp_path, backend):
     path = write_numbered(tmp_path / 'a.avi')
     assert starts_of(build(tmp_path, ['a.avi,1.6,99'], backend=backend), 50) == set(range(40, 46))
-    with pytest.raises(ClipError, match=r'no frame from 2.5 to 99 s; the last of the video is at 1\.960 s'):
+    with pytest.raises(ClipError, match=r'no frame from 2.5 to 99 s; the last frame of the video is at 1\.960 s'):
         read_clip(path, range, backend, segment=(2.5, 99))
 
 
@@ -161,12 +161,12 @@ def test_labels_by_class_folder(tmp_path):
 @pytest.mark.parametrize(
     ('row', 'message'),
     [
-        ('a.avi,1', '2 values, 3 are needed'),
-        ('a, b.avi,1,2', '4 values, 3 are needed .*quote a path'),
+        ('a.avi,1', 'got 2 values, expected 3'),
+        ('a, b.avi,1,2', 'got 4 values, expected 3 .*quote paths'),
         ('a.avi,,2', 'start must not be empty'),
         (',1,', 'path and end must not be empty'),
         (',,', 'path and start and end must not be empty'),
-        ('a.avi,2,1', 'start 2 and end 1 must be seconds, 0 <= start < end'),
+        ('a.avi,2,1', 'start 2 and end 1 must be seconds with 0 <= start < end'),
         ('a.avi,1,1', 'start 1 and end 1 must be seconds'),
         ('a.avi,-1,1', 'start -1 and end 1 must be seconds'),
         ('a.avi,0:01,0:02', 'start 0:01 and end 0:02 must be seconds'),
@@ -193,9 +193,9 @@ def test_wrong_lists(tmp_path):
     for header in ('a.avi 3', 'path,end,start', 'path;start;end', 'path,start,end,fps'):
         with pytest.raises(ValueError, match='line 1 of .*"path,start,end" or "path,start,end,label".*e.g. .txt'):
             build(tmp_path, ['a.avi,0,1'], header)
-    with pytest.raises(ValueError, match='lists no clip; below "path,start,end".* one segment a line is needed'):
+    with pytest.raises(ValueError, match='lists no clip; give one segment per line below "path,start,end"'):
         build(tmp_path, [''])
-    with pytest.raises(FileNotFoundError, match='none of the 1 files .*list.csv exists.*a.avi. Paths'):
+    with pytest.raises(FileNotFoundError, match='none of the 1 files .*list.csv exists, e.g. .*a.avi; paths'):
         build(tmp_path, ['a.avi,0,1', 'a.avi,1,2'])
     with pytest.raises(ValueError, match='b.png is an image.*clip_len must be 1, got 5'):
         cv2.imwrite(str(tmp_path / 'b.png'), np.zeros((8, 8, 3), np.uint8))
@@ -205,7 +205,7 @@ def test_wrong_lists(tmp_path):
 def test_times_are_counted_from_the_first_frame_and_must_increase():
     np.testing.assert_allclose(seconds_from_first('a', np.float32([7.0, 7.5, 8.5])), [0, 0.5, 1.5])
     for times in ([0.0, 0.0, 0.0], [0.0, 0.04, 0.0], [0.0, np.nan, 1.0]):
-        with pytest.raises(ClipError, match='no increasing times'):
+        with pytest.raises(ClipError, match='need increasing frame times'):
             seconds_from_first('a', np.array(times))
 
 

@@ -65,7 +65,7 @@ def test_flip_and_reverse():
             not np.array_equal(apply(frames, seed, type=name, prob=0.3)['frames'], frames) for seed in range(400)
         )
         assert abs(changed - 120) < 5 * (400 * 0.3 * 0.7) ** 0.5
-        with pytest.raises(ValueError, match=r'prob must lie in \[0, 1\], got 1.5'):
+        with pytest.raises(ValueError, match=r'prob must be in \[0, 1\], got 1.5'):
             TRANSFORMS.build({'type': name, 'prob': 1.5})
 
 
