@@ -113,8 +113,8 @@ def scan_folder(
         One ``dict(path=..., label=...)`` per clip, and the classes (None without class folders).
 
     Raises:
-        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class folder
-            is not in ``classes``.
+        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class
+            folder is not in ``classes``.
     """
     flat = _clips_in(data_root, images)
     with os.scandir(data_root) as entries:
