@@ -1,1 +1,1 @@
-"""The commands of ``pvvae``, one module each; ``tools/`` holds a script for each of them."""
+"""Commands of ``pvvae``, one module per command; ``tools/`` has a script for each."""

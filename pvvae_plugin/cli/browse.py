@@ -1,4 +1,4 @@
-"""Look at what a config's data set gives to the model: one picture a clip, dropped frames in orange.
+"""Save pictures of a config's training clips, one per clip, with dropped frames in orange.
 
 pvvae browse pvvae_demo --num 8
 python tools/browse_dataset.py configs/pvvae_ucf101.py --split train --num 8 --out-dir work_dirs/browse
@@ -25,14 +25,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
-    parser.add_argument('--num', type=int, default=8, help='number of clips, spread over the data set (default: 8)')
-    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/browse'), help='where the pictures go')
+    parser.add_argument(
+        '--num', type=int, default=8, help='number of clips, evenly spaced over the dataset (default: 8)'
+    )
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/browse'), help='folder for the pictures')
     add_override_argument(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the pictures and print a summary; returns the exit code."""
+    """Write the pictures, print a summary, and return the exit code."""
     args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def find_temporal_ratio(cfg: Any) -> int | None:
-    """The temporal ratio of the FutureDropSampler anywhere in a data set's config, None if there is none."""
+    """Return the temporal ratio of the first FutureDropSampler in a dataset config, or None without one."""
     if isinstance(cfg, dict):
         if str(cfg.get('type')).endswith('FutureDropSampler'):
             return cfg.get('temporal_ratio', 4)

@@ -1,6 +1,6 @@
-"""The console command ``pvvae``. Nothing but the standard library is imported before a command is chosen.
+"""Console command ``pvvae``. Imports only the standard library until a command is chosen.
 
-Each command is a module with ``main(argv=None)``; ``tools/`` holds a script for each that runs the same.
+Each command is a module with ``main(argv=None)``; ``tools/`` has an equivalent script for each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Where a command is, below this package, and its line in ``pvvae --help``."""
+    """Module of a command, relative to its package, and its line in ``pvvae --help``."""
 
     module: str
     help: str
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int | None:
     """Run a command of ``pvvae``.
 
     Args:
-        argv: The command and its arguments (default: those of this process).
+        argv: The command and its arguments (default: ``sys.argv[1:]``).
 
     Returns:
         The exit code; ``None`` is 0.
@@ -71,13 +71,13 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def run_command(prog: str, package: str, groups: dict[str, dict[str, Command]], argv: list[str]) -> int | None:
-    """Run one of several commands, or print what they are.
+    """Run one of several commands, or list them.
 
     Args:
-        prog: The command line up to the name of the command.
-        package: Where the modules of the commands are.
-        groups: Commands by name, by the heading of their group.
-        argv: Name of the command and its arguments.
+        prog: The command line before the command name.
+        package: The package that contains the command modules.
+        groups: Commands by name, for each group heading.
+        argv: The command name and its arguments.
     """
     if not argv or argv[0] in ('-h', '--help'):
         print(help_text(prog, groups), file=sys.stdout if argv else sys.stderr)
@@ -90,7 +90,7 @@ def run_command(prog: str, package: str, groups: dict[str, dict[str, Command]], 
         print(f'error: {prog} has no command {name!r}; {meant}"{prog} --help" lists all commands', file=sys.stderr)
         return 2
     module = importlib.import_module(f'{package}.{commands[name].module}')
-    # argparse takes the name for "usage: ..." from there.
+    # argparse reads the name for "usage: ..." from sys.argv.
     saved, sys.argv = sys.argv, [f'{prog} {name}', *arguments]
     try:
         return module.main(arguments)
@@ -99,7 +99,7 @@ def run_command(prog: str, package: str, groups: dict[str, dict[str, Command]], 
 
 
 def help_text(prog: str, groups: dict[str, dict[str, Command]]) -> str:
-    """The text of ``--help``, one line per command."""
+    """Return the text of ``--help``, one line per command."""
     width = max(len(name) for group in groups.values() for name in group) + 2
     lines = [f'usage: {prog} COMMAND [ARGUMENTS ...]']
     for heading, group in groups.items():

@@ -1,15 +1,15 @@
-"""Compare two sets of anybody's videos: FVD, KVD, Inception Score, or PSNR, SSIM and rFVD of reconstructions.
+"""Compare two sets of videos: FVD, KVD, Inception Score, or PSNR, SSIM and rFVD of reconstructions.
 
     pvvae evaluate REAL FAKE --out result.json
-    python tools/evaluate_videos.py REAL FAKE                        # FVD and KVD, 17 frames, as the paper
+    python tools/evaluate_videos.py REAL FAKE                        # FVD and KVD, 17 frames, as in the paper
     python tools/evaluate_videos.py REAL FAKE --protocol stylegan-v --metrics fvd kvd is
     python tools/evaluate_videos.py REAL FAKE --metrics proxy        # nothing to download; not FVD
     python tools/evaluate_videos.py SOURCES RECONSTRUCTIONS --metrics rfvd psnr ssim lpips
 
-REAL and FAKE are folders of videos (or of a folder for each class), lists of paths, .csv lists of segments, or .npy
-arrays, uint8 (N, T, H, W, 3). No config is needed. Of real videos the protocol says which clip is taken, of the others
-the first frames are. Features of real videos are kept in --cache-dir for the next call. docs/evaluate.md explains every
-number and names the files of weights. Several processes: torchrun --nproc-per-node N ... --launcher pytorch.
+REAL and FAKE are folders of videos (or of one folder per class), lists of paths, .csv lists of segments, or .npy
+arrays, uint8 (N, T, H, W, 3). No config is needed. The protocol selects the clip of each real video; a fake video
+contributes its first frames. Features of real videos are cached in --cache-dir. docs/evaluate.md explains every number
+and lists the weight files. To use several processes: torchrun --nproc-per-node N ... --launcher pytorch.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ CLASSIFIER = {'type': 'C3D', 'weights': 'weights/conv3d_deepnetA_ucf.npz', 'mean
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('real', metavar='REAL', help='folder, list or .npy array of real videos, or of sources')
-    parser.add_argument('fake', metavar='FAKE', help='the same of generated videos, or of reconstructions')
+    parser.add_argument('fake', metavar='FAKE', help='the same for generated videos or reconstructions')
     parser.add_argument(
         '--metrics',
         nargs='+',
         default=['fvd', 'kvd'],
         metavar='NAME',
-        help=f'of {", ".join(UNPAIRED)}; or of {", ".join([*PAIRED, *PER_FRAME])}, which compare each video with the '
-        'one of its name (default: fvd kvd)',
+        help=f'any of {", ".join(UNPAIRED)}; or any of {", ".join([*PAIRED, *PER_FRAME])}, which compare videos with '
+        'the same name (default: fvd kvd)',
     )
     parser.add_argument('--protocol', default='paper', metavar='NAME', help=f'{", ".join(PROTOCOLS)} (default: paper)')
     parser.add_argument(
@@ -62,19 +62,31 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action=DictAction,
         default={},
         metavar='K=V',
-        help='change it, e.g. num_frames=9 frame_interval=2 ddof=1',
+        help='protocol settings to change, e.g. num_frames=9 frame_interval=2 ddof=1',
     )
-    parser.add_argument('--num-samples', type=int, metavar='N', help="most videos a side (default: the protocol's)")
-    parser.add_argument('--extractor', choices=list(EXTRACTORS), default='i3d-torchscript', help='for FVD and KVD')
     parser.add_argument(
-        '--weights', metavar='PATH', help='its weights (default: as published, in weights/ or in $PVVAE_WEIGHTS)'
+        '--num-samples', type=int, metavar='N', help="maximum number of videos per set (default: the protocol's)"
     )
-    parser.add_argument('--sha256', help='what the weights must be; TorchScript other than the known file needs it')
+    parser.add_argument(
+        '--extractor', choices=list(EXTRACTORS), default='i3d-torchscript', help='feature extractor for FVD and KVD'
+    )
+    parser.add_argument(
+        '--weights',
+        metavar='PATH',
+        help='weights of the extractor (default: the published file, in weights/ or in $PVVAE_WEIGHTS)',
+    )
+    parser.add_argument(
+        '--sha256', help='expected SHA-256 of the weights; required for any TorchScript file except the known one'
+    )
     parser.add_argument('--lpips-net', choices=['alex', 'vgg'], default='alex', help='default: alex')
-    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all numbers with their records there')
-    parser.add_argument('--cache-dir', default=CACHE_DIR, help=f'features of real videos (default: {CACHE_DIR})')
-    parser.add_argument('--batch-size', type=int, default=8, help='clips at once (default: 8)')
-    parser.add_argument('--workers', type=int, default=2, help='processes that decode (default: 2)')
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE.json', help='write all numbers and their records to this file'
+    )
+    parser.add_argument(
+        '--cache-dir', default=CACHE_DIR, help=f'cache for features of real videos (default: {CACHE_DIR})'
+    )
+    parser.add_argument('--batch-size', type=int, default=8, help='clips per batch (default: 8)')
+    parser.add_argument('--workers', type=int, default=2, help='decoding processes (default: 2)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     args = parser.parse_args(argv)
     for name, least in (('num_samples', 2), ('batch_size', 1), ('workers', 0)):
@@ -93,9 +105,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         start_processes(args.launcher)
         metrics, numbers = measure(args)
-    except (ValueError, OSError, ImportError, NoReadableClipError) as error:  # the user's to mend: without a trace
-        said = str(error).rpartition('NoReadableClipError: ')[2]  # of a worker, whose whole trace it quotes
-        hint = ' Here that is --weights; --metrics proxy needs no file.' if 'extractor.weights' in said else ''
+    except (ValueError, OSError, ImportError, NoReadableClipError) as error:  # user errors: no traceback
+        said = str(error).rpartition('NoReadableClipError: ')[2]  # a worker's error includes its traceback
+        hint = ' Set the path with --weights; --metrics proxy needs no file.' if 'extractor.weights' in said else ''
         sys.exit(f'error: {said}{hint}')
     if get_dist_info()[0] == 0:
         report(args, metrics, numbers)
@@ -103,20 +115,20 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
-    """The metrics with their records, and the numbers."""
+    """Return the metrics with their records, and the numbers."""
     changes = dict(args.protocol_options)
     if 'base' in changes:
-        raise ValueError('--protocol names the base, not --protocol-options base=...')
+        raise ValueError('set the base with --protocol, not with --protocol-options base=...')
     protocol = resolve_protocol({'base': args.protocol, **changes} if changes else args.protocol)
-    # What cannot be read is left out, however much that is.
+    # Skip unreadable videos, without a limit.
     clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
     fake = videos_config(args.fake, test_clip='first', **clips)
     num_samples = min(args.num_samples or protocol.num_samples, len(DATASETS.build(fake)))
     if num_samples < 2:
-        raise ValueError(f'{args.fake} has {num_samples} video: sets of at least 2 are compared')
+        raise ValueError(f'{args.fake} has {num_samples} video; each set needs at least 2')
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.open('a').close()  # what cannot be written fails now, and not after the work
+        args.out.open('a').close()  # fail now, before the work, if it is not writable
     extractor = dict(EXTRACTORS[args.extractor])
     if args.weights:
         extractor['path' if 'path' in extractor else 'weights'] = args.weights
@@ -135,7 +147,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
 
 
 def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, float]) -> None:
-    """A table for people and, if asked for, a file."""
+    """Print a table and, with ``--out``, write a file."""
     records = {name: record for metric in metrics for name, record in getattr(metric, 'records', {}).items()}
     rows = [('', 'value', '95 % interval', 'unbiased', 'floor', 'clips', 'protocol', 'weights')]
     for name, record in records.items():

@@ -1,4 +1,4 @@
-"""Make a folder of a trained VAE, which loads without a training run: safetensors and a config in JSON.
+"""Export a trained VAE to a folder with safetensors weights and a JSON config.
 
 pvvae export pvvae_demo work_dirs/pvvae_demo exported/demo
 python tools/export_vae.py configs/pvvae_demo.py work_dirs/quickstart exported/demo
@@ -6,7 +6,7 @@ python tools/export_vae.py configs/pvvae_demo.py work_dirs/quickstart exported/d
     from pvvae_plugin.models import VideoVAE
     vae = VideoVAE.from_pretrained('exported/demo')
 
-and in a config: model.backbone=dict(type='PretrainedVAE', pretrained='exported/demo').
+In a config: model.backbone=dict(type='PretrainedVAE', pretrained='exported/demo').
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the run that trained the VAE')
     parser.add_argument('checkpoint', help='checkpoint file, or the work directory of the run (its last checkpoint)')
-    parser.add_argument('out_dir', type=Path, help='folder to make')
+    parser.add_argument('out_dir', type=Path, help='output folder')
     add_override_argument(parser)
     return parser.parse_args(argv)
 
@@ -40,15 +40,15 @@ def main(argv: list[str] | None = None) -> None:
     path = resolve_checkpoint(args.checkpoint)
     check_checkpoint(path)
     if args.out_dir.exists() and not args.out_dir.is_dir():
-        raise NotADirectoryError(f'{args.out_dir} is a file: name a folder')
+        raise NotADirectoryError(f'{args.out_dir} is a file; give a folder')
     vae = MODELS.build(cfg.model.backbone)
     load_backbone(vae, path)
-    with suppress(ValueError):  # of a config that does not tell
+    with suppress(ValueError):  # the config does not define a clip size
         vae.trained_frames = clip_geometry(cfg)[0]
     vae.save_pretrained(args.out_dir)
-    # What cannot be read back, or comes back as something else, is found now.
+    # Verify now that the export loads back unchanged.
     again = VideoVAE.from_pretrained(args.out_dir).state_dict()
     if any(not torch.equal(tensor, again[name]) for name, tensor in vae.state_dict().items()):
-        raise RuntimeError(f'{args.out_dir} does not hold the weights of {path}: is the disk at fault?')
+        raise RuntimeError(f'{args.out_dir} does not match the weights of {path}; check the disk and export again')
     parameters = sum(p.numel() for p in vae.parameters())
     print(f'{args.out_dir}: {type(vae).__name__}, {parameters / 1e6:.1f} M parameters, from {path}')

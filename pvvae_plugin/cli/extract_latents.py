@@ -1,10 +1,10 @@
-"""Encode a data set once and keep the latents, for a generator to train on (LatentDataset reads them).
+"""Encode a dataset once and store the latents for generator training (read by LatentDataset).
 
 pvvae extract-latents pvvae_demo work_dirs/pvvae_demo data/demo_latents
 python tools/extract_latents.py configs/pvvae_demo.py work_dirs/pvvae_demo data/demo_latents --flip
 torchrun --nproc-per-node 8 tools/extract_latents.py CONFIG CHECKPOINT OUT_DIR --launcher pytorch
 
-The same command after an interruption goes on where it stopped. docs/train_generator.md describes what is written.
+After an interruption, run the same command to resume. docs/train_generator.md describes the output files.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from pvvae_plugin.models import VideoDataPreprocessor
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import DATASETS, MODELS
 
-# What a generator's data does not have: the mirrored view is encoded apart, and a clip played backwards shows another
-# action under the same label.
+# Transforms that generator data must not use: mirrored views are encoded separately, and a reversed clip shows a
+# different action under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 
 
 class Entry(NamedTuple):
-    """One clip to encode: clip ``draw`` of video ``index``."""
+    """Clip to encode: clip ``draw`` of video ``index``."""
 
     index: int
     draw: int
@@ -51,22 +51,22 @@ class Entry(NamedTuple):
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a VAE or of a generator: model.backbone and the data set are used')
+    parser.add_argument('config', help='config of a VAE or a generator; only model.backbone and the dataset are used')
     parser.add_argument(
         'checkpoint',
-        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
-        'a DiffusersVAE reads by itself',
+        help='checkpoint file, or work directory of a run (uses its last checkpoint); "pretrained" for the weights '
+        'that the DiffusersVAE of the config loads',
     )
     parser.add_argument('out_dir', type=Path, help='folder for the latents')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='default: train')
     parser.add_argument('--clips-per-video', type=int, default=1, help='clips drawn from each video (default: 1)')
     parser.add_argument('--flip', action='store_true', help='encode each clip mirrored as well')
     parser.add_argument('--batch-size', type=int, default=8, help='clips encoded at once (default: 8)')
-    parser.add_argument('--shard-size', type=int, default=256, help='clips in a file (default: 256)')
-    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='float16 halves the files')
-    parser.add_argument('--verify', action='store_true', help='encode nothing: check every file already in OUT_DIR')
+    parser.add_argument('--shard-size', type=int, default=256, help='clips per file (default: 256)')
+    parser.add_argument('--dtype', choices=list(DTYPES), default='float32', help='float16 halves the file size')
+    parser.add_argument('--verify', action='store_true', help='only check the files already in OUT_DIR; encode nothing')
     add_override_argument(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='pytorch: under torchrun')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none', help='use pytorch under torchrun')
     args = parser.parse_args(argv)
     for name in ('clips_per_video', 'batch_size', 'shard_size'):
         if getattr(args, name) < 1:
@@ -85,17 +85,17 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def extract(args: argparse.Namespace, cfg: Config) -> None:
-    """Write the latents, or with ``--verify`` check those that are already there."""
+    """Write the latents or, with ``--verify``, check the existing ones."""
     backbone, weights = build_backbone(cfg.model.backbone, args.checkpoint)
     backbone_hash = latent_shards.backbone_hash(cfg.model.backbone)
     if args.verify:
         latents = LatentDataset(args.out_dir, weights['sha256'], backbone_hash, verify=True)
-        print(f'{args.out_dir}: {len(latents)} clips in {len(latents.manifest["shards"])} shards, all whole')
+        print(f'{args.out_dir}: {len(latents)} clips in {len(latents.manifest["shards"])} shards, all intact')
         return
 
     dataset, dataset_config = build_dataset(cfg, args)
     videos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    # Everything that the entries and their places follow from: shards that differ in any of it must not be mixed.
+    # Everything that determines the entries and their order. Shards that differ in any of it must not be mixed.
     source = {
         'checkpoint_sha256': weights['sha256'],
         'backbone_hash': backbone_hash,
@@ -128,12 +128,12 @@ def extract(args: argparse.Namespace, cfg: Config) -> None:
         }
         records = [latent_shards.read_record(args.out_dir, number) for number in range(len(shards))]
         manifest = latent_shards.write_manifest(args.out_dir, records, facts)
-        skipped = f', {len(manifest["skipped"])} unreadable ones left out' if manifest['skipped'] else ''
+        skipped = f', {len(manifest["skipped"])} unreadable clips skipped' if manifest['skipped'] else ''
         print(f'\n{manifest["num_clips"]} clips in {args.out_dir / latent_shards.MANIFEST}{skipped}')
 
 
 def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, str]]:
-    """The VAE in evaluation mode, and ``path`` and ``sha256`` of its weights."""
+    """Return the VAE in evaluation mode, and the ``path`` and ``sha256`` of its weights."""
     if checkpoint == OWN_WEIGHTS:
         check_brings_weights(config)
     backbone = MODELS.build(config).requires_grad_(False).eval()
@@ -144,31 +144,32 @@ def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, 
 
 
 def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]:
-    """The split's data set without the steps in ``REMOVED``, and its config.
+    """Build the split's dataset without the transforms in ``REMOVED``; return it with its config.
 
     Raises:
-        ValueError: If there is no such split, or all clips drawn from a video would be the same.
+        ValueError: If the split does not exist, or all clips drawn from a video would be identical.
     """
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
-        raise ValueError(f'{args.config} has no {args.split}_dataloader: choose another --split')
+        raise ValueError(f'{args.config} has no {args.split}_dataloader; choose another --split')
     config = without_transforms(loader.dataset, REMOVED)
     dataset = DATASETS.build(config)
     if args.clips_per_video > 1 and getattr(dataset, 'test_mode', False):
         raise ValueError(
-            f'--clips-per-video {args.clips_per_video} of the {args.split} split, whose data set is in test_mode, '
-            f'would encode each clip as often: use 1, or set {args.split}_dataloader.dataset.test_mode=False'
+            f'--clips-per-video {args.clips_per_video} would encode each clip {args.clips_per_video} times: the '
+            f'dataset of the {args.split} split is in test_mode; use 1, or set '
+            f'{args.split}_dataloader.dataset.test_mode=False'
         )
     return dataset, config
 
 
 class ClipEncoder:
-    """Clips to posterior moments.
+    """Encoder of clips into posterior moments.
 
     Args:
         backbone: The VAE.
         flip: Encode each clip mirrored as well.
-        dtype: Of the moments.
+        dtype: Type of the moments.
     """
 
     def __init__(self, backbone: nn.Module, flip: bool, dtype: torch.dtype) -> None:
@@ -179,13 +180,13 @@ class ClipEncoder:
 
     @torch.no_grad()
     def __call__(self, clips: list[Tensor], samples: list) -> tuple[Tensor, Tensor]:
-        """Mean and logvar, each ``(N, V, C, t, h, w)``.
+        """Return mean and logvar, each ``(N, V, C, t, h, w)``.
 
         Raises:
-            ValueError: If a value is not finite in the given type.
+            ValueError: If a value is not finite in ``dtype``.
         """
         video = self.preprocessor({'inputs': clips, 'data_samples': samples})['inputs']
-        # Mirroring latents is not the same: the network is not symmetric.
+        # Mirroring the latents would differ: the network is not symmetric.
         posteriors = [self.backbone.encode(view) for view in ([video, video.flip(-1)] if self.flip else [video])]
         moments = []
         for name in ('mean', 'logvar'):
@@ -193,7 +194,7 @@ class ClipEncoder:
             finite = values.flatten(1).isfinite().all(1).tolist()
             if not all(finite):
                 raise ValueError(
-                    f'the {name} of {samples[finite.index(False)].metainfo["path"]} is not finite as {self.dtype}: '
+                    f'the {name} of {samples[finite.index(False)].metainfo["path"]} is not finite as {self.dtype}; '
                     'check the checkpoint' + ('' if self.dtype == torch.float32 else ', or use --dtype float32')
                 )
             moments.append(values)
@@ -208,10 +209,10 @@ def write_shards(
     source: dict,
     num_workers: int,
 ) -> None:
-    """Write this process's share of the shards, but for those that are already there and whole."""
+    """Write the shards of this rank, except those that are already complete."""
     rank, world_size = get_dist_info()
     pending = [n for n in range(rank, len(shards), world_size) if not is_finished(args.out_dir, n)]
-    # No batch reaches over the end of a shard: then what a shard holds does not depend on which ones were pending.
+    # No batch crosses the end of a shard, so a shard's content does not depend on which shards were pending.
     batches = {
         number: [shards[number][i : i + args.batch_size] for i in range(0, len(shards[number]), args.batch_size)]
         for number in pending
@@ -219,32 +220,32 @@ def write_shards(
     indices = [[_clip_index(entry) for entry in batch] for shard in batches.values() for batch in shard]
     loader = DataLoader(dataset, batch_sampler=indices, num_workers=num_workers, collate_fn=pseudo_collate)
     batches_read = iter(limit_reading(loader))
-    # Of process 0 alone: the others' shares are as large.
+    # Only rank 0 shows progress; the other ranks have as much work.
     progress = ProgressBar(sum(len(shards[number]) for number in pending)) if rank == 0 and pending else None
     for number, shard in batches.items():
-        with naming_files('Finished shards are kept, the same command goes on. '):
+        with naming_files('Finished shards are kept; run the same command to resume. '):
             entries, skipped = encode_shard(shard, batches_read, encoder, progress)
         latent_shards.write_shard(args.out_dir, number, entries, skipped, source)
 
 
 def is_finished(root: Path, number: int) -> bool:
-    """Whether a shard is there with the bytes that were written."""
+    """Return whether a shard exists and its checksum matches."""
     record = latent_shards.read_record(root, number)
     problem = latent_shards.shard_problem(root, record, verify=True) if record else None
     if problem:
-        print(f'{problem}; it is made again')
+        print(f'{problem}; encoding it again')
     return record is not None and problem is None
 
 
 def encode_shard(
     shard: list[list[Entry]], loader: Iterator[dict], encoder: ClipEncoder, progress: ProgressBar | None
 ) -> tuple[latent_shards.LatentEntries | None, list[dict]]:
-    """The entries of a shard (None if there is none), and the clips that could not be read."""
+    """Return the entries of a shard (None if empty) and the clips that could not be read."""
     moments, kept, skipped = [], [], []
     for batch in shard:
         data = next(loader)
         found = list(zip(batch, data['inputs'], data['data_samples'], strict=True))
-        # Where a clip cannot be read the data set gives another, which has a place of its own.
+        # The dataset substitutes unreadable clips by others, which have their own entries: drop these.
         whole = [triple for triple in found if 'substituted_path' not in triple[2].metainfo]
         skipped += [
             {**entry._asdict(), 'path': sample.metainfo['substituted_path']}
@@ -261,8 +262,8 @@ def encode_shard(
     shapes = sorted({tuple(mean.shape[2:]) for mean, _ in moments})
     if len(shapes) > 1:
         raise ValueError(
-            f'latents of one shard have shapes {shapes} (from {kept[0][1]["path"]} on): all clips must have one size; '
-            'resize and crop them in the pipeline'
+            f'the latents of one shard (starting at {kept[0][1]["path"]}) have different shapes: {shapes}; all clips '
+            'must have the same size: resize and crop them in the pipeline'
         )
     labels = [meta.get('label') for _, meta in kept]
     entries = latent_shards.LatentEntries(

@@ -1,14 +1,14 @@
-"""Make a video VAE of an image VAE of the same layout, to start predictive training from.
+"""Initialize a video VAE from an image VAE with the same layout, as a start for predictive training.
 
 pvvae inflate pvvae_ucf101 image_vae.safetensors inflated/pvvae
 python tools/inflate_vae.py configs/pvvae_ucf101.py image_vae.safetensors inflated/pvvae
 
-In the config that trains it:
+To train it, set in the config:
 
     model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='inflated/pvvae'))
 
-The image VAE must be the 2D form of the config's: the same blocks, RMS norms and attention, kernels (D, C, kh, kw).
---rename OLD=NEW (parts of names, in turn) brings its names to ours.
+The image VAE must be the 2D form of the config's VAE: same blocks, RMS norms and attention, kernels (D, C, kh, kw).
+--rename OLD=NEW maps its parameter names to this package's by substring replacement, in the given order.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the video VAE')
     parser.add_argument('weights', type=Path, help='state dict of the image VAE, .safetensors or .pth')
-    parser.add_argument('out_dir', type=Path, help='folder to make')
-    parser.add_argument('--rename', nargs='+', default=[], metavar='OLD=NEW', help='parts of names to replace, in turn')
+    parser.add_argument('out_dir', type=Path, help='output folder')
+    parser.add_argument(
+        '--rename', nargs='+', default=[], metavar='OLD=NEW', help='substrings of parameter names to replace, in order'
+    )
     add_override_argument(parser)
     args = parser.parse_args(argv)
     if wrong := [pair for pair in args.rename if pair.count('=') != 1 or pair.startswith('=')]:
@@ -41,18 +43,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict, which may be wrapped as a checkpoint of a training run."""
+    """Read a state dict, either bare or inside a training checkpoint."""
     if not path.is_file():
-        raise FileNotFoundError(f'no file {path} with the weights of an image VAE')
+        raise FileNotFoundError(f'no file {path}; give the weights of an image VAE')
     if path.suffix == '.safetensors':
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ValueError(f'{path} is damaged, or not in the format safetensors: {error}') from error
+            raise ValueError(f'{path} is damaged or not a safetensors file: {error}') from error
     content = load_safely(path)
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not state or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise ValueError(f'{path} is no state dict: it must hold tensors by name, as itself or as its state_dict')
+        raise ValueError(
+            f'{path} is not a state dict; it must map names to tensors, directly or under the key state_dict'
+        )
     return state
 
 

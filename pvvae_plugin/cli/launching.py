@@ -1,4 +1,4 @@
-"""What scripts share: common arguments, the config these lead to, and how several processes find one another."""
+"""Shared helpers of the commands: common arguments, config loading, and process groups."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pvvae_plugin.engine import init_cpu_process_group
 from pvvae_plugin.models.checkpoints import last_checkpoint
 from pvvae_plugin.registry import METRICS
 
-# What the process that starts others sets for them, by launcher.
+# Environment variables that each launcher sets.
 STARTERS = {'none': 'nobody', 'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
 STARTED_WITH = {
     'none': (),
@@ -32,23 +32,26 @@ STARTED_WITH = {
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add OpenMMLab's usual arguments: config, work directory, overrides and launcher."""
-    parser.add_argument('config', help='config file, or the name of one of ours')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/CONFIG_NAME)')
+    """Add the usual OpenMMLab arguments: config, work directory, overrides and launcher."""
+    parser.add_argument('config', help='config file, or name of a config of this package')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
     add_override_argument(parser)
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='launcher that started the processes',
     )
-    # Older launchers pass it; torchrun sets the variable.
+    # Older launchers pass this option; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config file with overrides, launcher and work directory applied, and a CPU process group where needed.
+    """Load the config, apply overrides, launcher and work directory, and set up a CPU process group if needed.
 
     Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If an override would change nothing, or a number of the config is none.
+        FileNotFoundError: If the config does not exist.
+        ValueError: If an override would change nothing, or a value that must be a number is not one.
     """
     cfg = read_config(args.config, args.cfg_options)
     check_numbers(cfg)
@@ -59,7 +62,7 @@ def load_config(args: argparse.Namespace) -> Config:
     default_dir = osp.join('work_dirs', osp.splitext(osp.basename(cfg.filename))[0])
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_dir
     if cfg.get('resume') and not cfg.get('load_from'):
-        # MMEngine would take the path in the note of the last checkpoint, wherever that leads.
+        # MMEngine would follow the path in last_checkpoint without checking it.
         cfg.load_from = last_checkpoint(cfg.work_dir)
         cfg.resume = cfg.load_from is not None
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -73,13 +76,13 @@ def load_config(args: argparse.Namespace) -> Config:
 
 @contextmanager
 def missing_together(evaluator: Mapping | Sequence[Mapping]) -> Iterator[None]:
-    """Where a metric lacks a package or weights, say at once what all of them lack, and not one after another.
+    """Report the missing packages and weights of all metrics in one error.
 
     Args:
         evaluator: ``test_evaluator`` of the config.
 
     Raises:
-        FileNotFoundError, ImportError: As the first metric does.
+        FileNotFoundError, ImportError: The type of the first metric's error.
     """
     try:
         yield
@@ -90,7 +93,7 @@ def missing_together(evaluator: Mapping | Sequence[Mapping]) -> Iterator[None]:
                 METRICS.build(copy.deepcopy(metric))
             except (FileNotFoundError, ImportError) as another:
                 lacking.append(str(another))
-            except Exception:  # noqa: S112  (whatever else is wrong with a metric shows when these are there)
+            except Exception:  # noqa: S112  (other problems of a metric are reported once these are fixed)
                 continue
         if len(set(lacking)) == 1:
             raise
@@ -101,36 +104,36 @@ def _check_work_dir(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = 'is a file' if not there.is_dir() else 'cannot be written to'
-        raise ValueError(f'the work directory {folder} cannot be used, {there} {why}: choose another by --work-dir')
+        raise ValueError(f'the work directory {folder} cannot be used: {there} {why}; choose another with --work-dir')
 
 
 def _check_launcher(launcher: str) -> None:
-    """Refuse a launcher that did not start this process, which MMEngine would find out by a KeyError."""
+    """Raise if ``launcher`` did not start this process; MMEngine would fail with a KeyError."""
     missing = [name for name in STARTED_WITH[launcher] if name not in os.environ]
     if missing:
         raise ValueError(
-            f'--launcher {launcher} is for processes that {STARTERS[launcher]} started, which sets '
-            f'{", ".join(missing)}: start them so, or use --launcher none'
+            f'--launcher {launcher} needs processes started by {STARTERS[launcher]}, which sets '
+            f'{", ".join(missing)}; start them with {STARTERS[launcher]}, or use --launcher none'
         )
 
 
 def _check_gpus() -> None:
-    """Refuse a process without a GPU of its own, beside others that have one."""
+    """Raise if this machine runs more processes than it has GPUs."""
     local, gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
     if torch.cuda.is_available() and local >= gpus:
-        raise ValueError(f'process {local} (from 0) of this machine has no GPU, there are {gpus}: start {gpus} here')
+        raise ValueError(f'process {local} of this machine has no GPU (GPUs: {gpus}); start {gpus} processes here')
 
 
 def start_processes(launcher: str) -> None:
-    """Join the other processes of a script that shares out work, without a runner, and choose this one's GPU.
+    """Join the process group of a command that runs without a runner, and select the GPU of this process.
 
-    Gloo on GPUs, too: such processes only wait for one another, and longer than NCCL would let them.
+    The backend is Gloo, even on GPUs: the processes only wait for each other, and for longer than NCCL allows.
 
     Args:
         launcher: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
 
     Raises:
-        ValueError: If the launcher did not start this process, or needs GPUs where there are none.
+        ValueError: If the launcher did not start this process, or it needs GPUs and none is available.
     """
     days = 30
     if launcher == 'pytorch':
@@ -141,12 +144,12 @@ def start_processes(launcher: str) -> None:
             torch.distributed.init_process_group('gloo', timeout=timedelta(days=days))
     elif launcher != 'none':
         if not torch.cuda.is_available():
-            raise ValueError(f"--launcher {launcher} is MMEngine's, which asks for GPUs: use torchrun on CPUs")
+            raise ValueError(f'--launcher {launcher} needs GPUs and none is available; use torchrun on CPUs')
         init_dist(launcher, backend='gloo', timeout=days * 86400)
 
 
 def end_processes() -> None:
-    """Leave the other processes of :func:`start_processes`, all at once: one that ends alone may abort the others."""
+    """Leave the process group of :func:`start_processes`, together: one early exit may abort the other processes."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

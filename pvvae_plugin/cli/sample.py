@@ -1,17 +1,17 @@
-"""Make videos with a trained generator.
+"""Generate videos with a trained generator.
 
 pvvae sample dit_demo work_dirs/dit_demo --num 14 --out-dir samples
 python tools/sample.py configs/dit_demo.py work_dirs/quickstart_generator --num 14 --out-dir samples --labels orbit zoom
 python tools/sample.py CONFIG CHECKPOINT --first-frames photo.jpg --out-dir animated
 torchrun --nproc-per-node 8 --no-python pvvae sample CONFIG CHECKPOINT --num-videos 2048 --launcher pytorch
 
-Into OUT_DIR go one file a video, such as 00003_orbit.webm, sheet.png, grid.webm, grid.gif, and samples.json, which says
-how they were made. The same command after an interruption goes on where it stopped.
+OUT_DIR receives one file per video (such as 00003_orbit.webm), sheet.png, grid.webm, grid.gif, and samples.json, which
+records the settings. After an interruption, run the same command to resume.
 
-A video follows from seed and index. Its noise is the same bit for bit on any device; processes take whole batches in
-turn, so that the files are the same bytes however many processes share the work, as long as device, batch size and
-threads of each process (OMP_NUM_THREADS, which torchrun sets to 1) are. Other batch sizes and threads round otherwise:
-on a CPU values differed by 2e-6 of the range -1 to 1, and 3 in 100,000 of 8-bit values by 1.
+Seed and index determine a video. Its noise is bit-identical on every device. Whole batches are sharded across the
+processes, so the files are byte-identical for any number of processes. This requires the same device, batch size and
+number of threads per process (OMP_NUM_THREADS, which torchrun sets to 1); other batch sizes and threads change the
+rounding. On a CPU, values in [-1, 1] differed by up to 2e-6, and 3 in 100,000 of the 8-bit values by 1.
 """
 
 from __future__ import annotations
@@ -52,13 +52,19 @@ from pvvae_plugin.visualization import to_uint8
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the generator')
-    parser.add_argument('checkpoint', help='its checkpoint, or the work directory of its run')
-    # torchrun on some versions of Python takes --num for its own --numa-binding, wherever it stands.
+    parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
+    # On some Python versions torchrun parses --num, at any position, as its own --numa-binding.
     parser.add_argument(
-        '--num', '--num-videos', type=int, default=8, help='number of videos (default: 8); under torchrun --num-videos'
+        '--num',
+        '--num-videos',
+        type=int,
+        default=8,
+        help='number of videos (default: 8); under torchrun use --num-videos',
     )
     parser.add_argument('--out-dir', type=Path, default=Path('samples'), help='default: samples')
-    parser.add_argument('--labels', nargs='+', metavar='CLASS', help='names or numbers, used in turn (default: all)')
+    parser.add_argument(
+        '--labels', nargs='+', metavar='CLASS', help='class names or numbers to cycle through (default: all)'
+    )
     parser.add_argument(
         '--num-inference-steps',
         type=int,
@@ -67,7 +73,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='steps of the solver (default: 100); Euler calls the network once per step, Heun twice',
     )
     parser.add_argument(
-        '--guidance-scale', type=float, default=1.0, metavar='S', help='classifier-free guidance (default: 1, none)'
+        '--guidance-scale',
+        type=float,
+        default=1.0,
+        metavar='S',
+        help='classifier-free guidance scale (default: 1, no guidance)',
     )
     parser.add_argument(
         '--guidance-interval',
@@ -75,33 +85,50 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs=2,
         metavar=('LO', 'HI'),
         default=(0.0, 1.0),
-        help='times of guidance in [0, 1] (default: 0 1)',
+        help='interval of times in [0, 1] that use guidance (default: 0 1)',
     )
     parser.add_argument('--steps', type=int, help=argparse.SUPPRESS)  # old: network calls
     add_old_option(parser, '--guidance', '--guidance-scale', type=float)
     add_old_option(parser, '--interval', '--guidance-interval', type=float, nargs=2)
-    parser.add_argument('--shift', type=float, default=1.0, help='above 1: shorter steps near noise (default: 1)')
+    parser.add_argument(
+        '--shift',
+        type=float,
+        default=1.0,
+        help='timestep shift; values above 1 take shorter steps near noise (default: 1)',
+    )
     parser.add_argument('--solver', choices=list(SOLVERS), default='euler')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--batch-size', type=int, default=8, help='videos made at once (default: 8)')
-    parser.add_argument('--fps', type=float, default=8, help='frames a second of the files (default: 8)')
-    parser.add_argument('--num-frames', type=int, metavar='T', help="frames of a video (default: the config's)")
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="pixels (default: the config's)")
-    parser.add_argument('--first-frames', metavar='PATH', help='video or image to continue, or a folder of them')
+    parser.add_argument('--batch-size', type=int, default=8, help='videos per batch (default: 8)')
+    parser.add_argument('--fps', type=float, default=8, help='frames per second of the files (default: 8)')
+    parser.add_argument('--num-frames', type=int, metavar='T', help="frames per video (default: the config's)")
     parser.add_argument(
-        '--num-given', type=int, metavar='F', help='frames of it to give (default: 1 of an image, else half)'
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help="height and width in pixels (default: the config's)"
     )
-    parser.add_argument('--raw-weights', action='store_true', help='not the averages, which look bad early in a run')
+    parser.add_argument('--first-frames', metavar='PATH', help='video or image to continue, or a folder of such files')
+    parser.add_argument(
+        '--num-given',
+        type=int,
+        metavar='F',
+        help='number of frames given to the generator (default: 1 for an image, else half)',
+    )
+    parser.add_argument(
+        '--raw-weights',
+        action='store_true',
+        help='use the raw instead of the averaged weights, which lag early in a run',
+    )
     add_override_argument(parser)
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='launcher that started the processes',
     )
     args = parser.parse_args(argv)
     for name in ('num', 'steps', 'num_inference_steps', 'batch_size', 'num_frames', 'num_given'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
     if not 0.1 <= args.fps <= 50:
-        parser.error(f'--fps must lie in [0.1, 50], the most that a GIF plays, got {args.fps}')
+        parser.error(f'--fps must be in [0.1, 50] (GIF plays at most 50), got {args.fps}')
     if args.size and min(args.size) < 1:
         parser.error(f'--size must be positive, got {args.size[0]} {args.size[1]}')
     if args.num_given and not args.first_frames:
@@ -121,10 +148,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def sample(args: argparse.Namespace, cfg: Config) -> None:
-    """Make and write the videos, unless they are already there."""
+    """Generate and write the videos that do not exist yet."""
     num_frames, size = clip_geometry(cfg, args.num_frames, args.size)
     if any(side % 2 for side in size):
-        raise ValueError(f'videos need an even height and width to be encoded, got {size[0]} x {size[1]}')
+        raise ValueError(f'height and width must be even to encode videos, got {size[0]} x {size[1]}')
     model = load_generator(cfg, args.checkpoint, args.raw_weights)
     names = class_names(cfg, model.head.null_label)
     cycle = resolve_labels(args.labels, names, model.head.null_label)
@@ -134,7 +161,7 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
     request = {'num': args.num, 'num_frames': num_frames, 'size': size, **options, 'batch_size': args.batch_size}
     sources, first_frames = given_frames(args, cfg, model, num_frames, size)
     make = {**request, 'labels': labels, 'first_frames': first_frames}
-    model.generate(**make)  # makes nothing yet, but refuses what cannot be made
+    model.generate(**make)  # validates the request; generates nothing yet
 
     num_given = None if first_frames is None else first_frames.shape[2]
     run = {
@@ -164,7 +191,7 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
     }
     folder = SampleFolder(args.out_dir, run, about, entries, choose_shown(labels, args.num, GRID_PANELS))
     if folder.check():
-        print(f'{args.out_dir} holds these {args.num} videos already')
+        print(f'{args.out_dir} already has these {args.num} videos')
         return
     write_videos(folder, model, make, args.fps)
     if get_dist_info()[0] == 0:
@@ -176,7 +203,7 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
 def given_frames(
     args: argparse.Namespace, cfg: Config, model: LatentVideoGenerator, num_frames: int, size: tuple[int, int]
 ) -> tuple[list[str], torch.Tensor | None]:
-    """Files to continue, as many as are used, and their first frames; none where none are asked for."""
+    """Return the files to continue and their first frames, or ``([], None)`` without ``--first-frames``."""
     if not args.first_frames:
         return [], None
     sources = find_sources(args.first_frames)[: args.num]
@@ -190,7 +217,7 @@ def given_frames(
 
 
 def identity(args: argparse.Namespace, cfg: Config, model: LatentVideoGenerator) -> dict[str, Any]:
-    """Digests of all that videos follow from beside what is asked for, wherever its files lie."""
+    """Return digests of the weights, the model and the versions that determine the videos, independent of paths."""
     network = {key: value for key, value in cfg.model.to_dict().items() if key != 'backbone_checkpoint'}
     return {
         'checkpoint_sha256': file_sha256(resolve_checkpoint(args.checkpoint)),
@@ -203,7 +230,7 @@ def identity(args: argparse.Namespace, cfg: Config, model: LatentVideoGenerator)
 
 
 def write_videos(folder: SampleFolder, model: LatentVideoGenerator, make: dict[str, Any], fps: float) -> None:
-    """Make and write this process's share, but for what is there already, and wait for the other processes."""
+    """Generate and write the missing videos of this rank, then wait for the other ranks."""
     rank, world_size = get_dist_info()
     if rank == 0:
         folder.start()
@@ -211,11 +238,11 @@ def write_videos(folder: SampleFolder, model: LatentVideoGenerator, make: dict[s
     num, size = make['num'], make['batch_size']
     batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
     if rank == 0 and len(batches) < world_size:
-        print(f'{len(batches)} batches for {world_size} processes: a smaller --batch-size would occupy them all')
-    # Whole batches, even of one missing video: which videos share a batch decides how each is rounded.
+        print(f'{len(batches)} batches for {world_size} processes; reduce --batch-size to use all processes')
+    # Generate whole batches, even for one missing video: the batch affects the rounding of each video.
     pending = [batch for batch in batches[rank::world_size] if not all(map(folder.is_done, batch))]
     indices = [index for batch in pending for index in batch]
-    # Of process 0 alone: the others' shares are as large.
+    # Only rank 0 shows progress; the other ranks have as much work.
     progress = ProgressBar(len(indices)) if rank == 0 and indices else None
     for index, video in model.generate(**make, indices=indices):
         if not folder.is_done(index):
@@ -226,7 +253,7 @@ def write_videos(folder: SampleFolder, model: LatentVideoGenerator, make: dict[s
 
 
 def captions(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """What stands beside a video in the pictures: its class, the file it continues, and its number."""
+    """Return the caption of each video: its class, the file it continues, and its number."""
     texts = []
     for entry in entries:
         label = None if entry['label'] is None else entry['class'] or f'class {entry["label"]}'

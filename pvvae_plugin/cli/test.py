@@ -4,9 +4,9 @@ pvvae test pvvae_demo work_dirs/pvvae_demo --out metrics.json
 python tools/test.py configs/pvvae_demo.py work_dirs/pvvae_demo --out metrics.json
 bash tools/dist_test.sh configs/dit_pvvae.py work_dirs/dit_pvvae 8 --out metrics.json
 
-A VAE's clips are reconstructed and predicted; a generator makes videos, which are compared with real ones. Beside the
-numbers the file holds what they were measured on and, of distances between sets of videos, a record of each: interval,
-floor, protocol, weights.
+A VAE reconstructs and predicts the test clips. A generator's videos are compared with real ones. The JSON file contains
+the metrics, the config and checkpoint they were measured with and, for each distance between sets of videos, a record
+with confidence interval, noise floor, protocol and weights.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_launch_arguments(parser)
     parser.add_argument(
         'checkpoint',
-        help='checkpoint file, or the work directory of a run (its last checkpoint); "pretrained" for the weights that '
-        'a DiffusersVAE reads by itself',
+        help='checkpoint file, or work directory of a run (uses its last checkpoint); "pretrained" for the weights '
+        'that the DiffusersVAE of the config loads',
     )
-    parser.add_argument('--out', metavar='JSON', help='write the metrics and what they were measured on to this file')
-    parser.add_argument('--show-dir', metavar='DIR', help='write strips and videos of the first clips here')
+    parser.add_argument('--out', metavar='JSON', help='write the metrics, with config and checkpoint, to this file')
+    parser.add_argument('--show-dir', metavar='DIR', help='write strips and videos of the first clips to this folder')
     return parser.parse_args(argv)
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """The config with the command line applied."""
+    """Return the config with the command line applied."""
     cfg = load_config(args)
     if cfg.get('test_dataloader') and (ignored := [k for k in args.cfg_options or () if k.startswith('val_')]):
         raise ValueError(
-            f'{cfg.filename} has a test set of its own, so that {ignored[0]} changes nothing here: give '
+            f'{cfg.filename} defines a test set, so {ignored[0]} would have no effect; give '
             f'{ignored[0].replace("val_", "test_", 1)}'
         )
-    # Other configs test on the validation set; overrides of it then count here too.
+    # Without a test set, test on the validation set, including its overrides.
     for name in ('dataloader', 'evaluator', 'cfg'):
         if cfg.get(f'test_{name}') is None:
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
@@ -60,7 +60,9 @@ def configure(args: argparse.Namespace) -> Config:
     if args.checkpoint == OWN_WEIGHTS:
         check_brings_weights(cfg.model.backbone)
         if 'head' in cfg.model:
-            raise ValueError(f'{cfg.filename} is of a generator, whose head needs a checkpoint')
+            raise ValueError(
+                f'{cfg.filename} configures a generator, whose head has no pretrained weights; give a checkpoint'
+            )
         cfg.load_from = None
     else:
         cfg.load_from = resolve_checkpoint(args.checkpoint)
@@ -75,7 +77,7 @@ def configure(args: argparse.Namespace) -> Config:
 
 
 def provenance(cfg: Config, own_weights: dict[str, str] | None) -> dict[str, Any]:
-    """What a number needs beside it to be compared later."""
+    """Return the config, data, weights and versions behind the metrics."""
     source = own_weights
     if cfg.load_from:
         source = {'path': cfg.load_from, 'sha256': file_sha256(cfg.load_from)}
@@ -97,14 +99,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.out:
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.open('a').close()  # what cannot be written fails now, and not after the evaluation
-    cfg.pop('strategy', None)  # sharing out weights is for training; each process tests with all of them
+        out.open('a').close()  # fail now, before the evaluation, if it is not writable
+    cfg.pop('strategy', None)  # sharding is for training; each process tests with all weights
     runner = Runner.from_cfg(cfg)
     with missing_together(cfg.test_evaluator), naming_files():
         limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
     if args.out and is_main_process():
-        # JSON knows no NaN
+        # JSON has no NaN
         metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         records = {
             name: record

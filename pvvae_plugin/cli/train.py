@@ -32,25 +32,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='go on from a checkpoint; without a path, from the latest in the work directory (or start, if none)',
+        help='resume from a checkpoint; without a path, from the latest in the work directory, if any',
     )
     parser.add_argument('--amp', action='store_true', help='run the forward pass in bfloat16')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--seed', type=int, help="seed of every random draw (default: the config's)")
-    parser.add_argument('--deterministic', action='store_true', help='deterministic algorithms, at some cost in speed')
+    parser.add_argument('--deterministic', action='store_true', help='use deterministic algorithms (slower)')
     return parser.parse_args(argv)
 
 
 def configure(args: argparse.Namespace) -> Config:
-    """The config with the command line applied."""
+    """Return the config with the command line applied."""
     cfg = load_config(args)
-    take_work_dir(cfg.work_dir)  # before a checkpoint is chosen that its owner may be about to delete
+    take_work_dir(cfg.work_dir)  # before choosing a checkpoint, which another run there might delete
     cfg.setdefault('randomness', {'seed': 0})
     if args.seed is not None:
         cfg.randomness.seed = args.seed
     if args.deterministic:
         cfg.randomness.deterministic = True
-        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it cuBLAS refuses to be deterministic
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # required by cuBLAS for determinism
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
@@ -60,17 +60,17 @@ def configure(args: argparse.Namespace) -> Config:
     if args.resume is None:
         cfg.resume = cfg.get('resume', False)
     elif args.resume == 'auto':
-        # A first launch with --resume, as a requeued job's may be, must still start from its earlier stage.
+        # The first launch of a job may use --resume too: it must still load the weights of load_from.
         last = last_checkpoint(cfg.work_dir)
         if last is None:
-            print_log(f'--resume: no checkpoint in {cfg.work_dir}, the run starts anew', logger='current')
+            print_log(f'--resume: no checkpoint in {cfg.work_dir}; starting from iteration 0', logger='current')
         cfg.resume, cfg.load_from = last is not None, last or cfg.get('load_from')
     else:
         cfg.resume, cfg.load_from = True, args.resume
     if not cfg.resume and (earlier := sorted(Path(cfg.work_dir).glob('iter_*.pth'))):
         print_log(
-            f'{cfg.work_dir} holds checkpoints of an earlier run, e.g. {earlier[-1].name}; this one starts anew and '
-            'mixes its own with them: --resume goes on instead, another --work-dir keeps them apart',
+            f'{cfg.work_dir} has checkpoints of an earlier run, e.g. {earlier[-1].name}; this run starts from '
+            'iteration 0 and adds its own. Use --resume to continue the earlier run, or another --work-dir to keep them separate',
             logger='current',
             level=logging.WARNING,
         )
@@ -87,9 +87,9 @@ def _optimizer_names(cfg: Config) -> list[str]:
 
 
 def check_schedule(cfg: Config) -> None:
-    """Refuse a run that ends before its schedule begins, or warms up in one step.
+    """Raise if the run ends before a scheduler begins, or if a warm-up has only one step.
 
-    MMEngine's own message names neither setting, and after a warm-up of one step rates stay at its start for good.
+    MMEngine's message names neither setting. After a one-step warm-up, the learning rate would stay at its start value.
     """
     if 'train_cfg' not in cfg or cfg.train_cfg.get('max_iters', 0) < 1 or cfg.train_cfg.get('val_interval', 1) < 1:
         raise ValueError(
@@ -100,15 +100,15 @@ def check_schedule(cfg: Config) -> None:
     for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
         if scheduler.get('begin', 0) >= max_iters:
             raise ValueError(
-                f'param_scheduler.{i}.begin={scheduler.begin} lies past the end of the run, '
+                f'param_scheduler.{i}.begin={scheduler.begin} is past the end of the run, '
                 f'train_cfg.max_iters={max_iters}. For a short run, shorten the warm-up as well: --cfg-options '
                 f'{"" if max_iters > 2 else "train_cfg.max_iters=3 "}param_scheduler.0.end={max(2, max_iters // 2)} '
                 f'param_scheduler.1.begin={max(2, max_iters // 2)}'
             )
         if scheduler.get('type') == 'LinearLR' and scheduler.get('end', 2) - scheduler.get('begin', 0) < 2:
             raise ValueError(
-                f'param_scheduler.{i} warms up from {scheduler.get("begin", 0)} to {scheduler.end}: it takes at least '
-                'two steps, or the rate stays where it starts'
+                f'param_scheduler.{i} warms up from {scheduler.get("begin", 0)} to {scheduler.end}; a warm-up needs '
+                'at least two steps, or the learning rate never rises'
             )
 
 
@@ -123,7 +123,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    # From here to the first step there is nothing to save, but it is worth starting again.
+    # Before the first step there is nothing to save; this exit code asks the scheduler to start the job again.
     for name in ('SIGTERM', 'SIGUSR1'):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_CODE))

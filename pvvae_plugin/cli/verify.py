@@ -1,13 +1,13 @@
-"""Find beforehand every file that training would skip, hang or crash in, or get wrong pictures from.
+"""Find files that would make training skip a clip, hang, crash, or read wrong frames.
 
 pvvae verify path/to/videos --clip-len 17
 python tools/verify_dataset.py configs/pvvae_ucf101.py --split train --workers 8 --write-list data/ucf101/good.txt
 python tools/verify_dataset.py path/to/videos --clip-len 17 --out report.json
 
-Each file is decoded whole, by decord and by OpenCV, in a process that is killed and replaced when the file takes longer
-than --timeout; a process that crashes is a finding too. Frames of both decoders are compared, and frames that decord
-seeks with those read in order. Ctrl-C ends the check and writes what is known by then. Exit code 0 if all is good, 1 if
-anything is bad, 2 if the arguments are wrong, 130 after Ctrl-C.
+Each file is decoded completely with decord and OpenCV, in a separate process. The process is killed and replaced if
+the file takes longer than --timeout; crashes are reported as findings. The frames of both decoders are compared, and
+frames that decord seeks are compared with frames read in order. Ctrl-C stops the check and writes the findings so far.
+Exit codes: 0 if all files are good, 1 if any is bad, 2 for wrong arguments, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test')
-SHOWN = 10  # files of a kind
+SHOWN = 10  # files per kind
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', metavar='CONFIG_OR_FOLDER', help='config file or name, or a folder of videos or images')
-    parser.add_argument('--split', nargs='+', choices=SPLITS, help='of a config (default: all that it has)')
-    parser.add_argument('--clip-len', type=int, default=1, help='frames that a clip of a folder needs (default: 1)')
-    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes (default: one a core)')
-    parser.add_argument('--timeout', type=float, default=120, help='seconds for one file (default: 120)')
-    parser.add_argument('--out', type=Path, metavar='JSON', help='write what is known of each file there')
-    parser.add_argument('--write-list', type=Path, metavar='FILE', help='write an ann_file of what is good')
+    parser.add_argument('--split', nargs='+', choices=SPLITS, help='splits of the config (default: all)')
+    parser.add_argument('--clip-len', type=int, default=1, help='frames per clip, for a folder (default: 1)')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='worker processes (default: one per core)')
+    parser.add_argument('--timeout', type=float, default=120, help='maximum seconds per file (default: 120)')
+    parser.add_argument('--out', type=Path, metavar='JSON', help='write the findings for every file to this file')
+    parser.add_argument('--write-list', type=Path, metavar='FILE', help='write an ann_file of the good files')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
     args = parser.parse_args(argv)
     for name in ('workers', 'timeout', 'clip_len'):
         if getattr(args, name) <= 0:
             parser.error(f'--{name.replace("_", "-")} must be positive, got {getattr(args, name)}')
     if os.path.isdir(args.data) and (args.split or args.cfg_options):
-        parser.error(f'{args.data} is a folder; --split and --cfg-options are for configs')
+        parser.error(f'{args.data} is a folder; --split and --cfg-options need a config')
     return args
 
 
 def build_datasets(args: argparse.Namespace) -> list[ClipDataset]:
-    """The data sets to check, those within wrappers one by one.
+    """Build the datasets to check; wrapped datasets are listed one by one.
 
     Raises:
-        ValueError: If there is none of clips, or the list that is wanted cannot be of one data set.
+        ValueError: If no dataset has clips, or ``--write-list`` would cover several datasets.
     """
     if os.path.isdir(args.data):
         datasets = [VideoDataset(args.data, clip_len=args.clip_len)]
@@ -75,20 +75,20 @@ def build_datasets(args: argparse.Namespace) -> list[ClipDataset]:
         unique = [config for number, config in enumerate(configs) if config not in configs[:number]]
         datasets = [part for config in unique for part in _parts(DATASETS.build(config))]
     if not datasets:
-        raise ValueError(f'{args.data} has no data set of clips')
+        raise ValueError(f'{args.data} has no dataset of clips')
     datasets = [dataset for dataset in datasets if not isinstance(dataset, SyntheticVideoDataset)]
     if not datasets:
-        raise ValueError(f'{args.data} has no files to check: its clips are drawn')
+        raise ValueError(f'{args.data} has no files to check: its clips are synthetic')
     if args.write_list:
         if len(datasets) > 1 or not isinstance(datasets[0], VideoDataset):
-            raise ValueError('--write-list needs one VideoDataset: choose it by --split train, val or test')
+            raise ValueError('--write-list needs exactly one VideoDataset; select it with --split train, val or test')
         if problem := list_problem(args.write_list, _entries(datasets[0])):
             raise ValueError(f'--write-list {args.write_list}: {problem}')
     return datasets
 
 
 def _parts(dataset: object) -> list[ClipDataset]:
-    """The data sets of clips inside wrappers such as ConcatDataset and RepeatDataset."""
+    """Return the datasets of clips inside wrappers such as ConcatDataset and RepeatDataset."""
     if isinstance(dataset, ClipDataset):
         dataset.full_init()
         return [dataset]
@@ -101,7 +101,7 @@ def _entries(dataset: ClipDataset) -> list[dict]:
 
 
 def check(datasets: list[ClipDataset], args: argparse.Namespace) -> tuple[list[Finding], bool]:
-    """Findings, and whether all was checked."""
+    """Return the findings and whether the check was completed."""
     findings: list[Finding] = []
     progress = ProgressBar(count_steps(datasets), file=sys.stderr)
     complete = False
@@ -117,7 +117,7 @@ def check(datasets: list[ClipDataset], args: argparse.Namespace) -> tuple[list[F
 
 
 def summarize(findings: list[Finding]) -> dict[str, int]:
-    """Print how many there are of each kind, and the first few that are bad; returns the counts."""
+    """Print the count of each kind and the first bad files; return the counts."""
     counts = Counter(finding.kind for finding in findings)
     print(f'good: {counts["good"]} of {len(findings)}')
     for kind, meaning in KINDS.items():
@@ -135,7 +135,7 @@ def summarize(findings: list[Finding]) -> dict[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the check; returns the exit code."""
+    """Run the check and return the exit code."""
     args = parse_args(argv)
     try:
         datasets = build_datasets(args)
@@ -157,16 +157,16 @@ def main(argv: list[str] | None = None) -> int:
         write_atomically(args.out, (json.dumps(report, indent=2) + '\n').encode(errors='surrogateescape'))
         print(f'wrote {args.out}')
     if not complete:
-        print('not everything was checked' + (f': {args.write_list} is not written' if args.write_list else ''))
+        print('the check is incomplete' + (f'; {args.write_list} was not written' if args.write_list else ''))
         return 130
     if args.write_list:
         good = {finding.path for finding in findings if finding.kind == 'good'}
         kept = [entry for entry in _entries(datasets[0]) if entry['path'] in good]
         if not kept:
-            print(f'nothing is good: {args.write_list} is not written')
+            print(f'no good file; {args.write_list} was not written')
             return 1
         left = write_annotations(args.write_list, kept, datasets[0].data_root, bool(datasets[0].class_file))
         print(f'wrote {args.write_list}: {len(kept) - len(left)} of {len(datasets[0])}')
         for path in left:
-            print(f'  left out, a list cannot hold its name: {path!r}')
+            print(f'  skipped, its name cannot be written to a list: {path!r}')
     return int(len(findings) > counts.get('good', 0))

@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_files(run, tmp_path, capsys):
     assert {path: path.stat().st_mtime_ns for path in there} == there
     capsys.readouterr()
     sample(*arguments, '--out-dir', whole)
-    assert 'holds these 12 videos already' in capsys.readouterr().out
+    assert 'already has these 12 videos' in capsys.readouterr().out
 
 
 def test_samples_of_another_run_are_not_mixed_in(run, samples):

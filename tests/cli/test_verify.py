@@ -110,7 +110,7 @@ def test_ctrl_c_writes_what_is_known(tmp_path, write_video):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130 and 'not everything was checked' in out
+    assert process.returncode == 130 and 'the check is incomplete' in out
     report = json.loads(report.read_text())
     assert not report['complete'] and kinds(report) == {'good0': 'good'}
 
@@ -147,7 +147,7 @@ def test_segments_and_splits_of_a_config(tmp_path, write_video):
     [
         (['{folder}', '--split', 'train'], 'is a folder'),
         (['{config}', '--split', 'test'], 'no test_dataloader'),
-        (['{config}', '--write-list', 'x.txt'], 'needs one VideoDataset'),
+        (['{config}', '--write-list', 'x.txt'], 'needs exactly one VideoDataset'),
         (['{folder}', '--write-list', 'x.csv'], 'must not end in .csv or .json'),
         (['{folder}', '--timeout', '0'], 'must be positive'),
         (['nowhere.py'], 'nowhere'),

@@ -172,7 +172,7 @@ OVERRIDES = [
         "a validation set's entry, where a test has its own",
         lambda t: test(t, 'val_dataloader.batch_size=2', config='dit_demo'),
         ValueError,
-        ('changes nothing here', 'test_dataloader.batch_size'),
+        ('no effect', 'test_dataloader.batch_size'),
     ),
     Mistake(
         'a run shorter than its warm-up',
@@ -354,7 +354,7 @@ CHECKPOINTS = [
         'a file for the folder to export to',
         lambda t: script('export_vae.py', t.vae, t.checkpoint, t.half),
         NotADirectoryError,
-        ('half.pth is a file', 'name a folder'),
+        ('half.pth is a file', 'give a folder'),
     ),
     Mistake(
         'own weights of a VAE that has none',
@@ -454,8 +454,8 @@ EVALUATION = [
         'one video',
         lambda t: evaluate(t, t.videos, t.one, '--metrics', 'proxy'),
         SystemExit,
-        ('1 video', 'sets of at least 2'),
-        faq='has 1 video: sets of at least 2 are compared',
+        ('1 video', 'each set needs at least 2'),
+        faq='has 1 video; each set needs at least 2',
     ),
     Mistake(
         'a file for a folder',

@@ -175,5 +175,5 @@ def test_a_process_without_a_gpu_beside_others_that_have_one(t, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     for name, value in {'RANK': 2, 'WORLD_SIZE': 3, 'MASTER_ADDR': 'x', 'MASTER_PORT': 1, 'LOCAL_RANK': 2}.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(ValueError, match='process 2 .* has no GPU, there are 2: start 2 here'):
+    with pytest.raises(ValueError, match=r'process 2 .* has no GPU \(GPUs: 2\); start 2 processes here'):
         train(t, flags=('--launcher', 'pytorch'))
