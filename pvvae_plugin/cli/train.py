@@ -70,7 +70,8 @@ def configure(args: argparse.Namespace) -> Config:
     if not cfg.resume and (earlier := sorted(Path(cfg.work_dir).glob('iter_*.pth'))):
         print_log(
             f'{cfg.work_dir} has checkpoints of an earlier run, e.g. {earlier[-1].name}; this run starts from '
-            'iteration 0 and adds its own. Use --resume to continue the earlier run, or another --work-dir to keep them separate',
+            'iteration 0 and adds its own. Use --resume to continue the earlier run, or another --work-dir to keep '
+            'them separate',
             logger='current',
             level=logging.WARNING,
         )
