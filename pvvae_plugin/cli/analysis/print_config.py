@@ -4,8 +4,8 @@
     python tools/analysis/print_config.py configs/pvvae_ucf101_decoder.py
     python tools/analysis/print_config.py dit_demo --cfg-options model.head.depth=6 --out my_dit.py
 
-CONFIG is a path, or the name of a config of this package: dit_demo, dit_demo.py or pvvae_plugin::dit_demo.py. The output
-is a complete config without inheritance, which every command accepts.
+CONFIG is a path, or the name of a config of this package: dit_demo, dit_demo.py or pvvae_plugin::dit_demo.py. The
+output is a complete config without inheritance, which every command accepts.
 """
 
 from __future__ import annotations

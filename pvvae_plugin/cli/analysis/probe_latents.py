@@ -5,8 +5,8 @@
 
 Probes are fitted on training clips of the config and evaluated on its validation clips. A whole latent frame predicts
 the velocity of procedural shapes; a single latent cell predicts its optical flow (OpenCV's DIS). Each is measured for
-the group of the latent frame (now) and for the group after it, which the latent frame has not seen (next). Files written
-to --out: probes.json, with the metrics of tools/analysis/latents.py as well, and pca_N.png for the first validation clips.
+the group of the latent frame (now) and for the next group, which the latent frame has not seen (next). Files written to
+--out: probes.json (with the metrics of tools/analysis/latents.py, too) and pca_N.png for the first validation clips.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
         video = sample['inputs'].float()[None] / 127.5 - 1
         if video.shape[2] <= 2 * vae.temporal_ratio:
             raise ValueError(
-                f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames (three groups), got {video.shape[2]}'
+                f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames (3 groups), got {video.shape[2]}'
             )
         yield index, analysis.encode_clip(vae, video, frozen=not fresh)
         bar.update()
