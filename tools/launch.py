@@ -55,8 +55,8 @@ def settings() -> dict[str, str]:
     address, port = os.environ.get('MASTER_ADDR', '127.0.0.1'), os.environ.get('PORT')
     if int(nodes) > 1 and ('MASTER_ADDR' not in os.environ or port is None):
         raise ValueError(
-            f'NNODES={nodes} needs MASTER_ADDR, the address of the node with NODE_RANK=0, and PORT, a free port of that '
-            'node; set both to the same values on all nodes'
+            f'NNODES={nodes} needs MASTER_ADDR, the address of the node with NODE_RANK=0, and PORT, a free port of '
+            'that node; set both to the same values on all nodes'
         )
     if port is not None and not (port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f'PORT must be a number from 1 to 65535, got {port!r}')
@@ -105,7 +105,7 @@ def main() -> int:
         rank, first = error.get_first_failure()
         how = f'exit code {first.exitcode}' if first.exitcode > 0 else signal.Signals(-first.exitcode).name
         print(
-            f'process {rank} ended first ({how}); see its message above. Use --resume to continue from the last checkpoint',
+            f'process {rank} ended first ({how}); see its message above. Use --resume to continue',
             file=sys.stderr,
         )
         return max(1, codes.pop() if len(codes) == 1 else 1)

@@ -104,7 +104,7 @@ def loader_config(cfg: Config, folder: Path, workers: int) -> ConfigDict:
 
 
 def build_loader(config: ConfigDict, num_batches: int) -> DataLoader:
-    """Build the loader of ``config``, limited to the first ``num_batches`` batches of its samplers.
+    """Build the loader of ``config``, limited to the first ``num_batches`` batches.
 
     Raises:
         ValueError: If the samplers have fewer batches.

@@ -7,8 +7,8 @@
     python tools/benchmarks/vae.py --size paper --device cuda --dtype bfloat16
     python tools/benchmarks/vae.py --size paper --dtype bfloat16 --batch 4 --side 256 --count-memory   # no timing
 
-Both models encode the same clips and decode latents of the same grid without gradients, interleaved in one process. Each
-uses its library's defaults: Wan encodes in chunks of four frames, PredictiveVAE selects its chunks. Weights are random.
+Both models encode the same clips and decode latents of the same grid without gradients, interleaved in one process.
+Each uses its library's defaults: Wan encodes in chunks of four frames, PredictiveVAE selects its chunks. Weights are random.
 
 A FLOP is one operation of a convolution or matrix product on data (a multiply-add counts as 2). Taps on padding, in
 time and in space, are excluded. The upsampling convolutions of PredictiveVAE count the 4 taps they compute per output,

@@ -4,8 +4,8 @@
     python tools/benchmarks/video_metrics.py                 # both tables
     python tools/benchmarks/video_metrics.py --device cuda
 
-The first table times I3D with random weights on clips of 17 x 64 x 64, and the arithmetic of each metric for 2,048 clips
-per set, interleaved in one process. The second table compares the values of this package and cd-fvd on the same random
+The first table times I3D with random weights on clips of 17 x 64 x 64, and the arithmetic of each metric for 2,048
+clips per set, interleaved in one process. The second table compares the values of this package and cd-fvd on the same random
 features. It needs cd-fvd: pip install --no-deps cd-fvd && pip install scipy requests tqdm.
 """
 

@@ -4,8 +4,8 @@ pvvae convert-realestate10k --cameras CAMERAS --videos VIDEOS --out data/realest
 python tools/dataset_converters/realestate10k.py --cameras CAMERAS --videos VIDEOS --out data/realestate10k
 python tools/dataset_converters/realestate10k.py --cameras ... --videos ... --out ... --decode
 
-Nothing is downloaded. --cameras is the dataset's folder of camera files, with train/ and test/. --videos is the folder of
-your videos, named by YouTube id (0abcDEF-_12.mp4, or any other extension that VideoDataset reads).
+Nothing is downloaded. --cameras is the dataset's folder of camera files, with train/ and test/. --videos is the folder
+of your videos, named by YouTube id (0abcDEF-_12.mp4, or any other extension that VideoDataset reads).
 
 Exit code: 0 if both lists were written, else 1.
 """
