@@ -1,4 +1,4 @@
-"""Build step that puts configs, scripts and model lists into the wheel; everything else is in setup.cfg."""
+"""Build step that adds configs, scripts and the model index to the wheel; all metadata is in setup.cfg."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Copies ``configs/``, ``tools/`` and ``model-index.yml`` to ``pvvae_plugin/.mim``, where MMEngine and mim look."""
+    """Step that copies ``configs/``, ``tools/`` and ``model-index.yml`` to ``pvvae_plugin/.mim``, for MMEngine and mim."""
 
     def run(self) -> None:
         super().run()

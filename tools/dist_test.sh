@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Evaluate on several GPUs, or several CPU processes where there is no GPU.
+# Evaluate on several GPUs, or in several CPU processes on a machine without GPUs.
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py ...]
-# Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. On one, a free port is found.
+# Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT on each. One node: a free port is selected.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: bash $0 CONFIG CHECKPOINT GPUS [ARGS ...]" >&2; exit 2; }
 config=$1 checkpoint=$2 gpus=$3

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# From nothing to a trained predictive VAE and a generator on its latents, their numbers and pictures, on a CPU.
-# Run again, it goes on where it stood.
+# Train a predictive VAE and a generator on its latents on a CPU, evaluate both, and save pictures.
+# Run it again to resume.
 . "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env mmcv
 vae=work_dirs/quickstart
 generator=work_dirs/quickstart_generator
 mkdir -p "$vae" "$generator"
 
-# The whole log stays in the work directory; here only its progress. Errors go to stderr, which is not filtered.
+# Print only the progress; the full log is in the work directory. Errors go to stderr, which is not filtered.
 train() { # CONFIG WORK_DIR
     python tools/train.py "$1" --work-dir "$2" --resume |
         sed -unE -e 's/.*Iter\(train\) *(\[[^]]*\]).*eta: ([0-9:]+).* loss: ([0-9.]+).*/iteration \1  left \2  loss \3/p' \
@@ -16,28 +16,28 @@ train() { # CONFIG WORK_DIR
 }
 
 echo
-echo "Training configs/pvvae_demo.py: a VAE that finishes clips of moving shapes (about 5 minutes on 2 cores)"
+echo "Training configs/pvvae_demo.py: a VAE that predicts clips of moving shapes (about 5 minutes on 2 cores)"
 train configs/pvvae_demo.py "$vae"
 
 echo
-echo "Testing it on clips it has not seen"
+echo "Testing the VAE on held-out clips"
 python tools/test.py configs/pvvae_demo.py "$vae" --work-dir "$vae" --out "$vae/metrics.json" --show-dir "$vae/test" \
     > "$vae/test.log"
 python tools/analysis/report.py "$vae/metrics.json" --max-ratio 0.95
 
 echo
-echo "Training configs/dit_demo.py: a generator of such clips, on the VAE's latents (about 6 minutes on 2 cores)"
+echo "Training configs/dit_demo.py: a generator of such clips on the VAE's latents (about 6 minutes on 2 cores)"
 train configs/dit_demo.py "$generator"
 
 echo
-echo "Making videos: four of each motion"
+echo "Generating videos: four per motion"
 python tools/sample.py configs/dit_demo.py "$generator" --num 28 --num-inference-steps 50 --guidance-scale 2 \
     --out-dir "$generator/samples"
 
 echo
-echo "Look at these:"
-echo "truth, reconstruction, and the clip finished from its first frames (predicted frames in orange):"
+echo "Results:"
+echo "ground truth, reconstruction, and prediction from the first frames (predicted frames in orange):"
 ls "$vae"/test/vis/test/*.png "$vae"/test/vis/test/*.gif
-echo "generated, with the motion that was asked for:"
+echo "generated videos with the requested motion:"
 ls "$generator"/samples/sheet.png "$generator"/samples/grid.gif
 echo "Curves: tensorboard --logdir work_dirs"

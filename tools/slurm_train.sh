@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train under Slurm.
 #   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=8 bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of train.py ...]
-# SRUN_ARGS holds further arguments of srun.
+# SRUN_ARGS: additional arguments for srun.
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: [GPUS=8] bash $0 PARTITION JOB_NAME CONFIG [ARGS ...]" >&2; exit 2; }
 partition=$1 job_name=$2 config=$3

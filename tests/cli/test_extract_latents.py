@@ -211,7 +211,5 @@ def test_unreadable_clips_are_left_out_and_listed(vae_run, tmp_path):
 
 
 def test_the_same_clip_is_not_encoded_twice(vae_run, tmp_path):
-    with pytest.raises(
-        ValueError, match='--clips-per-video 3 would encode each clip 3 times.*val split is in test_mode'
-    ):
+    with pytest.raises(ValueError, match='would encode each clip 3 times.*val split is in test_mode'):
         extract(*vae_run[:2], tmp_path, '--split', 'val', '--clips-per-video', 3)

@@ -179,7 +179,7 @@ OVERRIDES = [
         options('train_cfg.max_iters=50'),
         ValueError,
         (r'param_scheduler\.1\.begin=100', 'shorten the warm-up', r'param_scheduler\.0\.end=25'),
-        faq='param_scheduler.1.begin=100 lies past the end of the run, train_cfg.max_iters=50. For a short run,',
+        faq='param_scheduler.1.begin=100 is past the end of the run, train_cfg.max_iters=50. For a short run,',
     ),
     Mistake(
         'a misspelt config',
@@ -509,7 +509,7 @@ RUNNING = [
         lambda t: train(t, flags=('--launcher', 'pytorch')),
         ValueError,
         ('--launcher pytorch', 'torchrun', '--launcher none'),
-        faq='--launcher pytorch is for processes that torchrun started, which sets RANK, WORLD_SIZE,',
+        faq='--launcher pytorch needs processes started by torchrun, which sets RANK, WORLD_SIZE,',
     ),
     Mistake(
         '--amp with an optimiser wrapper of MMEngine',

@@ -29,7 +29,7 @@ def refused(*arguments: str, **variables: str) -> str:
 @pytest.mark.parametrize(
     ('variables', 'message'),
     [
-        ({'NODE_RANK': '1'}, 'NODE_RANK must lie in 0..NNODES - 1, got NODE_RANK=1 and NNODES=1'),
+        ({'NODE_RANK': '1'}, 'NODE_RANK must be in 0..NNODES - 1, got NODE_RANK=1 and NNODES=1'),
         ({'NNODES': 'two'}, 'got NODE_RANK=0 and NNODES=two'),
         ({'NNODES': '2'}, 'NNODES=2 needs MASTER_ADDR.*PORT'),
         ({'NNODES': '2', 'MASTER_ADDR': 'a'}, 'NNODES=2 needs'),

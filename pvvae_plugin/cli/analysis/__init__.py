@@ -1,1 +1,1 @@
-"""Commands that look at configs, runs and latents."""
+"""Commands that analyze configs, runs and latents."""

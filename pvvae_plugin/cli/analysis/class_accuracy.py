@@ -1,13 +1,13 @@
-"""How often a class-conditional generator makes the class it was asked for, judged by a classifier of real clips.
+"""Measure how often a class-conditional generator produces the requested class, according to a classifier.
 
     pvvae class-accuracy dit_demo work_dirs/dit_demo --out accuracy.json
     python tools/analysis/class_accuracy.py configs/dit_demo.py work_dirs/quickstart_generator --guidance-scale 2 \
         --out work_dirs/accuracy/demo.json
 
-The classifier is trained on the config's clips and on the VAE's reconstructions of them, in a minute or two, and kept
-beside the result: the next call with the same data and VAE reuses it. Its accuracy on held-out clips shows how far the
-classes can be told apart, that on their reconstructions what a generator with this VAE can hope for, chance what one
-reaches that knows no classes. Beside FILE.json lies FILE.png, with what was taken for what.
+The classifier is trained on the config's clips and their VAE reconstructions, which takes a minute or two. It is saved
+next to the result and reused by calls with the same data and VAE. Its accuracy on held-out clips shows how separable
+the classes are. Its accuracy on their reconstructions is the upper limit for a generator with this VAE. Chance is the
+accuracy without class information. FILE.png shows the confusion matrices.
 """
 
 from __future__ import annotations
@@ -47,19 +47,34 @@ CLASSIFIER_SEED = 0
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the generator')
-    parser.add_argument('checkpoint', help='its checkpoint, or the work directory of its run')
-    parser.add_argument('--num', type=int, default=350, help='clips of each kind that are judged (default: 350)')
+    parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
+    parser.add_argument('--num', type=int, default=350, help='clips to classify, of each kind (default: 350)')
     parser.add_argument('--num-inference-steps', type=int, default=50, metavar='N', help='Euler steps (default: 50)')
     parser.add_argument(
-        '--guidance-scale', type=float, default=1.0, metavar='S', help='classifier-free guidance (default: 1, none)'
+        '--guidance-scale',
+        type=float,
+        default=1.0,
+        metavar='S',
+        help='classifier-free guidance scale (default: 1, no guidance)',
     )
     add_old_option(parser, '--steps', '--num-inference-steps', type=int)
     add_old_option(parser, '--guidance', '--guidance-scale', type=float)
-    parser.add_argument('--seed', type=int, default=0, help='seed of the noise that videos are made from')
-    parser.add_argument('--batch-size', type=int, default=32, help='videos made at once (default: 32)')
-    parser.add_argument('--raw-weights', action='store_true', help='not the averages, which look bad early in a run')
-    parser.add_argument('--classifier', type=Path, metavar='FILE.pth', help='its weights (default: beside FILE.json)')
-    parser.add_argument('--classifier-steps', type=int, default=1200, help='its training steps (default: 1200)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the noise (default: 0)')
+    parser.add_argument('--batch-size', type=int, default=32, help='videos per batch (default: 32)')
+    parser.add_argument(
+        '--raw-weights',
+        action='store_true',
+        help='use the raw instead of the averaged weights, which lag early in a run',
+    )
+    parser.add_argument(
+        '--classifier',
+        type=Path,
+        metavar='FILE.pth',
+        help='weights of the classifier (default: in the folder of FILE.json)',
+    )
+    parser.add_argument(
+        '--classifier-steps', type=int, default=1200, help='training steps of the classifier (default: 1200)'
+    )
     parser.add_argument('--out', type=Path, default=Path('class_accuracy.json'), metavar='FILE.json')
     add_override_argument(parser)
     args = parser.parse_args(argv)
@@ -69,34 +84,34 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.out.suffix != '.json':
         parser.error(f'--out must end in .json, got {args.out}')
     if args.classifier and args.classifier.is_dir():
-        parser.error(f'--classifier {args.classifier} is a folder: name a file')
+        parser.error(f'--classifier {args.classifier} is a folder; give a file')
     return args
 
 
 def get_classifier(
     args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData
 ) -> tuple[nn.Module, Path]:
-    """The classifier of the data set and the VAE: that of an earlier call, or a new one; and its file."""
+    """Load or train the classifier for the dataset and the VAE; return it with its file."""
     k, device = len(data.classes), next(model.parameters()).device
     vae_sha256 = (model.backbone_source or {}).get('sha256')
     digest = classifier_digest(data.train_config, k, args.classifier_steps, CLASSIFIER_SEED, vae_sha256)
     path = args.classifier or args.out.with_name(f'classifier-{digest[:12]}.pth')
     if path.is_file():
-        print(f'classifier of an earlier call: {path}')
+        print(f'reusing the classifier {path}')
         return load_classifier(path, digest).to(device), path
     print(f'training the classifier on {k} classes: {", ".join(data.classes[:10])}')
     start = time.time()
     reconstruct = functools.partial(accuracy.reconstruct, model.backbone)
     classifier = train_classifier(data.train, k, args.classifier_steps, CLASSIFIER_SEED, reconstruct, device)
     save_classifier(classifier, path, digest)
-    print(f'trained in {time.time() - start:.0f} s, kept as {path}')
+    print(f'trained in {time.time() - start:.0f} s, saved to {path}')
     return classifier, path
 
 
 def measure(
     args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData, classifier: nn.Module
 ) -> dict[str, np.ndarray]:
-    """Confusion counts of held-out clips, of their reconstructions and of generated clips."""
+    """Return the confusion counts of held-out clips, their reconstructions and generated clips."""
     k = len(data.classes)
     options = {name: getattr(args, name) for name in ('num_inference_steps', 'guidance_scale', 'seed', 'batch_size')}
     shape = data.held_out[0]['inputs'].shape[1:]
@@ -104,14 +119,14 @@ def measure(
     counts = {'held-out clips': accuracy.judge(classifier, real, k)}
     real = accuracy.real_clips(data, args.num, args.batch_size)
     counts['reconstructions'] = accuracy.judge(classifier, accuracy.reconstructions(model.backbone, real), k)
-    print(f'making {args.num} videos')
+    print(f'generating {args.num} videos')
     made = accuracy.generated_clips(model, args.num, shape, **options)
     counts['generated'] = accuracy.judge(classifier, made, k)
     return counts
 
 
 def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData) -> dict[str, Any]:
-    """What a number needs beside it to be compared later."""
+    """Return the config, data, weights and versions behind the accuracies."""
     checkpoint = resolve_checkpoint(args.checkpoint)
     return {
         'config': args.config,
@@ -138,8 +153,8 @@ def main(argv: list[str] | None = None) -> None:
     model = load_generator(cfg, args.checkpoint, args.raw_weights)
     accuracy.check_generator(model, data.classes)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.open('a').close()  # what cannot be written fails now, and not after the work
-    facts = provenance(args, model, data)  # before a run that goes on deletes this checkpoint
+    args.out.open('a').close()  # fail now, before the work, if it is not writable
+    facts = provenance(args, model, data)  # before a run in progress deletes this checkpoint
 
     classifier, path = get_classifier(args, model, data)
     judged_by = {
@@ -157,7 +172,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f'{name:<16}{100 * result["accuracy"]:6.1f} %  ({interval})')
     print(f'{"chance":<16}{100 * chance:6.1f} %')
     if results['held-out clips']['interval_95'][0] <= chance:
-        print('The classifier does not tell the classes apart: these numbers say nothing. Use more --classifier-steps')
+        print('The classifier is not better than chance, so these numbers are meaningless. Increase --classifier-steps')
     record = {'accuracy': {**results, 'chance': chance}, 'classifier': judged_by, **facts}
     args.out.write_text(json.dumps(record, indent=2, default=str) + '\n')
     figure = args.out.with_suffix('.png')

@@ -1,12 +1,12 @@
-"""Parameters and floating-point operations of a config's networks, in seconds and for any size of clip.
+"""Count the parameters and floating-point operations of a config's networks, for any clip size.
 
     pvvae get-flops pvvae_ucf101
     python tools/analysis/get_flops.py configs/pvvae_ucf101.py
     python tools/analysis/get_flops.py configs/dit_pvvae.py --clip 17 512 512
 
-A FLOP is one operation: a multiply-add counts 2, attention included. Operations are counted on the meta device, which
-computes nothing; fvcore can trace real tensors only, gives the same numbers (the tests hold the two together), and
-here makes the tables of parameters.
+A FLOP is one operation: a multiply-add counts as 2, and attention is included. Operations are counted on the meta
+device, which takes seconds. fvcore, which can only trace real tensors, gives the same numbers (the tests compare both);
+here it prints the parameter tables.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def print_head(name: str, cost: HeadCost) -> None:
     print(f'\n{name}:')
     print(f'  parameters  {cost.parameters / 1e6:10.2f} M')
     print(f'  one call    {cost.flops / 1e9:10.2f} GFLOP')
-    print(f'  100 calls   {cost.flops / 1e10:10.2f} TFLOP, a clip without guidance and decoding')
+    print(f'  100 calls   {cost.flops / 1e10:10.2f} TFLOP per clip, without guidance and decoding')
     print(f'  kept for the backward pass, float32: {cost.activation_bytes / 2**30:.2f} GiB')
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a VAE or of a generator')
+    parser.add_argument('config', help='config of a VAE or a generator')
     parser.add_argument('--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), default=(17, 256, 256))
-    parser.add_argument('--depth', type=int, default=1, help='how deep the tables of parameters go')
+    parser.add_argument('--depth', type=int, default=1, help='depth of the parameter tables (default: 1)')
     add_override_argument(parser)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)

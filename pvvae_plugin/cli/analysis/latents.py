@@ -1,12 +1,12 @@
-"""What the latents of clips look like, how far apart they lie in time, and whether they change where things move.
+"""Plot the latents of clips and measure their distance in time and their correlation with motion.
 
     pvvae latents pvvae_demo work_dirs/pvvae_demo --videos CLIPS --out work_dirs/latents
     python tools/analysis/latents.py pvvae_demo work_dirs/pvvae_demo --videos CLIPS --num-frames 9 --size 32 32 \
         --out work_dirs/latents
     python tools/analysis/latents.py FOLDER_OF_A_VAE --videos a.mp4 b.mp4 --out work_dirs/latents
 
-Of each file the first --num-frames frames are one clip. Into --out go pca_NAME.png for a few of them (frames, principal
-components of their latents, optical flow), ltd.png (Latent Temporal Distance) and ltd.json (all numbers).
+The first --num-frames frames of each file form one clip. Files written to --out: pca_NAME.png for the first clips
+(frames, principal components of the latents, optical flow), ltd.png (Latent Temporal Distance), ltd.json (all numbers).
 """
 
 from __future__ import annotations
@@ -37,14 +37,23 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', help='folder of a VAE, or a config: its path, or the name of one of ours')
+    parser.add_argument('model', help='folder of an exported VAE, or path or name of a config')
     parser.add_argument('checkpoint', nargs='?', help=f'with a config: checkpoint, work directory, or {OWN_WEIGHTS}')
-    parser.add_argument('--videos', nargs='+', required=True, metavar='PATH', help='videos, .npy, or folders of them')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where pictures and numbers go')
-    parser.add_argument('--num-clips', type=int, metavar='N', help='at most, evenly spread over files (default: all)')
-    parser.add_argument('--num-frames', type=int, default=17, metavar='T', help='1 + k * p_t of a clip (default: 17)')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="frames' size (default: the file's own)")
-    parser.add_argument('--num-pictures', type=int, default=4, metavar='N', help='clips that are drawn (default: 4)')
+    parser.add_argument(
+        '--videos', nargs='+', required=True, metavar='PATH', help='videos, .npy arrays, or folders with such files'
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for pictures and numbers')
+    parser.add_argument(
+        '--num-clips',
+        type=int,
+        metavar='N',
+        help='maximum number of clips, evenly spaced over the files (default: all)',
+    )
+    parser.add_argument(
+        '--num-frames', type=int, default=17, metavar='T', help='frames per clip, 1 + k * p_t (default: 17)'
+    )
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help="frame size (default: the file's)")
+    parser.add_argument('--num-pictures', type=int, default=4, metavar='N', help='clips to draw (default: 4)')
     args = parser.parse_args(argv)
     for name, least in (('num_clips', 1), ('num_frames', 2), ('num_pictures', 0)):
         value = getattr(args, name)
@@ -71,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
             if i < len(names):
                 analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
             clips.append(analysis.measure_change(clip, vae.spatial_ratio))
-    except (ClipError, ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
+    except (ClipError, ValueError, OSError) as error:  # user errors: no traceback
         sys.exit(f'error: {error}')
     record, steps = analysis.summarize(clips)
     content = {
@@ -91,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def source_of(args: argparse.Namespace, vae: Any) -> dict[str, str | None]:
-    """Path and sha256 of the weights."""
+    """Return the path and SHA-256 of the weights."""
     if args.checkpoint in (None, OWN_WEIGHTS):
         return vae.source or {'path': args.model, 'sha256': None}
     path = resolve_checkpoint(args.checkpoint)
@@ -99,7 +108,7 @@ def source_of(args: argparse.Namespace, vae: Any) -> dict[str, str | None]:
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
-    """``pca_NAME.png`` of each file; files of one name get numbers."""
+    """Return ``pca_NAME.png`` for each file; repeated names get numbers."""
     names: list[str] = []
     for file in files:
         name, number = f'pca_{file.stem}.png', 2
@@ -110,7 +119,7 @@ def picture_names(files: Sequence[Path]) -> list[str]:
 
 
 def report(record: dict[str, Any], num_clips: int) -> list[str]:
-    """Lines for the terminal."""
+    """Return the lines of the summary."""
     distances, correlation = record['latent_temporal_distance'], record['correlation']
     lines = [f'{num_clips} clips; latents normalised by the statistics of their channels over these clips']
     frozen = distances['of_frozen_clips']['mean']
@@ -128,7 +137,7 @@ def report(record: dict[str, Any], num_clips: int) -> list[str]:
 
 
 def draw_distances(distances: dict[str, Any], steps: Tensor, path: Path) -> None:
-    """The curve over intervals, and how distances at interval 1 are distributed."""
+    """Plot the distance against the interval, and the distribution of distances at interval 1."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     x, mean, std = distances['interval'], torch.tensor(distances['mean']), torch.tensor(distances['std_over_clips'])
     curves = distances['per_clip']

@@ -1,17 +1,17 @@
-"""What a distance between sets of videos reacts to: real clips against others that are damaged more and more.
+"""Measure how a distance between sets of videos reacts to increasing damage of real clips.
 
     pvvae metric-sensitivity VIDEOS --out FILE.json
     python tools/analysis/metric_sensitivity.py VIDEOS [VIDEOS ...] --out FILE.json --picture FILE.png
     python tools/analysis/metric_sensitivity.py VIDEOS --metrics proxy fvd --weights weights/i3d_torchscript.pt
 
-The videos below the folders VIDEOS are split in two halves, A and B, so that no video is in both. A's clips stay as
-they are, B's are blurred, made noisy, shuffled in time, frozen or made to flicker, and the distance from A to B is
-measured at each strength; strength 0 is A against B undamaged, which is not 0: the clips are others, and there are
-few. Growth with strength, and the ratio to strength 0, say whether the distance sees a kind of damage. Videos that
-hardly move hide damage to time, so numbers are of these clips, not of the distance alone.
+The videos in the folders VIDEOS are split into two halves, A and B. Clips of A stay unchanged; clips of B are blurred,
+made noisy, shuffled in time, frozen or made to flicker. The distance from A to B is measured at each strength. At
+strength 0 it is not 0, because A and B are different, finite sets. A distance that grows with the strength detects
+that kind of damage; compare it with the value at strength 0. Videos with little motion hide temporal damage, so the
+numbers depend on these clips as well as on the distance.
 
-Clips are squares of --size pixels from the middle of the picture, --clips-per-video of them evenly spread over a video
-and not overlapping. What is drawn is keyed by --seed, and the same for all strengths of a damage.
+Clips are center crops of --size x --size pixels; each video gives --clips-per-video evenly spaced clips without
+overlap. Random draws depend on --seed and are the same for all strengths of a damage.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 
 class Damage(NamedTuple):
-    """A kind of damage: what does it, at which strengths, how these are written, and whether it is one to time."""
+    """Kind of damage: function, strengths, format of a strength, and whether it is temporal."""
 
     apply: Callable[[Tensor, float, torch.Generator], Tensor]
     strengths: tuple[float, ...]
@@ -69,17 +69,21 @@ METRICS = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('videos', nargs='+', type=Path, metavar='VIDEOS', help='folders of videos, at any depth')
+    parser.add_argument(
+        'videos', nargs='+', type=Path, metavar='VIDEOS', help='folders of videos, searched recursively'
+    )
     parser.add_argument('--metrics', nargs='+', choices=list(METRICS), default=['proxy'], help='default: proxy')
-    parser.add_argument('--weights', metavar='PATH', help="FVD's (default: weights/i3d_torchscript.pt)")
-    parser.add_argument('--num-frames', type=int, default=17, metavar='T', help='of a clip (default: 17)')
-    parser.add_argument('--num-samples', type=int, metavar='N', help='most clips of A and of B (default: all)')
-    parser.add_argument('--clips-per-video', type=int, default=2, metavar='N', help='at most (default: 2)')
-    parser.add_argument('--size', type=int, default=128, help='of a clip, in pixels (default: 128)')
-    parser.add_argument('--batch-size', type=int, default=8, help='clips at once (default: 8)')
-    parser.add_argument('--seed', type=int, default=0, help='of the halves and of what is drawn (default: 0)')
-    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all distances there')
-    parser.add_argument('--picture', type=Path, metavar='FILE.png', help='draw the curves there')
+    parser.add_argument('--weights', metavar='PATH', help='weights for FVD (default: weights/i3d_torchscript.pt)')
+    parser.add_argument('--num-frames', type=int, default=17, metavar='T', help='frames per clip (default: 17)')
+    parser.add_argument('--num-samples', type=int, metavar='N', help='maximum clips in A and in B (default: all)')
+    parser.add_argument(
+        '--clips-per-video', type=int, default=2, metavar='N', help='maximum clips per video (default: 2)'
+    )
+    parser.add_argument('--size', type=int, default=128, help='height and width of a clip in pixels (default: 128)')
+    parser.add_argument('--batch-size', type=int, default=8, help='clips per batch (default: 8)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the split and of the damage (default: 0)')
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all distances to this file')
+    parser.add_argument('--picture', type=Path, metavar='FILE.png', help='plot the curves to this file')
     args = parser.parse_args(argv)
     for name, least in (('num_frames', 2), ('num_samples', 2), ('clips_per_video', 1), ('size', 1), ('batch_size', 1)):
         value = getattr(args, name)
@@ -98,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         extractors = build_extractors(args)
         halves, counts = read_halves(args)
-    except (ValueError, FileNotFoundError, ImportError) as error:  # the user's to mend: no trace of ours needed
+    except (ValueError, FileNotFoundError, ImportError) as error:  # user errors: no traceback
         sys.exit(f'error: {error}')
     distances = measure(extractors, *halves, args)
     for line in table(distances, counts, args):
@@ -110,18 +114,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def build_extractors(args: argparse.Namespace) -> dict[str, VideoFeatures]:
-    """The networks by the names of their distances."""
+    """Build the feature networks, by the names of their distances."""
     protocol = resolve_protocol({'base': 'paper', 'num_frames': args.num_frames})
     configs = {name: dict(config) for metric in dict.fromkeys(args.metrics) for name, config in METRICS[metric].items()}
     if args.weights:
         if 'FVD' not in configs:
-            raise ValueError('--weights are of FVD: give --metrics fvd with it')
+            raise ValueError('--weights applies to FVD only; add --metrics fvd')
         configs['FVD']['weights'] = args.weights
     return {name: shared_features(config, protocol) for name, config in configs.items()}
 
 
 def read_halves(args: argparse.Namespace) -> tuple[tuple[list[Tensor], list[Tensor]], dict[str, Any]]:
-    """Clips of A and of B, uint8 ``(3, T, H, W)``, and how many there are of how many videos."""
+    """Return the clips of A and of B, uint8 ``(3, T, H, W)``, and the numbers of clips and videos."""
     absent = [str(folder) for folder in args.videos if not folder.is_dir()]
     if absent:
         raise FileNotFoundError(f'no folder {", ".join(absent)}')
@@ -145,27 +149,27 @@ def read_halves(args: argparse.Namespace) -> tuple[tuple[list[Tensor], list[Tens
         halves.append(clips[: args.num_samples])
         num_videos.append(used)
     for reason in left_out:
-        print(f'left out: {reason}', file=sys.stderr)
+        print(f'skipped: {reason}', file=sys.stderr)
     if min(map(len, halves)) < 2:
         raise ValueError(
-            f'{len(files)} videos give {len(halves[0])} and {len(halves[1])} clips of {args.num_frames} frames: at '
-            'least 2 on each side are needed'
+            f'{len(files)} videos give {len(halves[0])} and {len(halves[1])} clips of {args.num_frames} frames; each '
+            'half needs at least 2'
         )
     counts = {'clips': list(map(len, halves)), 'videos': num_videos, 'left_out': len(left_out)}
     return (halves[0], halves[1]), counts
 
 
 def read_clips(path: Path, args: argparse.Namespace) -> list[Tensor]:
-    """Clips of a video, each from the middle of an equal part of it.
+    """Read clips of a video, each from the middle of an equal part of it.
 
     Raises:
-        ClipError: If it cannot be read, or is too short for one.
+        ClipError: If the video cannot be read or is shorter than one clip.
     """
 
     def frames_of(total: int) -> list[int]:
         num = min(args.clips_per_video, total // args.num_frames)
         if not num:
-            raise ClipError(str(path), f'it has {total} frames, not {args.num_frames}')
+            raise ClipError(str(path), f'it has {total} frames, a clip needs {args.num_frames}')
         part = total // num
         return [i * part + (part - args.num_frames) // 2 + t for i in range(num) for t in range(args.num_frames)]
 
@@ -176,7 +180,7 @@ def read_clips(path: Path, args: argparse.Namespace) -> list[Tensor]:
 
 
 def damaged_batches(clips: Sequence[Tensor], name: str, strength: float, args: argparse.Namespace) -> Iterator[list]:
-    """The clips in [-1, 1], damaged, a batch at a time."""
+    """Yield batches of damaged clips in [-1, 1]."""
     for start in range(0, len(clips), args.batch_size):
         batch = []
         for i, clip in enumerate(clips[start : start + args.batch_size], start):
@@ -190,7 +194,7 @@ def damaged_batches(clips: Sequence[Tensor], name: str, strength: float, args: a
 def measure(
     extractors: dict[str, VideoFeatures], a: Sequence[Tensor], b: Sequence[Tensor], args: argparse.Namespace
 ) -> dict[str, dict[str, list[float]]]:
-    """Distances, ``[distance][damage][step]``, the first of each without damage."""
+    """Return distances as ``[distance][damage][step]``; step 0 has no damage."""
 
     def moments_of(clips: Sequence[Tensor], name: str = '', strength: float = 0) -> dict[str, Any]:
         features: dict[str, list[Tensor]] = {key: [] for key in extractors}
@@ -217,12 +221,12 @@ def measure(
 
 
 def grows(values: Sequence[float]) -> bool:
-    """Whether each is larger than the one before."""
+    """Return whether each value is larger than the previous one."""
     return all(low < high for low, high in zip(values, values[1:], strict=False))
 
 
 def table(distances: dict[str, Any], counts: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
-    """Markdown: for each distance its damages, and in brackets the ratio to no damage."""
+    """Yield a Markdown table per distance, with the ratio to no damage in parentheses."""
     yield (
         f'{counts["clips"][0]} clips of {counts["videos"][0]} videos (A) against {counts["clips"][1]} of '
         f'{counts["videos"][1]} others (B, damaged); {args.num_frames} frames of {args.size} x {args.size}'
@@ -239,7 +243,7 @@ def table(distances: dict[str, Any], counts: dict[str, Any], args: argparse.Name
 
 
 def write(args: argparse.Namespace, extractors: dict[str, Any], distances: dict[str, Any], counts: dict) -> None:
-    """All of it as a file."""
+    """Write all numbers and settings to ``--out``."""
     options = {name: getattr(args, name) for name in ('num_frames', 'size', 'clips_per_video', 'num_samples', 'seed')}
     content = {
         'distances': distances,
@@ -257,7 +261,7 @@ def write(args: argparse.Namespace, extractors: dict[str, Any], distances: dict[
 
 
 def draw(distances: dict[str, Any], counts: dict[str, Any], path: Path) -> None:
-    """Curves of the ratio to no damage, a panel for each distance."""
+    """Plot the ratio to no damage, one panel per distance."""
     figure, axes = plt.subplots(1, len(distances), figsize=(4.6 * len(distances), 3.4), squeeze=False)
     for axis, (key, rows) in zip(axes[0], distances.items(), strict=True):
         for name, values in rows.items():

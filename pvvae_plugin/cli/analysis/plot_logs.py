@@ -1,4 +1,4 @@
-r"""Curves of a run, from what it logged.
+r"""Plot the logged curves of a run.
 
 pvvae plot-logs work_dirs/pvvae_demo --panel recon/psnr
 python tools/analysis/plot_logs.py work_dirs/pvvae_folder64 --out curves.png \
@@ -19,22 +19,29 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 
 def read_scalars(work_dir: Path) -> list[dict]:
-    """Logged lines of all launches of a run, in order; each has ``step``."""
+    """Read the logged lines of all launches of a run, in order; each has ``step``."""
     files = sorted(work_dir.glob('*/vis_data/scalars.json'))
     lines = []
     for file in files:
         try:
             lines += [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines() if line]
         except (ValueError, RecursionError) as error:
-            sys.exit(f'error: {file} is no log of a run, one JSON object a line: {error}')
+            sys.exit(f'error: {file} is not a log with one JSON object per line: {error}')
     return lines
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', type=Path, help='work directory of the run')
-    parser.add_argument('--panel', nargs='+', action='append', required=True, metavar='KEY', help='curves of one panel')
-    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='picture to write')
+    parser.add_argument(
+        '--panel',
+        nargs='+',
+        action='append',
+        required=True,
+        metavar='KEY',
+        help='keys to plot in one panel; repeat for more panels',
+    )
+    parser.add_argument('--out', type=Path, default=Path('curves.png'), help='output picture (default: curves.png)')
     args = parser.parse_args(argv)
     lines = read_scalars(args.work_dir)
     known = sorted({key for line in lines for key in line})

@@ -1,12 +1,12 @@
-"""What of a clip's motion can be read out of a VAE's latents by a linear map, and how they change in time.
+"""Measure how well linear probes read motion from a VAE's latents, and how the latents change over time.
 
     pvvae probe-latents pvvae_demo work_dirs/pvvae_demo --out work_dirs/probes
     python tools/analysis/probe_latents.py configs/pvvae_demo.py work_dirs/quickstart --out work_dirs/probes
 
-Maps are fitted on training clips of the config and judged on its validation clips. From a whole latent frame the
-velocity of procedural shapes is read, from one latent cell the optical flow in it (OpenCV's DIS); each while its group
-lasts (now) and in the group after it, which the latent frame has not seen (next). Into --out go probes.json, which also
-holds what tools/analysis/latents.py measures on the validation clips, and pca_N.png of the first of them.
+Probes are fitted on training clips of the config and evaluated on its validation clips. A whole latent frame predicts
+the velocity of procedural shapes; a single latent cell predicts its optical flow (OpenCV's DIS). Each is measured for
+the group of the latent frame (now) and for the next group, which the latent frame has not seen (next). Files written to
+--out: probes.json (with the metrics of tools/analysis/latents.py, too) and pca_N.png for the first validation clips.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from pvvae_plugin.functional.optical_flow import cell_means
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.registry import DATASETS
 
-# A clip played backwards, or cut short, has another motion than the one that is known of it.
+# A reversed or shortened clip does not have the motion that the dataset reports for it.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
-APART = 8  # every so many-th training clip chooses the penalty
+APART = 8  # every 8th training clip is used to select the penalty
 LEAST_CLIPS = 2 * APART
 
 
 class Rows(NamedTuple):
-    """Features and targets of probes, by the probe's name, of some clips."""
+    """Features and targets of clips, by name of the probe."""
 
     features: dict[str, Tensor]
     targets: dict[str, Tensor]
@@ -54,13 +54,13 @@ class Rows(NamedTuple):
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the VAE')
-    parser.add_argument('checkpoint', help='its checkpoint, or the work directory of its run')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where numbers and pictures go')
-    parser.add_argument('--num-clips', type=int, default=2048, metavar='N', help='to fit on (default: 2048)')
+    parser.add_argument('checkpoint', help='checkpoint of the VAE, or work directory of its run')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for numbers and pictures')
+    parser.add_argument('--num-clips', type=int, default=2048, metavar='N', help='training clips (default: 2048)')
     parser.add_argument(
-        '--num-held-out', type=int, default=256, metavar='N', help='to judge by, at most (default: 256)'
+        '--num-held-out', type=int, default=256, metavar='N', help='maximum number of validation clips (default: 256)'
     )
-    parser.add_argument('--num-pictures', type=int, default=4, metavar='N', help='clips that are drawn (default: 4)')
+    parser.add_argument('--num-pictures', type=int, default=4, metavar='N', help='clips to draw (default: 4)')
     add_override_argument(parser)
     args = parser.parse_args(argv)
     for name, least in (('num_clips', LEAST_CLIPS), ('num_held_out', 2), ('num_pictures', 0)):
@@ -70,14 +70,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple[int, analysis.ClipLatents]]:
-    """Clips of a data set, encoded, with their indices.
+    """Yield the encoded clips of a dataset, with their indices.
 
     Args:
         vae: The VAE.
-        dataset: Of clips.
-        num: How many. Where there are fewer, ``fresh`` draws further clips of the same videos.
-        fresh: Whether clips are drawn as in training, each time another of its video; if not, they are encoded frozen,
-            too, which tells what of their change is motion.
+        dataset: Dataset of clips.
+        num: Number of clips. If the dataset has fewer, ``fresh`` draws more clips from the same videos.
+        fresh: Draw clips as in training, a different one each time. If False, also encode each clip frozen, to
+            separate motion from other changes.
     """
     count = num if fresh else min(num, len(dataset))
     bar = ProgressBar(count, file=sys.stderr)
@@ -87,7 +87,7 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
         video = sample['inputs'].float()[None] / 127.5 - 1
         if video.shape[2] <= 2 * vae.temporal_ratio:
             raise ValueError(
-                f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames, three groups, got {video.shape[2]}'
+                f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames (3 groups), got {video.shape[2]}'
             )
         yield index, analysis.encode_clip(vae, video, frozen=not fresh)
         bar.update()
@@ -95,7 +95,7 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
 
 
 def rows_of(index: int, clip: analysis.ClipLatents, dataset: Dataset, temporal_ratio: int, spatial_ratio: int) -> Rows:
-    """What a clip adds to each probe. Latent frame 0 has seen no motion: rows begin with frame 1."""
+    """Return the rows of a clip for each probe, from latent frame 1 on: frame 0 has seen no motion."""
     latents = clip.latents.double()  # (C, t, h, w)
     frames = latents[:, 1:].transpose(0, 1).flatten(1)  # (t - 1, C h w)
     cells = latents[:, 1:].permute(1, 2, 3, 0)  # (t - 1, h, w, C)
@@ -106,19 +106,19 @@ def rows_of(index: int, clip: analysis.ClipLatents, dataset: Dataset, temporal_r
     targets = {'flow_now': flow.flatten(0, 2), 'flow_next': flow[1:].flatten(0, 2)}
     if isinstance(dataset, SyntheticVideoDataset):
         places = torch.from_numpy(dataset.positions(index))[:, ::temporal_ratio].mean(dim=0)  # (t, 2)
-        velocity = places.diff(dim=0) / temporal_ratio  # frame sides a frame, mean over shapes
+        velocity = places.diff(dim=0) / temporal_ratio  # frame sides per frame, mean over shapes
         features |= {'velocity_now': frames, 'velocity_next': frames[:-1]}
         targets |= {'velocity_now': velocity, 'velocity_next': velocity[1:]}
     return Rows(features, targets)
 
 
 def joined(rows: Sequence[Rows], name: str) -> tuple[Tensor, Tensor]:
-    """Features and targets of one probe over clips."""
+    """Concatenate the features and targets of one probe over clips."""
     return torch.cat([row.features[name] for row in rows]), torch.cat([row.targets[name] for row in rows])
 
 
 def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> dict[str, Any]:
-    """One probe's numbers."""
+    """Fit and evaluate one probe."""
     apart = [row for i, row in enumerate(fitted_on) if i % APART == 0]
     rest = [row for i, row in enumerate(fitted_on) if i % APART]
     found = fit_probe(*joined(rest, name), joined(apart, name))
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
             changes.append(analysis.measure_change(clip, vae.spatial_ratio))
         clips = encoded(vae, train, args.num_clips, fresh=True)
         fitted_on = [rows_of(index, clip, train, *ratios) for index, clip in clips]
-    except (ClipError, ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
+    except (ClipError, ValueError, OSError) as error:  # user errors: no traceback
         sys.exit(f'error: {error}')
     probes = {name: probe(fitted_on, judged_on, name) for name in judged_on[0].features}
     record, _ = analysis.summarize(changes)
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         'torch': torch.__version__,
     }
     write_atomically(args.out / 'probes.json', (json.dumps(content, indent=2) + '\n').encode())
-    print(f'{len(judged_on)} held-out clips, maps fitted on {args.num_clips}; share of the variance explained:')
+    print(f'{len(judged_on)} held-out clips, probes fitted on {args.num_clips} clips; explained variance:')
     for name, found in probes.items():
         explained = found['explained_variance']
         print(f'  {name:<14} {"-" if explained is None else f"{explained:.3f}"}')

@@ -1,10 +1,10 @@
-"""A table of what tools/test.py measured.
+"""Print the metrics of tools/test.py as a table.
 
     pvvae report metrics.json
     python tools/analysis/report.py metrics.json --max-ratio 0.95
 
-With --max-ratio it also says whether every prediction beats repeating the last observed frame by that much, and exits
-with 1 if not.
+With --max-ratio, also check the MSE of every prediction relative to repeating the last observed frame. The exit code is
+1 if any ratio exceeds the limit.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         print(format_prediction_table(prediction))
     if args.max_ratio is not None:
         ratios = {k.split('_')[0]: v for k, v in prediction.items() if k.endswith('vs_repeat') and 'moving' not in k}
-        # None is a value that was not finite.
+        # None stands for a non-finite value.
         holds = bool(ratios) and all(value is not None and value <= args.max_ratio for value in ratios.values())
         listed = ', '.join(f'{name}: {value if value is None else round(value, 3)}' for name, value in ratios.items())
         verdict = 'yes' if holds else 'NO'

@@ -1,11 +1,11 @@
-"""Train a small classifier on the labelled clips of a config, to judge others by: ClassAccuracy, ProxyFVD's classifier.
+"""Train a small classifier on the labelled clips of a config, for the metrics ClassAccuracy and ProxyFVD.
 
     pvvae train-classifier dit_demo --out work_dirs/classifier.pth
     python tools/analysis/train_classifier.py configs/dit_demo.py --out work_dirs/classifier.pth
 
-It sees the training clips alone, a little blurred and noisy, and no VAE's reconstructions of them: one file judges
-many VAEs and generators alike. Where it is, it is kept; of other data or steps, it is refused. (class_accuracy.py
-trains one of its own for each VAE, which forgives what that VAE does to clips.)
+The classifier is trained on training clips with slight blur and noise, not on VAE reconstructions, so one file serves
+for all VAEs and generators. An existing file is reused; it is rejected if it was trained with other data or steps.
+(class_accuracy.py trains a separate classifier per VAE, which tolerates the artifacts of that VAE.)
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ HELD_OUT = 700  # clips
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config whose train_dataloader.dataset has labelled clips')
-    parser.add_argument('--out', type=Path, required=True, metavar='FILE.pth', help='where its weights go')
+    parser.add_argument('--out', type=Path, required=True, metavar='FILE.pth', help='file for the weights')
     parser.add_argument('--steps', type=int, default=1200, help='training steps of 32 clips (default: 1200)')
-    parser.add_argument('--seed', type=int, default=0, help='of weights and order of clips (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of weights and clip order (default: 0)')
     add_override_argument(parser)
     args = parser.parse_args(argv)
     if args.steps < 1:
         parser.error(f'--steps must be a positive integer, got {args.steps}')
     if args.out.is_dir():
-        parser.error(f'--out {args.out} is a folder: name a file')
+        parser.error(f'--out {args.out} is a folder; give a file')
     return args
 
 
@@ -54,14 +54,14 @@ def main(argv: list[str] | None = None) -> None:
         digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed)
         if args.out.is_file():
             classifier = load_classifier(args.out, digest)
-            print(f'classifier of an earlier call: {args.out}')
+            print(f'reusing the classifier {args.out}')
         else:
             print(f'training on {len(data.classes)} classes: {", ".join(data.classes[:10])}')
             start = time.time()
             classifier = train_classifier(data.train, len(data.classes), args.steps, args.seed)
             save_classifier(classifier, args.out, digest)
-            print(f'trained in {time.time() - start:.0f} s, kept as {args.out}')
-    except (ValueError, OSError) as error:  # the user's to mend: no trace of ours needed
+            print(f'trained in {time.time() - start:.0f} s, saved to {args.out}')
+    except (ValueError, OSError) as error:  # user errors: no traceback
         sys.exit(f'error: {error}')
     counts = accuracy.judge(classifier, accuracy.real_clips(data, HELD_OUT, batch_size=32), len(data.classes))
     found = accuracy.summarize(counts, data.classes)

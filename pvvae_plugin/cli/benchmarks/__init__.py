@@ -1,4 +1,4 @@
-"""``pvvae benchmark NAME``: benchmarks of speed and memory."""
+"""Command ``pvvae benchmark NAME``: benchmarks of speed and memory."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ BENCHMARKS = {
 
 
 def main(argv: list[str]) -> int | None:
-    """Run a benchmark; returns the exit code."""
+    """Run a benchmark and return the exit code."""
     return run_command('pvvae benchmark', __name__, {'benchmarks': BENCHMARKS}, argv)

@@ -1,12 +1,12 @@
-"""Every benchmark of speed and memory on one device, in a single call of under ten minutes, ending with one table.
+"""Run all benchmarks of speed and memory on one device in under ten minutes and print one table.
 
     pvvae benchmark all --out DIR --tiny
     python tools/benchmarks/all.py --device cuda --out DIR         # the paper's size; needs diffusers and decord
-    python tools/benchmarks/all.py --out DIR --tiny                # toy sizes on a CPU: whether it runs, nothing else
+    python tools/benchmarks/all.py --out DIR --tiny                # toy sizes on a CPU, to check that everything runs
 
-Each benchmark is a process of its own, whose log and JSON are kept in DIR. One that fails or takes too long costs its
-rows and no others; those that there is no time left for are said to be not run. What is wanted is what we set out to
-reach; the paper reports 1.19 for the speed and 0.85 for the memory of its VAE beside Wan2.2's.
+Each benchmark runs in a separate process; its log and JSON file are saved in DIR. If one fails or times out, only its
+rows are missing. Benchmarks that do not fit into the time limit are reported as not run. The column "wanted" has our
+targets; the paper reports 1.19 for the speed and 0.85 for the memory of its VAE compared with Wan2.2's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .common import benchmark_command, end_in_order, machine, now, versions
 
 
 class Row(NamedTuple):
-    """A number of a report, and what it ought to be."""
+    """Number of a report, with its target."""
 
     name: str
     value: Callable[[dict], float]
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A benchmark with its arguments: for a GPU, and for --tiny."""
+    """Benchmark with its arguments, for a GPU and for ``--tiny``."""
 
     name: str
     benchmark: str
@@ -120,7 +120,7 @@ RUNS = [
 
 
 def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
-    """Run a benchmark; why there is no report of it, if there is none."""
+    """Run a benchmark; return the reason if it wrote no report, else None."""
     report, log = out / f'{run.name}.json', out / f'{run.name}.log'
     report.unlink(missing_ok=True)
     command = [*benchmark_command(run.benchmark), *arguments.split(), '--json', str(report)]
@@ -131,11 +131,11 @@ def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
         except subprocess.TimeoutExpired:
             return f'stopped after {seconds:.0f} s'
         finally:
-            if done.poll() is None:  # after an interruption, too
-                os.killpg(done.pid, signal.SIGKILL)  # with the processes that it started
+            if done.poll() is None:  # also after an interruption
+                os.killpg(done.pid, signal.SIGKILL)  # including its child processes
                 done.wait()
     if done.returncode:
-        lines = log.read_text().strip().splitlines() or ['no word']
+        lines = log.read_text().strip().splitlines() or ['no output']
         return f'failed: {lines[-1]}'
     return None
 
@@ -143,16 +143,16 @@ def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--tiny', action='store_true', help='toy sizes on a CPU, whose numbers mean nothing')
+    parser.add_argument('--tiny', action='store_true', help='toy sizes on a CPU; the numbers are meaningless')
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR', help='for logs and JSON files; made if missing'
+        '--out', type=Path, required=True, metavar='DIR', help='folder for logs and JSON files; created if missing'
     )
-    parser.add_argument('--seconds', type=float, default=570, help='time for all of them (default: 570)')
+    parser.add_argument('--seconds', type=float, default=570, help='total time limit in seconds (default: 570)')
     args = parser.parse_args(argv)
     if (args.device == 'cpu') != args.tiny:
-        parser.error('give either --device cuda, or --tiny on a CPU')
+        parser.error('use either --device cuda, or --tiny on a CPU')
     if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here')
+        parser.error('--device cuda: torch finds no GPU')
     if not args.seconds > 0:
         parser.error(f'--seconds must be positive, got {args.seconds:g}')
     return args
@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sys.exit(f'error: --out {args.out} cannot be made: {error.strerror}')
+        sys.exit(f'error: cannot create --out {args.out}: {error.strerror}')
     start, lines, failed = time.monotonic(), [], False
     for run in RUNS:
         left = args.seconds - (time.monotonic() - start)

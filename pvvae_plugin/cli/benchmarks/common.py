@@ -1,4 +1,4 @@
-"""What the benchmarks share: calls timed in turn, what tensors take, where it was measured, and checks of arguments."""
+"""Shared helpers of the benchmarks: timing, memory, machine description and argument checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from pvvae_plugin.config import read_config
 from pvvae_plugin.devices import processor
 
-# Of PredictiveVAE: the layout of the paper's network, small enough for a CPU.
+# Arguments of PredictiveVAE: the paper's layout, small enough for a CPU.
 SMALL_VAE = {
     'latent_channels': 16,
     'encoder_widths': (32, 64, 128, 128, 128),
@@ -30,7 +30,7 @@ SMALL_VAE = {
 
 
 def measure(calls: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Seconds of each call, in turn, after two rounds that are not counted."""
+    """Return the seconds of each call, interleaved, after two warm-up rounds."""
     wait = torch.cuda.synchronize if device == 'cuda' else (lambda: None)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-2, repeats):
@@ -54,7 +54,7 @@ def milliseconds(times: Mapping[str, float]) -> str:
 
 
 def matrix_product(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """A large square product and its operations."""
+    """Return a large square matrix product and its number of operations."""
     side = 8192 if device == 'cuda' else 1024
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
     return lambda: a @ b, 2 * side**3
@@ -75,10 +75,10 @@ def versions(*names: str) -> dict[str, str]:
 
 
 def peak_bytes(call: Callable[[], object], device: str) -> int:
-    """The most that a call takes beyond what there was before.
+    """Return the peak memory of a call beyond the memory in use before it.
 
-    On a GPU what torch allocated, workspaces included. On a CPU the tensors that its operations return, counted as they
-    come and go: what an operation takes within itself is not seen there.
+    On a GPU this is the memory that torch allocates, including workspaces. On a CPU it counts the live tensors that
+    operations return, without the temporary memory inside an operation.
     """
     if device == 'cuda':
         torch.cuda.synchronize()
@@ -92,7 +92,7 @@ def peak_bytes(call: Callable[[], object], device: str) -> int:
 
 
 def kept_bytes(call: Callable[[], object], model: nn.Module) -> int:
-    """Bytes that autograd keeps for the backward passes of a call, the model's weights aside."""
+    """Return the bytes that autograd saves for the backward pass of a call, without the model's weights."""
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -108,24 +108,24 @@ def kept_bytes(call: Callable[[], object], model: nn.Module) -> int:
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, positive: Sequence[str]) -> None:
-    """End with a line if a number is not positive, torch lacks the GPU of ``--device``, or ``--json`` has no folder."""
+    """Exit with an error if a number is not positive, the GPU is missing, or ``--json`` is not writable."""
     for name in positive:
         if getattr(args, name) < 1:
             parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
     if getattr(args, 'device', 'cpu') == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: torch finds no GPU here; use --device cpu, or a build of torch with CUDA')
+        parser.error('--device cuda: torch finds no GPU; use --device cpu, or install torch with CUDA')
     if args.json is None:
         return
     if not args.json.parent.is_dir():
-        parser.error(f'--json {args.json}: there is no folder {args.json.parent}')
+        parser.error(f'--json {args.json}: the folder {args.json.parent} does not exist')
     try:
-        args.json.open('a').close()  # what cannot be written fails now, and not after the measurement
+        args.json.open('a').close()  # fail now, before the measurement, if it is not writable
     except OSError as error:
         parser.error(f'--json {args.json} cannot be written: {error.strerror}')
 
 
 def check_config(parser: argparse.ArgumentParser, config: str) -> None:
-    """End with a line if ``--config`` is neither a file nor the name of one of ours."""
+    """Exit with an error if ``--config`` is neither a file nor the name of a config of this package."""
     try:
         read_config(config)
     except FileNotFoundError as error:
@@ -133,21 +133,21 @@ def check_config(parser: argparse.ArgumentParser, config: str) -> None:
 
 
 def benchmark_command(name: str) -> list[str]:
-    """The command line of a benchmark, for a process of its own."""
+    """Return the command line that runs a benchmark in a separate process."""
     return [sys.executable, '-m', 'pvvae_plugin.cli.console', 'benchmark', name]
 
 
 def end_in_order() -> None:
-    """Let SIGTERM end this process as an error would, so that what it has started or written is cleared away."""
+    """Turn SIGTERM into SystemExit, to stop child processes and remove temporary files."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def check_clip(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with a line if ``--frames`` or ``--side`` do not fit a VAE that divides them by 4 and 16."""
+    """Exit with an error if ``--frames`` or ``--side`` do not fit the compression ratios 4 and 16."""
     if args.frames % 4 != 1:
         parser.error(f'--frames must be 1 + 4 k, got {args.frames}')
     if args.side % 16:
-        parser.error(f'--side must divide by 16, got {args.side}')
+        parser.error(f'--side must be divisible by 16, got {args.side}')
 
 
 class _LiveBytes(TorchDispatchMode):

@@ -1,21 +1,21 @@
-"""Clips a second of a config's training loader, beside decord alone on the same clips.
+"""Measure the clips per second of a config's training loader, compared with decord on the same clips.
 
     pvvae benchmark data
-    python tools/benchmarks/data.py                                          # videos of moving shapes, made here
+    python tools/benchmarks/data.py                                          # generated videos of moving shapes
     python tools/benchmarks/data.py --config configs/pvvae_folder64.py --data VIDEOS --workers 4 --json data.json
 
-The loader is that of ``Runner.build_dataloader``, with worker processes that persist: a repeat is one pass over a fixed
-list of batches, from asking for the first one until the last one has arrived, and a pass that is not counted goes
-before. Nothing is read ahead between repeats. Beside it, in as many processes and with the same batches for each,
-decord opens the same files with one thread and reads the same frames:
+The loader is built by ``Runner.build_dataloader`` with persistent workers. A repeat is one pass over a fixed list of
+batches, from the request of the first batch to the arrival of the last, after one warm-up pass. Nothing is prefetched
+between repeats. For comparison, decord reads the same frames of the same files with one thread per process, with the
+same number of processes and the same batches per process:
 
-- *in a plain DataLoader*: each frame is brought to the loader's size by OpenCV, its middle is cut out, and torch brings
-  batches of such clips to the main process;
-- *alone, to the loader's size*: the same, but no clip leaves the process that read it;
-- *alone, decoding only*: what decord returns is thrown away.
+- *in a plain DataLoader*: OpenCV resizes and center-crops each frame to the loader's size, and torch sends the batches
+  to the main process;
+- *alone, to the loader's size*: the same, but the clips stay in the process that read them;
+- *alone, decoding only*: the decoded frames are discarded.
 
-All take turns in one run, and a ratio is that of neighbours in time. The processes in which decord is alone are told
-to keep the memory they free: else the C library hands it back after each clip in some runs and not in others.
+The variants are interleaved, and each ratio compares adjacent measurements. The processes of *alone* keep freed memory:
+otherwise the C library returns it after each clip in some runs only, which distorts the comparison.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from .common import check_arguments, check_config, end_in_order, now, summary
 
 SEED = 0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-# Of the videos made here: UCF101's size, and its codec (MPEG-4 part 2).
+# Generated videos have the size and codec of UCF101 (MPEG-4 part 2).
 WIDTH, HEIGHT, NUM_FRAMES, NUM_VIDEOS = 320, 240, 120, 4
 FRAMES_AT_ONCE = 24
 
@@ -69,7 +69,7 @@ DECODING = 'decord alone, decoding only'
 
 
 class Clip(NamedTuple):
-    """What decord is asked for."""
+    """Clip that decord reads."""
 
     path: str
     frames: list[int]
@@ -77,12 +77,12 @@ class Clip(NamedTuple):
 
 
 def make_videos(folder: Path) -> None:
-    """Moving shapes, in files named after their motions."""
+    """Write videos of moving shapes, named after their motions."""
     for number, motion in enumerate(list(MOTIONS)[:NUM_VIDEOS]):
         codec = cv2.VideoWriter_fourcc(*'XVID')
         writer = cv2.VideoWriter(str(folder / f'{motion}.avi'), codec, 25, (WIDTH, HEIGHT))
         if not writer.isOpened():
-            raise RuntimeError(f'OpenCV {cv2.__version__} cannot write videos here: give some with --data')
+            raise RuntimeError(f'OpenCV {cv2.__version__} cannot write videos; give some with --data')
         for start in range(0, NUM_FRAMES, FRAMES_AT_ONCE):
             times = np.arange(start, min(start + FRAMES_AT_ONCE, NUM_FRAMES), dtype=float)
             for frame in render(*draw_scene(SEED, number, motion, times, 'hard'), size=WIDTH // 2):  # (W / 2, W / 2, 3)
@@ -92,7 +92,7 @@ def make_videos(folder: Path) -> None:
 
 
 def loader_config(cfg: Config, folder: Path, workers: int) -> ConfigDict:
-    """The training loader of ``cfg``, on other videos and with persistent workers."""
+    """Return the config of the training loader, with other videos and persistent workers."""
     loader = cfg.train_dataloader
     loader.dataset.data_root = str(folder)
     for key in ('ann_file', 'class_file'):
@@ -104,29 +104,29 @@ def loader_config(cfg: Config, folder: Path, workers: int) -> ConfigDict:
 
 
 def build_loader(config: ConfigDict, num_batches: int) -> DataLoader:
-    """The loader of ``config``, with the first batches that its samplers draw and no more.
+    """Build the loader of ``config``, limited to the first ``num_batches`` batches.
 
     Raises:
-        ValueError: If the samplers have fewer.
+        ValueError: If the samplers have fewer batches.
     """
     endless = Runner.build_dataloader(config, seed=SEED)
     batches = list(islice(endless.batch_sampler, num_batches))
     if len(batches) < num_batches:
         raise ValueError(
-            f'the loader has only {len(batches)} batches a pass, {num_batches} are needed: give more videos, or fewer '
+            f'the loader has only {len(batches)} batches per pass, {num_batches} are needed; give more videos, or reduce '
             '--batches'
         )
     config = ConfigDict({**config, 'dataset': endless.dataset, 'sampler': None, 'batch_sampler': batches})
-    for key in ('batch_size', 'drop_last', 'shuffle'):  # what a given list of batches takes the place of
+    for key in ('batch_size', 'drop_last', 'shuffle'):  # replaced by the list of batches
         config.pop(key, None)
     return Runner.build_dataloader(config, seed=SEED)
 
 
 def find_clips(dataset: Dataset, batches: list[list[int]]) -> list[list[Clip]]:
-    """Files, frames and sizes of batches, by reading each of their clips once.
+    """Return the files, frames and sizes of batches, by reading each clip once.
 
     Raises:
-        ValueError: If a clip is not what decord read from one file.
+        ValueError: If decord did not read a clip from exactly one file.
     """
 
     def find(index: int) -> Clip:
@@ -142,7 +142,7 @@ def find_clips(dataset: Dataset, batches: list[list[int]]) -> list[list[Clip]]:
         metainfo = sample['data_samples'].metainfo
         if len(seen) != 1 or 'substituted_path' in metainfo:
             path = metainfo.get('substituted_path', metainfo['path'])
-            raise ValueError(f'decord cannot read a clip of {path}: leave the file out')
+            raise ValueError(f'decord cannot read a clip of {path}; remove the file')
         return Clip(*seen[0], size=tuple(sample['inputs'].shape[2:]))
 
     original = DecordReader.read
@@ -150,7 +150,7 @@ def find_clips(dataset: Dataset, batches: list[list[int]]) -> list[list[Clip]]:
 
 
 def read_clip(clip: Clip, resize: bool) -> np.ndarray:
-    """Frames of a clip, uint8 RGB ``(T, H, W, 3)``, by decord and OpenCV and nothing of ours."""
+    """Read the frames of a clip, uint8 RGB ``(T, H, W, 3)``, with decord and OpenCV only."""
     import decord
 
     frames = decord.VideoReader(clip.path, num_threads=1).get_batch(clip.frames).asnumpy()
@@ -168,7 +168,7 @@ def read_clip(clip: Clip, resize: bool) -> np.ndarray:
 
 
 class PlainDataset(Dataset):
-    """Clips as decord and OpenCV give them."""
+    """Dataset of clips read with decord and OpenCV."""
 
     def __init__(self, clips: list[Clip]) -> None:
         self.clips = clips
@@ -181,7 +181,7 @@ class PlainDataset(Dataset):
 
 
 def plain_loader(batches: list[list[Clip]], like: DataLoader) -> DataLoader:
-    """Torch's loader of the same batches, with the options of another."""
+    """Build a plain DataLoader for the same batches, with the options of ``like``."""
     ends = list(accumulate(map(len, batches), initial=0))
     return DataLoader(
         PlainDataset([clip for batch in batches for clip in batch]),
@@ -194,7 +194,7 @@ def plain_loader(batches: list[list[Clip]], like: DataLoader) -> DataLoader:
 
 
 def prepare_process(opencv_threads: int) -> None:
-    """OpenCV's threads as in the loader's workers, and a C library (glibc's) that keeps what is freed."""
+    """Set OpenCV's threads as in the loader's workers, and make glibc keep freed memory."""
     cv2.setNumThreads(opencv_threads)
     if platform.libc_ver()[0] == 'glibc':
         mallopt = ctypes.CDLL(None).mallopt
@@ -203,22 +203,22 @@ def prepare_process(opencv_threads: int) -> None:
 
 
 def read_clips(clips: list[Clip], resize: bool) -> int:
-    """How many clips were read: the work of one process."""
+    """Read clips in one process and return their number."""
     return sum(len(read_clip(clip, resize)) > 0 for clip in clips)
 
 
 def read_in_pool(pool: multiprocessing.pool.Pool, shares: list[list[Clip]], resize: bool) -> int:
-    """How many clips were read, one share a process."""
+    """Read one share of the clips per process and return their number."""
     return sum(pool.map(partial(read_clips, resize=resize), shares, chunksize=1))
 
 
 def read_by_loader(loader: DataLoader) -> int:
-    """How many clips arrived."""
+    """Read all batches and return the number of clips."""
     return sum(len(batch['inputs']) for batch in loader)
 
 
 def measure(calls: dict[str, Callable[[], int]], num_clips: int, repeats: int) -> dict[str, list[float]]:
-    """Clips a second of each call, in turn, after a round that is not counted."""
+    """Return the clips per second of each call, interleaved, after one warm-up round."""
     rates: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-1, repeats):
         for name, call in calls.items():
@@ -226,25 +226,25 @@ def measure(calls: dict[str, Callable[[], int]], num_clips: int, repeats: int) -
             found = call()
             seconds = time.perf_counter() - start
             if found != num_clips:
-                raise RuntimeError(f'{name}: {found} clips came instead of {num_clips}')
+                raise RuntimeError(f'{name}: got {found} clips instead of {num_clips}')
             if turn >= 0:
                 rates[name].append(num_clips / seconds)
     return rates
 
 
 def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
-    """Everything measured.
+    """Run all measurements and return the results.
 
     Raises:
-        ValueError: If there are no videos, or some cannot be read.
+        ValueError: If no video is found, or one cannot be read.
     """
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))
     loader = build_loader(loader_config(cfg, folder, args.workers), args.workers * args.batches)
     batches = find_clips(loader.dataset, loader.batch_sampler)
     clips = [clip for batch in batches for clip in batch]
-    # The loader hands batches to its workers in turn.
+    # The loader distributes batches round-robin over its workers.
     shares = [[clip for batch in batches[i :: args.workers] for clip in batch] for i in range(args.workers)]
-    # Not forked: decord and OpenCV, which this process has used by now, may wait for threads that a fork lacks.
+    # Spawn, not fork: decord and OpenCV, already used here, may wait for threads that a fork does not have.
     with multiprocessing.get_context('spawn').Pool(args.workers, prepare_process, (cv2.getNumThreads(),)) as pool:
         calls = {
             LOADER: partial(read_by_loader, loader),
@@ -268,7 +268,7 @@ def compare(args: argparse.Namespace, cfg: Config, folder: Path) -> dict:
 
 
 def facts(args: argparse.Namespace) -> dict:
-    """Where, when and how."""
+    """Return date, machine, versions and settings."""
     import decord
 
     return {
@@ -282,9 +282,9 @@ def facts(args: argparse.Namespace) -> dict:
 
 
 def table(report: dict) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     lines = [
-        '| | clips a second, median (min to max) | a worker | loader / this |',
+        '| | clips per second, median (min to max) | per worker | loader / this |',
         '|---|---|---|---|',
     ]
     for name, rate in report['clips_per_second'].items():
@@ -297,25 +297,25 @@ def table(report: dict) -> str:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', default='pvvae_ucf101', help='path or name (default: pvvae_ucf101)')
+    parser.add_argument('--config', default='pvvae_ucf101', help='path or name of a config (default: pvvae_ucf101)')
     parser.add_argument(
         '--data',
         type=Path,
         metavar='FOLDER',
-        help='videos, in class folders or not, in the place of those of the config (default: some are made)',
+        help='videos to use instead of those of the config (default: generated videos)',
     )
-    parser.add_argument('--workers', type=int, default=2, help='processes that read (default: 2)')
-    parser.add_argument('--batches', type=int, default=8, help='of each worker in a repeat (default: 8)')
-    parser.add_argument('--repeats', type=int, default=10, help='timed passes of each (default: 10)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
+    parser.add_argument('--workers', type=int, default=2, help='reading processes (default: 2)')
+    parser.add_argument('--batches', type=int, default=8, help='batches per worker and repeat (default: 8)')
+    parser.add_argument('--repeats', type=int, default=10, help='timed passes per variant (default: 10)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     check_arguments(parser, args, ('workers', 'batches', 'repeats'))
     check_config(parser, args.config)
     if args.data and not args.data.is_dir():
-        parser.error(f'--data {args.data}: no such folder')
+        parser.error(f'--data {args.data} is not a folder')
     if importlib.util.find_spec('decord') is None:
-        parser.error('decord, which is the one to compare with, is missing: pip install decord')
+        parser.error('this benchmark needs decord for comparison: pip install decord')
     return args
 
 
@@ -327,7 +327,7 @@ def main(argv: list[str] | None = None) -> None:
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     kind = str(cfg.get('train_dataloader', {}).get('dataset', {}).get('type')).rpartition('.')[2]
     if kind != 'VideoDataset':
-        sys.exit(f'error: {args.config} does not train on video files: the type of its data set is {kind}')
+        sys.exit(f'error: {args.config} does not train on video files: its dataset is of type {kind}')
     with ExitStack() as stack:
         folder = args.data
         if folder is None:
@@ -342,6 +342,6 @@ def main(argv: list[str] | None = None) -> None:
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     print(f'{report["date"]}, {report["machine"]}, {versions}\n{report["command"]}')
     print(
-        f'{args.config}: {report["frames"]} frames of {", ".join(report["sizes"])}; {report["clips"]} clips a repeat '
-        f'of {report["files"]} files ({report["videos"]}), {args.workers} worker(s)\n\n{table(report)}'
+        f'{args.config}: {report["frames"]} frames of {", ".join(report["sizes"])}; {report["clips"]} clips per repeat '
+        f'from {report["files"]} files ({report["videos"]}), {args.workers} worker(s)\n\n{table(report)}'
     )

@@ -1,18 +1,18 @@
-"""Time LatentDiT beside diffusers' LatteTransformer3DModel of the same width, heads and number of blocks.
+"""Compare the speed of LatentDiT with diffusers' LatteTransformer3DModel of the same width, heads and depth.
 
     pip install -e ".[benchmarks]"
     pvvae benchmark dit
     python tools/benchmarks/dit.py
     python tools/benchmarks/dit.py --device cuda --size XL --dtype bfloat16 --json dit.json
 
-Both run in one process in turn, on the latents of 17 x 256 x 256 clips: 5 x 16 x 16 tokens. A *training step* is a
-forward and a backward pass; a *forward pass* is one call without gradients, as in sampling. Gradient checkpointing is
+Calls are interleaved in one process, on the latents of 17 x 256 x 256 clips: 5 x 16 x 16 tokens. A *training step* is
+a forward and a backward pass; a *forward pass* is one call without gradients, as in sampling. Gradient checkpointing is
 off. With ``--dtype bfloat16`` training steps run under autocast, as with ``tools/train.py --amp``, and forward passes
 with weights in bfloat16.
 
-A FLOP is one operation of a matrix product or convolution (a multiply-add counts 2), attention included and nothing
-else. It is counted once for each model on the meta device, where attention is plain products: what a fused kernel
-computes twice is counted once. The matrix rate is that of one large square product, timed in the same turns.
+A FLOP is one operation of a matrix product, convolution or attention (a multiply-add counts as 2). Operations are
+counted on the meta device with attention as plain products, so recomputation in fused kernels is not counted. The
+matrix rate is measured with one large square product in the same rounds.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from .common import (
     versions,
 )
 
-SIZES = {'tiny': (4, 256, 4), **PRESETS}  # depth, width, heads; 'tiny' is for a CPU and this script alone
+SIZES = {'tiny': (4, 256, 4), **PRESETS}  # depth, width, heads; 'tiny' is for CPUs and exists only here
 CHANNELS, GRID, NUM_CLASSES = 64, (5, 16, 16), 101
-PASSES = ('training step', 'forward pass')  # in this order: weights change their type between the two
+PASSES = ('training step', 'forward pass')  # in this order: the weights change dtype in between
 
 
 class Latte(nn.Module):
-    """diffusers' model with LatentDiT's interface, set up as much like it as it can be.
+    """Latte model of diffusers with LatentDiT's interface, configured to match it.
 
-    Widths, heads, number of blocks, feed-forward layers, norms and biases are the same, and there is one token for
-    each latent position. What differs is conditioning. Latte's blocks share one map of the time to shifts, scales and
-    gates (``ada_norm_single``) where LatentDiT's have one each: fewer parameters, and 0.04% fewer operations. A class
-    could only enter as a caption, by cross-attention in each spatial block. That is left out, in Latte's favour: it
-    is not told the class, and of the caption that it asks for a single token is projected, to no use.
+    Widths, heads, number of blocks, feed-forward layers, norms and biases are the same, with one token per latent
+    position. Only the conditioning differs. Latte's blocks share one projection of the time to shifts, scales and gates
+    (``ada_norm_single``), LatentDiT has one per block: Latte has fewer parameters and 0.04% fewer operations. Latte
+    could take a class only as a caption, through cross-attention in each spatial block. This is omitted, in Latte's
+    favour: it gets no class, and a single unused caption token is projected because the model requires one.
     """
 
     def __init__(self, depth: int, width: int, heads: int) -> None:
@@ -67,7 +67,7 @@ class Latte(nn.Module):
         from diffusers import LatteTransformer3DModel
         from diffusers.utils import logging
 
-        logging.set_verbosity_error()  # it warns of an empty list of modules
+        logging.set_verbosity_error()  # it warns about an empty list of modules
         self.network = LatteTransformer3DModel(
             num_attention_heads=heads,
             attention_head_dim=width // heads,
@@ -99,7 +99,7 @@ def build(name: str, size: str, device: str) -> nn.Module:
 
 
 def inputs(batch: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents ``(N, C, t, h, w)``, times and labels ``(N,)``."""
+    """Return latents ``(N, C, t, h, w)``, and times and labels ``(N,)``."""
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(batch, CHANNELS, *GRID, generator=generator)
     times = torch.rand(batch, generator=generator)
@@ -118,7 +118,7 @@ def run(model: nn.Module, which: str, data: tuple[Tensor, Tensor, Tensor], autoc
 
 
 def count(name: str, size: str, batch: int) -> dict:
-    """Parameters, and operations of each pass, found on the meta device."""
+    """Count the parameters and the operations of each pass on the meta device."""
     model, data = build(name, size, 'meta'), inputs(batch, 'meta')
     flop = {}
     for which in PASSES:
@@ -133,7 +133,7 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def draw_weights(model: nn.Module) -> None:
-    """Random everywhere: a new LatentDiT's gates are zero, and products of zeros can be faster."""
+    """Randomize all weights: a new LatentDiT has zero gates, and products with zeros can be faster."""
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -142,14 +142,14 @@ def draw_weights(model: nn.Module) -> None:
 
 
 def memory(call: Callable[[], object], model: nn.Module, device: str) -> int:
-    """Bytes: on a GPU the most allocated in a step, this model's weights included; else what autograd keeps of it."""
+    """Return the peak bytes of a step with the weights (GPU), or the bytes saved by autograd (CPU)."""
     if device == 'cuda':
         return peak_bytes(call, device) + sum(p.nbytes for p in model.parameters())
     return kept_bytes(call, model)
 
 
 def compare(args: argparse.Namespace) -> dict:
-    """Everything measured."""
+    """Run all measurements and return the results."""
     dtype = getattr(torch, args.dtype)
     half = dtype != torch.float32
     results = {name: count(name, args.size, args.batch) for name in ('LatentDiT', 'Latte')}
@@ -157,7 +157,7 @@ def compare(args: argparse.Namespace) -> dict:
     for model in models.values():
         draw_weights(model)
         for block in model.blocks if args.compile else []:
-            block.compile(dynamic=False)  # else Latte's, which meets two shapes, would be compiled for any
+            block.compile(dynamic=False)  # otherwise Latte, which sees two shapes, would be compiled for dynamic shapes
     data = inputs(args.batch, args.device)
     product, product_flop = matrix_product(args.device, dtype)
     rates = {}
@@ -179,7 +179,7 @@ def compare(args: argparse.Namespace) -> dict:
 
 
 def ratios(results: dict) -> dict:
-    """How many times longer Latte takes, for a step and for a FLOP of it."""
+    """Return the time of Latte relative to LatentDiT, per step and per FLOP."""
     found = {}
     for which in PASSES:
         ours, theirs = (results[name]['seconds'][which]['median'] for name in ('LatentDiT', 'Latte'))
@@ -189,7 +189,7 @@ def ratios(results: dict) -> dict:
 
 
 def facts(args: argparse.Namespace) -> dict:
-    """Where, when and how."""
+    """Return date, machine, versions and settings."""
     return {
         'date': now(),
         'machine': machine(args.device),
@@ -201,7 +201,7 @@ def facts(args: argparse.Namespace) -> dict:
 
 
 def table(report: dict) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     kept = 'peak' if report['device'] == 'cuda' else 'kept for backward'
     lines = [
         f'| | parameters | ms, median (min to max) | GFLOP | TFLOP/s | of the matrix rate | {kept}, GiB '
@@ -229,16 +229,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--size', choices=list(SIZES), default='tiny', help='LatentDiT preset (default: tiny)')
     parser.add_argument('--batch', type=int, help='clips (default: 1, on a GPU 8)')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='default: float32')
-    parser.add_argument('--repeats', type=int, default=20, help='timed calls of each (default: 20)')
+    parser.add_argument('--repeats', type=int, default=20, help='timed calls per model (default: 20)')
     parser.add_argument('--compile', action='store_true', help='torch.compile the blocks of both')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     if args.batch is None:
         args.batch = 8 if args.device == 'cuda' else 1
     check_arguments(parser, args, ('batch', 'repeats'))
     if importlib.util.find_spec('diffusers') is None:
-        parser.error('diffusers, whose model is the one to compare with, is missing: pip install -e ".[benchmarks]"')
+        parser.error('this benchmark needs diffusers for comparison: pip install -e ".[benchmarks]"')
     return args
 
 

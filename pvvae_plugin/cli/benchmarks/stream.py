@@ -1,13 +1,13 @@
-"""Memory and speed of encoding and decoding a video a chunk at a time, against its length.
+"""Measure memory and speed of chunked encoding and decoding for videos of increasing length.
 
     pvvae benchmark stream
     python tools/benchmarks/stream.py                              # a small network on a CPU, 17 to 1,025 frames
     python tools/benchmarks/stream.py --config configs/pvvae_ucf101.py --size 256 --device cuda
 
-Each length runs in a process of its own: frames are drawn one at a time, encoded, decoded and thrown away, so that
-neither input nor output counts. Peak memory is that of the process (its resident set) on a CPU, and what torch
-allocated on a GPU. The last column is the peak over that of the shortest video. On a CPU the C library is told to give
-freed memory back at once: else what it keeps for later is measured too, and grows for a while. That costs some speed.
+Each length runs in a separate process. Frames are generated one at a time, encoded, decoded and discarded, so input and
+output need no memory. Peak memory is the resident set of the process on a CPU, and the memory allocated by torch on a
+GPU. The last column is the peak relative to the shortest video. On a CPU the C library is set to return freed memory at
+once, at some cost in speed; otherwise its growing cache would be included.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ SMALL = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--config', help="whose model.backbone to take (default: a small one of the paper's layout)")
+    parser.add_argument(
+        '--config', help="config with the model.backbone to use (default: a small VAE with the paper's layout)"
+    )
     parser.add_argument(
         '--lengths', type=int, nargs='+', default=[17, 65, 257, 1025], metavar='T', help='default: 17 65 257 1025'
     )
     parser.add_argument('--size', type=int, default=64, help='height and width in pixels (default: 64)')
-    parser.add_argument('--groups-per-chunk', type=int, default=4, help='latent frames at once (default: 4)')
+    parser.add_argument('--groups-per-chunk', type=int, default=4, help='latent frames per chunk (default: 4)')
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     parser.add_argument('--child', type=int, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     check_arguments(parser, args, ('size', 'groups_per_chunk'))
@@ -67,7 +69,7 @@ def network(args: argparse.Namespace) -> VideoVAE:
 
 
 def frames(length: int, size: int, device: str) -> Iterator[Tensor]:
-    """Noise, a frame at a time: ``(1, 3, H, W)`` in [-1, 1]."""
+    """Yield frames of noise, ``(1, 3, H, W)`` in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(length):
         yield (torch.rand(1, 3, size, size, generator=generator) * 2 - 1).to(device)
@@ -75,7 +77,7 @@ def frames(length: int, size: int, device: str) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def run(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds and peak bytes of one length, in this process."""
+    """Return the seconds and peak bytes for one length, in this process."""
     vae = network(args).to(args.device).eval()
     start = time.perf_counter()
     latents = (
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     )
     count = sum(video.shape[2] for video in vae.decode_stream(latents))
     if count != args.child:
-        raise RuntimeError(f'{count} frames came out of {args.child}')
+        raise RuntimeError(f'decoded {count} frames instead of {args.child}')
     if args.device == 'cpu':
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     else:
@@ -108,9 +110,9 @@ def main(argv: list[str] | None = None) -> None:
     print(' '.join(['python tools/benchmarks/stream.py', *arguments]))
     print(
         f'{args.config or "a small network"}, {parameters:.1f} M parameters; T x {args.size} x {args.size}, '
-        f'{args.groups_per_chunk} latent frames a chunk\n'
+        f'{args.groups_per_chunk} latent frames per chunk\n'
     )
-    print('| frames | seconds, both ways | frames a second | peak MiB | over the shortest |\n|---|---|---|---|---|')
+    print('| frames | seconds, both ways | frames per second | peak MiB | over the shortest |\n|---|---|---|---|---|')
     first, rows = None, []
     for length in sorted(args.lengths):
         command = [*benchmark_command('stream'), *arguments, '--child', str(length)]

@@ -1,14 +1,14 @@
-"""Time and memory of a training step with and without dropping, and with gradient checkpointing.
+"""Measure time and memory of a training step: with and without dropping, and with gradient checkpointing.
 
     pvvae benchmark train-step
     python tools/benchmarks/train_step.py                                       # small widths, 8 x 17 x 32 x 32
     python tools/benchmarks/train_step.py --size paper --device cuda --dtype bfloat16 --side 128
 
-A step is a forward and a backward pass of the VAE with ``PredictiveReconLoss`` (without LPIPS and discriminator, which
-see whole clips whatever was dropped), without the optimiser; with ``--dtype bfloat16`` under autocast. With r = 1 each
-clip observes a number of groups drawn evenly from all of them: as many draws as repeats, the same for each row, and the
-median is over draws. *Up to the longest* encodes all clips of a batch as far as the longest and masks, which is what a
-compiled network does. Rows take turns in one process.
+A step is a forward and a backward pass of the VAE with ``PredictiveReconLoss``, without the optimiser. LPIPS and the
+discriminator are excluded: their cost does not depend on dropping. ``--dtype bfloat16`` uses autocast. With r = 1, the
+number of observed groups of each clip is drawn uniformly. There is one draw per repeat, the same for all rows, and the
+median is over draws. *Up to the longest* encodes all clips of a batch to the length of the longest and masks the rest,
+as a compiled network does. Rows are interleaved in one process.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NONE, DROP, LONGEST, SAVING = 'no dropping', 'r = 1', 'r = 1, up to the longest'
 
 
 def step(vae: PredictiveVAE, video: Tensor, counts: Tensor | None, autocast: bool) -> None:
-    """A forward and a backward pass."""
+    """Run a forward and a backward pass."""
     vae.zero_grad(set_to_none=True)
     with torch.autocast(video.device.type, torch.bfloat16) if autocast else nullcontext():
         output = vae(video, counts)
@@ -57,7 +57,7 @@ def step(vae: PredictiveVAE, video: Tensor, counts: Tensor | None, autocast: boo
 
 
 def compare(args: argparse.Namespace) -> dict:
-    """Everything measured."""
+    """Run all measurements and return the results."""
     generator = torch.Generator().manual_seed(0)
     video = (torch.rand(args.batch, 3, args.frames, args.side, args.side, generator=generator) * 2 - 1).to(args.device)
     with torch.device(args.device):
@@ -73,9 +73,9 @@ def compare(args: argparse.Namespace) -> dict:
         vae.encoder.gradient_checkpointing = vae.decoder.gradient_checkpointing = name == SAVING
         run(counts=next(turns) if 'r = 1' in name else None)
 
-    # measure() calls each row in each of repeats + 2 turns: every row meets the same draws.
+    # measure() calls each row repeats + 2 times, so all rows use the same draws.
     calls = {name: partial(row, name, itertools.cycle(draws)) for name in (NONE, DROP, LONGEST, SAVING)}
-    print(f'{args.repeats} steps of each:')
+    print(f'{args.repeats} steps per row:')
     seconds = measure(calls, args.repeats, args.device)
     shares = {
         DROP: statistics.mean(groups_to_frames(k, vae.temporal_ratio) for k in draws[2:].flatten().tolist()),
@@ -94,7 +94,7 @@ def compare(args: argparse.Namespace) -> dict:
 
 
 def table(report: dict) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     memory = 'peak' if report['device'] == 'cuda' else 'kept for backward, one draw'
     lines = [
         f'| | ms, median (min to max) | of no dropping | frames encoded | {memory}, MiB |',
@@ -113,11 +113,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--size', choices=list(SIZES), default='small', help='widths (default: small)')
     parser.add_argument('--batch', type=int, default=8, help='clips (default: 8)')
-    parser.add_argument('--frames', type=int, default=17, help='1 + 4 k of them (default: 17)')
+    parser.add_argument('--frames', type=int, default=17, help='frames per clip, 1 + 4 k (default: 17)')
     parser.add_argument('--side', type=int, default=32, help='height and width in pixels (default: 32)')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='default: float32')
-    parser.add_argument('--repeats', type=int, default=9, help='timed steps of each (default: 9)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
+    parser.add_argument('--repeats', type=int, default=9, help='timed steps per row (default: 9)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     check_arguments(parser, args, ('batch', 'frames', 'side', 'repeats'))

@@ -1,24 +1,24 @@
-"""Time PredictiveVAE beside diffusers' AutoencoderKLWan in the layout of Wan2.2's VAE.
+"""Compare the speed and memory of PredictiveVAE with diffusers' AutoencoderKLWan in the layout of Wan2.2's VAE.
 
     pip install -e ".[benchmarks]"
     pvvae benchmark vae
     python tools/benchmarks/vae.py                                     # small widths, 2 x 17 x 64 x 64
-    python tools/benchmarks/vae.py --size paper                        # as many parameters as Wan2.2's
+    python tools/benchmarks/vae.py --size paper                        # the size of Wan2.2's VAE
     python tools/benchmarks/vae.py --size paper --device cuda --dtype bfloat16
-    python tools/benchmarks/vae.py --size paper --dtype bfloat16 --batch 4 --side 256 --count-memory   # times nothing
+    python tools/benchmarks/vae.py --size paper --dtype bfloat16 --batch 4 --side 256 --count-memory   # no timing
 
-Both encode the same clips and decode latents of the same grid, in one process and in turn, without gradients, each as
-its library does it: Wan in chunks of four frames, ours as it chooses. Weights are random.
+Both models encode the same clips and decode latents of the same grid without gradients, interleaved in one process.
+Each uses its library's defaults: Wan encodes in chunks of four frames, PredictiveVAE selects its chunks. Weights are random.
 
-A FLOP is one operation of a convolution or matrix product that touches data (a multiply-add counts 2): taps that meet
-padding are left out, in time and in space, and an upsampling convolution of ours counts the 4 taps that it takes for
-each output, not the 9 of its definition. The rate to reach is that of one convolution with 32 channels on a CPU, and
-of a large matrix product on a GPU. On a CPU, *own convolutions* is the time of all convolutions of a pass, each alone
-on the inputs it had, over the time of the pass.
+A FLOP is one operation of a convolution or matrix product on data (a multiply-add counts as 2). Taps on padding, in
+time and in space, are excluded. The upsampling convolutions of PredictiveVAE count the 4 taps they compute per output,
+not the 9 of their definition. The reference rate is that of one convolution with 32 channels on a CPU, and of a large
+matrix product on a GPU. On a CPU, *own convolutions* is the time of all convolutions of a pass, each run alone on its
+inputs, relative to the time of the pass.
 
-With --count-memory nothing is computed: tensors without data pass both networks, and the bytes of those alive at once
-are counted, without kernels' workspace and the allocator's slack, norms as fused kernels compute them. That is possible
-at any size on any machine, and no measurement.
+--count-memory computes nothing: it runs both networks on meta tensors and counts the bytes alive at the same time,
+without kernel workspaces and allocator overhead, with norms as fused kernels. This estimate works for any size on any
+machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from .common import (
     versions,
 )
 
-# Ours, then Wan's; 'paper' is the default of PredictiveVAE and Wan2.2's own size.
+# Arguments of PredictiveVAE and of Wan; 'paper' is the default of PredictiveVAE and the size of Wan2.2.
 SIZES = {
     'small': (SMALL_VAE, {'base_dim': 32, 'decoder_base_dim': 48, 'z_dim': 16}),
     'paper': ({}, {'base_dim': 160, 'decoder_base_dim': 256, 'z_dim': 48}),
@@ -67,7 +67,7 @@ NAMES = ('PredictiveVAE', 'AutoencoderKLWan')
 
 
 class Wan(nn.Module):
-    """diffusers' model in the layout of Wan2.2's VAE, with our interface."""
+    """AutoencoderKLWan of diffusers in the layout of Wan2.2's VAE, with the interface of this package."""
 
     def __init__(self, z_dim: int, **widths: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Wan(nn.Module):
 
 
 class Ours(PredictiveVAE):
-    """Ours, whose ``encode`` gives what Wan's does."""
+    """PredictiveVAE whose ``encode`` returns the mean, like :class:`Wan`."""
 
     def encode(self, video: Tensor) -> Tensor:
         return super().encode(video).mean
@@ -108,21 +108,21 @@ def build(name: str, size: str, compile_blocks: bool = False) -> nn.Module:
 
 
 def draw_weights(model: nn.Module) -> None:
-    """Random everywhere: some begin as zeros, and products of zeros can be faster."""
+    """Randomize all weights: some are initialized to zero, and products with zeros can be faster."""
     generator = torch.Generator(next(model.parameters()).device).manual_seed(0)
     for parameter in model.parameters():
         parameter.normal_(std=0.02, generator=generator)
 
 
 def taps(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> int:
-    """How many taps along an axis meet data, over all outputs; ``padding`` is that on the left."""
+    """Count the taps on data along an axis, over all outputs; ``padding`` is the left padding."""
     starts = [place * stride - padding for place in range(outputs)]
     return sum(0 <= start + tap < inputs for start in starts for tap in range(kernel))
 
 
 def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
-    """Operations of a pass that touch data."""
-    frames: dict[nn.Module, int] = {}  # that a layer has made so far: a later chunk has a past
+    """Count the operations of a pass on data, without padding."""
+    frames: dict[nn.Module, int] = {}  # frames that each layer has output so far: later chunks have a past
     total = 0
 
     def convolution(layer: nn.Module, inputs: tuple, out: Tensor) -> None:
@@ -132,7 +132,7 @@ def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
         batch = len(x) if x.ndim == 5 else 1
         done, count = frames.get(layer, 0), out.shape[2] if out.ndim == 5 else len(out)
         frames[layer] = done + count
-        # Time: the first output sees one frame, unless the layer waits for its first three (Wan's strided one).
+        # Time: the first output sees one frame, except in Wan's strided layers, which wait for three.
         waits = not isinstance(layer, CausalConv3d) and stride[0] == 2
         past = kernel[0] - 1 if not waits else 0
         whole = partial(taps, 10**9, kernel=kernel[0], stride=stride[0], padding=past)
@@ -140,7 +140,7 @@ def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
         for axis in (-2, -1):
             inner, outer = x.shape[axis], out.shape[axis]
             padded_behind = x.ndim == 4 and stride[-1] == 2
-            if padded_behind:  # Wan's strided layers get a row and a column of zeros at the far side
+            if padded_behind:  # Wan's strided layers are padded by one row and one column at the end only
                 product *= taps(inner - 1, outer, kernel[axis], stride[axis], 0)
             else:
                 product *= taps(inner, outer, kernel[axis], stride[axis], kernel[axis] // 2)
@@ -148,9 +148,9 @@ def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
 
     def upsampling(layer: Upsample, inputs: tuple, out: Tensor) -> None:
         nonlocal total
-        if layer.space == 2:  # its convolution is merged with the repetition, and is not called
+        if layer.space == 2:  # its convolution is fused with the repetition and never called
             d, c = layer.conv.weight.shape[:2]
-            height, width = (2 * side - 2 for side in out.shape[-2:])  # 2 taps a place along a side, but at both ends
+            height, width = (2 * side - 2 for side in out.shape[-2:])  # 2 taps per output along an axis, 1 at both ends
             total += 2 * len(out) * out.shape[2] * c * d * height * width
 
     handles = [
@@ -167,7 +167,7 @@ def count_flop(model: nn.Module, call: Callable[[], object]) -> int:
 
 
 class _Convolutions(TorchFunctionMode):
-    """Keeps every convolution that is called, with what it was given."""
+    """Mode that records every convolution call with its arguments."""
 
     KINDS = (F.conv2d, F.conv3d, F.conv_transpose2d, torch.ops.aten.mkldnn_convolution)
 
@@ -182,7 +182,7 @@ class _Convolutions(TorchFunctionMode):
 
 
 def convolutions_share(call: Callable[[], object], repeats: int) -> float:
-    """Time of a pass's convolutions, each alone, over that of the pass, in turn."""
+    """Return the time of a pass's convolutions, each run alone, relative to the time of the pass."""
     with _Convolutions() as own:
         call()
     whole, alone = [], [[] for _ in own.calls]
@@ -198,7 +198,7 @@ def convolutions_share(call: Callable[[], object], repeats: int) -> float:
 
 
 def reference(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
-    """What a rate is compared with, and its operations."""
+    """Return the reference computation for rates, and its number of operations."""
     if device == 'cuda':
         return matrix_product(device, dtype)
     x = torch.randn(2, 32, 17, 64, 64, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
@@ -208,7 +208,7 @@ def reference(device: str, dtype: torch.dtype) -> tuple[Callable[[], object], in
 
 @torch.no_grad()
 def compare(args: argparse.Namespace) -> dict:
-    """Everything measured."""
+    """Run all measurements and return the results."""
     dtype = getattr(torch, args.dtype)
     generator = torch.Generator().manual_seed(0)
     video = (torch.rand(args.batch, 3, args.frames, args.side, args.side, generator=generator) * 2 - 1).to(
@@ -238,7 +238,7 @@ def compare(args: argparse.Namespace) -> dict:
             results[name]['flop'][which] = args.batch * count_flop(meta, one)
             results[name]['bytes'][which] = peak_bytes(calls[name, which], args.device)
     rate_call, rate_flop = reference(args.device, dtype)
-    print(f'{args.repeats} times each:')
+    print(f'{args.repeats} calls each:')
     named = {f'{name} {which}': call for (name, which), call in calls.items()}
     seconds = measure({**named, 'reference': rate_call}, args.repeats, args.device)
     for name, which in calls:
@@ -253,7 +253,7 @@ def compare(args: argparse.Namespace) -> dict:
 
 
 def count_memory(args: argparse.Namespace) -> str:
-    """Bytes alive at once in both networks, as a table of GiB."""
+    """Count the peak bytes of both networks on meta tensors; return a table in GiB."""
     lines = ['| | weights | encode | decode | largest, weights included |', '|---|---|---|---|---|']
     totals = []
     for name in NAMES:
@@ -272,7 +272,7 @@ def count_memory(args: argparse.Namespace) -> str:
 
 
 def ratios(results: dict) -> dict:
-    """How many times longer Wan takes, for a clip and for a FLOP of it, and our share of its memory."""
+    """Return the time of Wan relative to PredictiveVAE, per clip and per FLOP, and the inverse ratio of memory."""
     ours, wan = (results[name] for name in NAMES)
     found: dict[str, dict[str, float]] = {}
     time_of = {which: [model['seconds'][which]['median'] for model in (ours, wan)] for which in PASSES}
@@ -290,10 +290,10 @@ def ratios(results: dict) -> dict:
 
 
 def table(report: dict) -> str:
-    """Markdown."""
+    """Return the results as a Markdown table."""
     lines = [
-        '| | ms, median (min to max) | clips a second | GFLOP a clip | GFLOP/s | of the reference rate '
-        "| own convolutions | peak MiB (of it weights) | Wan's time / ours, per clip | per FLOP | our peak / Wan's |",
+        '| | ms, median (min to max) | clips per second | GFLOP per clip | GFLOP/s | of the reference rate '
+        "| own convolutions | peak MiB (weights) | Wan's time / ours, per clip | per FLOP | our peak / Wan's |",
         '|---|---|---|---|---|---|---|---|---|---|---|',
     ]
     for which in PASSES:
@@ -321,15 +321,15 @@ def _ratios(report: dict, which: str) -> str:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--size', choices=list(SIZES), default='small', help='widths of both (default: small)')
+    parser.add_argument('--size', choices=list(SIZES), default='small', help='widths of both models (default: small)')
     parser.add_argument('--batch', type=int, help='clips (default: 2, with --size paper 1, on a GPU 4)')
-    parser.add_argument('--frames', type=int, default=17, help='1 + 4 k of them (default: 17)')
+    parser.add_argument('--frames', type=int, default=17, help='frames per clip, 1 + 4 k (default: 17)')
     parser.add_argument('--side', type=int, help='height and width in pixels (default: 64, on a GPU 256)')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16'], default='float32', help='default: float32')
-    parser.add_argument('--repeats', type=int, default=15, help='timed calls of each (default: 15)')
-    parser.add_argument('--compile', action='store_true', help='PredictiveVAE(compile=True), an option of ours')
-    parser.add_argument('--count-memory', action='store_true', help='time nothing, count what is alive at once')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write everything measured there')
+    parser.add_argument('--repeats', type=int, default=15, help='timed calls per model and pass (default: 15)')
+    parser.add_argument('--compile', action='store_true', help='use PredictiveVAE(compile=True)')
+    parser.add_argument('--count-memory', action='store_true', help='only count the peak memory; no timing')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all results to this file')
     args = parser.parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     cuda = args.device == 'cuda'
@@ -338,16 +338,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     check_arguments(parser, args, ('batch', 'frames', 'side', 'repeats'))
     check_clip(parser, args)
     if importlib.util.find_spec('diffusers') is None:
-        parser.error('diffusers, whose model is the one to compare with, is missing: pip install -e ".[benchmarks]"')
+        parser.error('this benchmark needs diffusers for comparison: pip install -e ".[benchmarks]"')
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     if args.count_memory:
-        print(
-            f'GiB, counted and not measured; {args.batch} x {args.frames} x {args.side} x {args.side}, {args.dtype}\n'
-        )
+        print(f'GiB, counted, not measured; {args.batch} x {args.frames} x {args.side} x {args.side}, {args.dtype}\n')
         print(count_memory(args))
         return
     report = {

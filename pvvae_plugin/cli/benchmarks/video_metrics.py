@@ -1,12 +1,12 @@
-"""What distances between sets of videos cost beside extracting features, and others' arithmetic on the same ones.
+"""Measure the cost of FVD and KVD relative to feature extraction, and compare their values with cd-fvd.
 
     pvvae benchmark video-metrics
     python tools/benchmarks/video_metrics.py                 # both tables
     python tools/benchmarks/video_metrics.py --device cuda
 
-The first table times I3D (random weights, which cost as much as any) on clips of 17 x 64 x 64, and the arithmetic of
-each metric for 2,048 clips a side, in one process and in turn. The second runs cd-fvd's arithmetic beside ours on the
-same drawn features, where it is installed: pip install --no-deps cd-fvd && pip install scipy requests tqdm.
+The first table times I3D with random weights on clips of 17 x 64 x 64, and the arithmetic of each metric for 2,048
+clips per set, interleaved in one process. The second table compares the values of this package and cd-fvd on the same random
+features. It needs cd-fvd: pip install --no-deps cd-fvd && pip install scipy requests tqdm.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ CLIPS, DIM = 2048, 400
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--repeats', type=int, default=5, help='of each measurement, in turn (default: 5)')
-    parser.add_argument('--batch-size', type=int, default=2, help='clips that I3D takes at once (default: 2)')
+    parser.add_argument('--repeats', type=int, default=5, help='repeats of each measurement (default: 5)')
+    parser.add_argument('--batch-size', type=int, default=2, help='clips per batch of I3D (default: 2)')
     args = parser.parse_args(argv)
     for name in ('repeats', 'batch_size'):
         if getattr(args, name) < 1:
@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def drawn(num: int, seed: int, mean: float = 0.0, dim: int = DIM) -> Tensor:
-    """Features with variances 1, 1/2, 1/3, ... along random directions, as float32 as networks give them."""
+    """Draw float32 features with variances 1, 1/2, 1/3, ... along random directions."""
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(dim, dim, generator=torch.Generator().manual_seed(0)).double())[0]
     scales = 1 / torch.arange(1, dim + 1).double().sqrt()
@@ -86,17 +86,17 @@ def cost_table(args: argparse.Namespace) -> None:
             times[name].append(timed(work, args.device))
     median = {name: statistics.median(values) for name, values in times.items()}
     extraction = median['I3D'] / args.batch_size * CLIPS
-    print(f'\n{CLIPS} clips a side, {DIM} features, seconds: median (min to max) of {args.repeats}')
-    print('| | seconds | share of extracting the features of 2,048 clips |\n|---|---|---|')
-    print(f'| I3D of one 17-frame clip | {median["I3D"] / args.batch_size:.3f} | |')
-    print(f'| I3D of 2,048 clips (the above x 2,048) | {extraction:.0f} | |')
+    print(f'\n{CLIPS} clips per set, {DIM} features, seconds: median (min to max) of {args.repeats}')
+    print('| | seconds | share of feature extraction for 2,048 clips |\n|---|---|---|')
+    print(f'| I3D, one 17-frame clip | {median["I3D"] / args.batch_size:.3f} | |')
+    print(f'| I3D, 2,048 clips (the above x 2,048) | {extraction:.0f} | |')
     for name in list(works)[1:]:
         spread = f'{min(times[name]):.2f} to {max(times[name]):.2f}'
         print(f'| {name} | {median[name]:.2f} ({spread}) | {100 * median[name] / extraction:.3f} % |')
 
 
 def exact(x: Tensor, y: Tensor, ddof: int) -> float:
-    """From the samples, without a covariance: the overlap is the nuclear norm of the product of centred samples."""
+    """Compute the distance without covariances, from the nuclear norm of the product of centred samples."""
     x, y = x.double(), y.double()
     shift = (x.mean(0) - y.mean(0)).square().sum()
     x, y = ((rows - rows.mean(0)) / (len(rows) - ddof) ** 0.5 for rows in (x, y))
@@ -110,11 +110,11 @@ def arithmetic_table() -> None:
         from cdfvd.third_party.i3d.utils import frechet_distance as cdfvd_i3d_utils
         from cdfvd.utils.metric_utils import FeatureStats
     except ImportError as error:
-        print(f'\ncd-fvd is not there to compare with ({error}): see --help')
+        print(f'\nskipped the comparison: cd-fvd is not installed ({error}); see --help')
         return
 
     def of_class(x: Tensor, y: Tensor) -> float:
-        """What cdfvd.compute_fvd_from_stats does with its statistics; its module imports torchvision and timm."""
+        """Repeat cdfvd.compute_fvd_from_stats, whose module needs torchvision and timm."""
         stats = []
         for features in (x, y):
             stats.append(FeatureStats(capture_mean_cov=True))

@@ -1,13 +1,13 @@
-"""Write RealEstate10K's lists, train.csv and test.csv: the segments whose video is there.
+"""Write the RealEstate10K lists train.csv and test.csv for the videos that you have.
 
 pvvae convert-realestate10k --cameras CAMERAS --videos VIDEOS --out data/realestate10k
 python tools/dataset_converters/realestate10k.py --cameras CAMERAS --videos VIDEOS --out data/realestate10k
 python tools/dataset_converters/realestate10k.py --cameras ... --videos ... --out ... --decode
 
-Nothing is downloaded. --cameras holds the data set's folders train/ and test/ of camera files, --videos the videos
-that you have, named by YouTube id (0abcDEF-_12.mp4, or any other extension VideoDataset reads).
+Nothing is downloaded. --cameras is the dataset's folder of camera files, with train/ and test/. --videos is the folder
+of your videos, named by YouTube id (0abcDEF-_12.mp4, or any other extension that VideoDataset reads).
 
-Exit code 0 if both lists were written, 1 otherwise.
+Exit code: 0 if both lists were written, else 1.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mmengine.utils import track_iter_progress
 from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_video
 
-# Test first: a segment that both have stays out of train.
+# Test comes first: segments in both splits are dropped from train.
 SPLITS = ('test', 'train')
 MIN_FRAMES = 17
 HOME_PAGE = 'https://google.github.io/realestate10k/'
 SHOWN = 10
-# How long before a segment's end its last frame may be: the cameras may be of another frame rate than the download.
+# Maximum gap between a segment's last frame and its end: the video may have another frame rate than the cameras.
 END_SLACK = 0.1  # seconds
 
 VIDEO_ID = '[A-Za-z0-9_-]{11}'
@@ -38,7 +38,7 @@ NUM_VALUES = 19  # timestamp; focal lengths, principal point, two zeros; 3 x 4 p
 
 
 class Sequence(NamedTuple):
-    """What a camera file (``train/NAME.txt``) says of its segment; start and end in microseconds."""
+    """Segment described by a camera file (``train/NAME.txt``); start and end in microseconds."""
 
     name: str
     video: str
@@ -51,13 +51,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cameras', type=Path, required=True, help='folder with train/*.txt and test/*.txt')
     parser.add_argument('--videos', type=Path, required=True, help='folder of the videos, named by YouTube id')
-    parser.add_argument('--out', type=Path, required=True, help='write train.csv and test.csv here')
+    parser.add_argument('--out', type=Path, required=True, help='folder for train.csv and test.csv')
     parser.add_argument('--decode', action='store_true', help="also read each segment's first and last frame (slow)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the lists; returns the exit code."""
+    """Write the lists and return the exit code."""
     args = parse_args(argv)
     folders = {split: args.cameras / split for split in SPLITS}
     missing = [str(folder) for folder in (*folders.values(), args.videos) if not folder.is_dir()]
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f'--out {args.out} cannot be made: {error.strerror}. Give a folder that may be written to')
+        print(f'cannot create --out {args.out}: {error.strerror}; give a writable folder')
         return 1
     files = find_videos(args.videos)
     used: set[str] = set()
@@ -82,14 +82,14 @@ def main(argv: list[str] | None = None) -> int:
             sequences = keep_readable(sequences, args.videos, files)
         written.append(write_list(args.out / f'{split}.csv', sequences, files))
     print()
-    report('videos of no sequence', [files[video] for video in sorted(files.keys() - used)])
+    report('videos without a sequence', [files[video] for video in sorted(files.keys() - used)])
     complete = all(written)
-    print('both lists written' if complete else 'INCOMPLETE: not both lists were written')
+    print('both lists written' if complete else 'INCOMPLETE: at least one list was not written')
     return 0 if complete else 1
 
 
 def find_videos(folder: Path) -> dict[str, str]:
-    """Names of the video files by YouTube id."""
+    """Return the names of the video files by YouTube id."""
     files: dict[str, str] = {}
     repeated = []
     for path in sorted(folder.iterdir()):
@@ -99,14 +99,14 @@ def find_videos(folder: Path) -> dict[str, str]:
             else:
                 files[path.stem] = path.name
     print(f'videos named by YouTube id: {len(files)}')
-    report('videos there more than once', repeated)
+    report('videos found more than once', repeated)
     return files
 
 
 def read_cameras(folder: Path) -> list[Sequence]:
-    """The sequences of a split, in the order of their files' names, without those whose file is malformed."""
+    """Read the sequences of a split, sorted by file name; skip malformed files."""
     sequences, malformed = [], []
-    # Names with a dot in front are what macOS leaves beside files, with their extension.
+    # macOS writes metadata files with a leading dot and the same extension.
     paths = sorted(path for path in folder.glob('*.txt') if not path.name.startswith('.') and path.is_file())
     for path in track_iter_progress(paths, file=sys.stderr):
         try:
@@ -116,21 +116,21 @@ def read_cameras(folder: Path) -> list[Sequence]:
         except ValueError as error:
             malformed.append(f'{shown(name_of(path))}: {error}')
     print(f'sequences: {len(paths)}')
-    report('malformed camera files, left out', malformed)
+    report('malformed camera files, skipped', malformed)
     return sequences
 
 
 def read_camera_file(path: Path) -> Sequence:
-    """The sequence of a camera file: the video's address, then a line a frame.
+    """Read the sequence of a camera file: the video's URL, then one line per frame.
 
     Raises:
-        ValueError: If a line is not as it should be. The message names it.
+        ValueError: If a line is malformed; the message gives its number.
         OSError: If the file cannot be read.
     """
     with path.open(encoding='utf-8-sig', errors='replace') as file:
         url = URL.fullmatch(file.readline().strip())
         if url is None:
-            raise ValueError('line 1: not https://www.youtube.com/watch?v= and an id of 11 characters')
+            raise ValueError('line 1: expected https://www.youtube.com/watch?v= and an id of 11 characters')
         start, end, num_frames = 0, -1, 0
         for number, line in enumerate(file, 2):
             values = line.split()
@@ -144,18 +144,18 @@ def read_camera_file(path: Path) -> Sequence:
                 raise ValueError(f'line {number}: not every value is a finite number')
             time = int(values[0])
             if time <= end:
-                raise ValueError(f'line {number}: its time, {time}, does not lie after the last one, {end}')
+                raise ValueError(f'line {number}: its time {time} is not after the previous time {end}')
             start, end, num_frames = (start if num_frames else time), time, num_frames + 1
     return Sequence(name_of(path), url[1], start, end, num_frames)
 
 
 def name_of(path: Path) -> str:
-    """A camera file's name with its split's."""
+    """Return a camera file's name with its split."""
     return f'{path.parent.name}/{path.name}'
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a finite number."""
+    """Return whether a text is a finite number."""
     try:
         return math.isfinite(float(text))
     except ValueError:
@@ -163,7 +163,7 @@ def is_number(text: str) -> bool:
 
 
 def keep_usable(sequences: list[Sequence], seen: dict[tuple, str]) -> list[Sequence]:
-    """The sequences that are long enough and, with those in ``seen``, which grows, there once."""
+    """Drop sequences that are too short or already in ``seen``; add the others to ``seen``."""
     kept, short, repeated = [], [], []
     for sequence in sequences:
         if sequence.num_frames < MIN_FRAMES:
@@ -174,13 +174,13 @@ def keep_usable(sequences: list[Sequence], seen: dict[tuple, str]) -> list[Seque
             kept.append(sequence)
         else:
             repeated.append(f'{shown(sequence.name)} is {shown(first)}')
-    report(f'shorter than {MIN_FRAMES} frames, left out', short)
-    report('duplicates, left out', repeated)
+    report(f'shorter than {MIN_FRAMES} frames, skipped', short)
+    report('duplicates, skipped', repeated)
     return kept
 
 
 def keep_present(sequences: list[Sequence], files: dict[str, str]) -> list[Sequence]:
-    """The sequences whose video is there."""
+    """Keep the sequences whose video exists."""
     videos = {sequence.video for sequence in sequences}
     kept = [sequence for sequence in sequences if sequence.video in files]
     print(f'videos: {len(videos)}')
@@ -192,16 +192,18 @@ def keep_present(sequences: list[Sequence], files: dict[str, str]) -> list[Seque
 
 
 def keep_readable(sequences: list[Sequence], root: Path, files: dict[str, str]) -> list[Sequence]:
-    """The sequences whose first and last frame can be read."""
+    """Keep the sequences whose first and last frame can be read."""
     kept, broken = [], []
-    by_video = sorted(sequences, key=lambda sequence: sequence.video)  # all segments of a file while it is in memory
+    by_video = sorted(
+        sequences, key=lambda sequence: sequence.video
+    )  # reads a file's segments together while it is in the page cache
     for sequence in track_iter_progress(by_video, file=sys.stderr):
         try:
             check_segment(str(root / files[sequence.video]), sequence)
             kept.append(sequence)
         except ClipError as error:
             broken.append(f'{shown(sequence.name)} of {files[sequence.video]}: {error.reason}')
-    report('cannot be read, left out', broken)
+    report('unreadable, skipped', broken)
     return sorted(kept)
 
 
@@ -209,7 +211,7 @@ def check_segment(path: str, sequence: Sequence) -> None:
     """Read a segment's first and last frame, as training would.
 
     Raises:
-        ClipError: If they cannot be read, the video ends too early, or has too few frames there.
+        ClipError: If they cannot be read, the video ends too early, or the segment has too few frames.
     """
     start, end = sequence.start / 1e6, sequence.end / 1e6
 
@@ -223,24 +225,24 @@ def check_segment(path: str, sequence: Sequence) -> None:
 
 
 def write_list(path: Path, sequences: list[Sequence], files: dict[str, str]) -> bool:
-    """Write a list that VideoDataset reads; returns whether there was anything to write."""
+    """Write a list for VideoDataset; return False if there was nothing to write."""
     if not sequences:
-        old = ' (the file there is of an earlier run)' if path.exists() else ''
-        print(f'{path} not written{old}: no segment is left. Put videos of this split into --videos')
+        old = ' (the existing file is from an earlier run)' if path.exists() else ''
+        print(f'{path} not written{old}: no segment is left; add videos of this split to --videos')
         return False
     lines = [f'{files[item.video]},{seconds(item.start)},{seconds(item.end)}\n' for item in sequences]
     path.write_text('path,start,end\n' + ''.join(lines), encoding='utf-8')
-    print(f'wrote {path}: {len(lines)} segments of {len({item.video for item in sequences})} videos')
+    print(f'wrote {path}: {len(lines)} segments from {len({item.video for item in sequences})} videos')
     return True
 
 
 def seconds(microseconds: int) -> str:
-    """Seconds, exactly."""
+    """Format microseconds as exact seconds."""
     return f'{microseconds // 10**6}.{microseconds % 10**6:06d}'
 
 
 def report(what: str, names: list[str]) -> None:
-    """Print how many, and the first few."""
+    """Print the number of names and the first few."""
     print(f'{what}: {len(names)}')
     for name in names[:SHOWN]:
         print(f'  {name}')
@@ -249,5 +251,5 @@ def report(what: str, names: list[str]) -> None:
 
 
 def shown(name: str) -> str:
-    """A file name as a terminal may show it."""
+    """Return a file name that is safe to print in a terminal."""
     return name if name.isprintable() else ascii(name)

@@ -1,10 +1,10 @@
-"""Check an unpacked UCF101 against its official lists and write lists of what is there.
+"""Check an unpacked UCF101 against its official lists and write lists of the available videos.
 
 pvvae convert-ucf101 --videos data/ucf101/videos --splits data/ucf101/ucfTrainTestlist
 python tools/dataset_converters/ucf101.py --videos data/ucf101/videos --splits data/ucf101/ucfTrainTestlist
 python tools/dataset_converters/ucf101.py --videos ... --splits ... --decode --out data/ucf101/verified
 
-Exit code 0 if the data set is complete, 1 if anything is missing or, with --decode, cannot be read.
+Exit code: 0 if the dataset is complete, 1 if files are missing or, with --decode, unreadable.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the check; returns the exit code."""
+    """Run the check and return the exit code."""
     args = parse_args(argv)
     if not args.videos.is_dir():
-        print(f'{args.videos} is not a folder. UCF101.rar unpacks to one folder a class; get it from {HOME_PAGE}')
+        print(f'{args.videos} is not a folder. UCF101.rar unpacks to one folder per class; get it from {HOME_PAGE}')
         return 1
     videos = {path.relative_to(args.videos).as_posix() for path in args.videos.glob('*/*.avi')}
     classes = {name.split('/')[0] for name in videos}
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         listed = set().union(*(names_of(lines) for lines in lists.values()))
         complete &= report('listed but missing', listed - videos)
-        report('there but in no list', videos - listed)
+        report('not in any list', videos - listed)
 
     if args.decode:
         broken = decode_all(args.videos, sorted(videos))
@@ -61,14 +61,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def read_lists(folder: Path | None) -> dict[str, list[str]] | None:
-    """Lines of the official lists by file name, or None, with advice, if they are not all there."""
+    """Read the official lists by file name; if any is missing, print how to get them and return None."""
     if folder is None:
         missing = ['all of them (no --splits given)']
     else:
         missing = [name for name in ['classInd.txt', *LISTS] if not (folder / name).is_file()]
     if missing:
         print(
-            f'official lists missing: {", ".join(missing)}. They come in UCF101TrainTestSplits-RecognitionTask.zip '
+            f'official lists missing: {", ".join(missing)}. They are in UCF101TrainTestSplits-RecognitionTask.zip '
             f'from {HOME_PAGE}; unpack it and pass its folder as --splits'
         )
         return None
@@ -76,12 +76,12 @@ def read_lists(folder: Path | None) -> dict[str, list[str]] | None:
 
 
 def names_of(lines: list[str]) -> set[str]:
-    """Paths of a list, without labels."""
+    """Return the paths of a list, without labels."""
     return {line.split()[0] for line in lines if line.strip()}
 
 
 def report(what: str, names: set[str]) -> bool:
-    """Print how many, and the first few; returns whether there are none."""
+    """Print the number of names and the first few; return whether there are none."""
     print(f'{what}: {len(names)}')
     for name in sorted(names)[:SHOWN]:
         print(f'  {name}')
@@ -91,7 +91,7 @@ def report(what: str, names: set[str]) -> bool:
 
 
 def decode_all(root: Path, names: list[str]) -> set[str]:
-    """Names of the videos whose first or last frame cannot be read."""
+    """Return the names of the videos whose first or last frame cannot be read."""
     broken = set()
     for number, name in enumerate(names, 1):
         try:
@@ -107,7 +107,7 @@ def decode_all(root: Path, names: list[str]) -> set[str]:
 
 
 def write_lists(out: Path, splits: Path, lists: dict[str, list[str]], videos: set[str]) -> None:
-    """Write the lists without the videos that are not in ``videos``, and a copy of classInd.txt."""
+    """Write the lists, restricted to ``videos``, and a copy of classInd.txt."""
     out.mkdir(parents=True, exist_ok=True)
     for name, lines in lists.items():
         kept = [line.strip() for line in lines if line.strip() and line.split()[0] in videos]

@@ -24,7 +24,7 @@ def test_a_judge_is_trained_once_and_kept(tool, tmp_path, capsys):
     written_at, model = out.stat().st_mtime_ns, load_classifier(out)
     assert model.logits.out_features == 7
     tool.main(arguments)
-    assert 'of an earlier call' in capsys.readouterr().out and out.stat().st_mtime_ns == written_at
+    assert 'reusing the classifier' in capsys.readouterr().out and out.stat().st_mtime_ns == written_at
     tool.main([*arguments[:1], '--out', str(tmp_path / 'again.pth'), *arguments[3:]])
     again = load_classifier(tmp_path / 'again.pth').state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())

@@ -86,8 +86,8 @@ def test_benchmarks_know_the_arguments_they_are_given(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--out', 'x'], 'give either --device cuda, or --tiny on a CPU'),
-        (['--device', 'cuda', '--tiny', '--out', 'x'], 'give either --device cuda, or --tiny on a CPU'),
+        (['--out', 'x'], 'use either --device cuda, or --tiny on a CPU'),
+        (['--device', 'cuda', '--tiny', '--out', 'x'], 'use either --device cuda, or --tiny on a CPU'),
         (['--tiny', '--out', 'x', '--seconds', '0'], '--seconds must be positive, got 0'),
         (['--tiny'], 'required: --out'),
     ],

@@ -70,7 +70,7 @@ def test_ratios_are_of_neighbours_in_time(tool, monkeypatch):
     monkeypatch.setattr(tool, 'time', SimpleNamespace(perf_counter=lambda: next(ticks)))
     rates = tool.measure({'a': lambda: 8, 'b': lambda: 8}, 8, repeats=2)
     assert rates == {'a': [4, 2], 'b': [2, 1]}  # the first round does not count
-    with pytest.raises(RuntimeError, match='a: 7 clips came instead of 8'):
+    with pytest.raises(RuntimeError, match='a: got 7 clips instead of 8'):
         tool.time.perf_counter = lambda: 0
         tool.measure({'a': lambda: 7}, 8, repeats=1)
 
@@ -103,5 +103,5 @@ def test_a_video_that_decord_cannot_read(tool, tmp_path):
     tool.make_videos(tmp_path)
     broken = min(tmp_path.glob('*.avi'))
     broken.write_bytes(b'no video')
-    with pytest.raises(SystemExit, match=f'error: decord cannot read a clip of {broken}: leave the file out'):
+    with pytest.raises(SystemExit, match=f'error: decord cannot read a clip of {broken}; remove the file'):
         tool.main(['--config', CONFIG, '--data', str(tmp_path)])

@@ -90,7 +90,7 @@ def test_missing_gpu_and_missing_package(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     with pytest.raises(SystemExit):
         tool.main(['--device', 'cuda'])
-    assert 'torch finds no GPU here; use --device cpu' in capsys.readouterr().err
+    assert 'torch finds no GPU; use --device cpu' in capsys.readouterr().err
     monkeypatch.setattr(tool.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(SystemExit):
         tool.main([])

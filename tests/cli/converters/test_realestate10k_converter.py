@@ -59,7 +59,7 @@ def test_lists_hold_the_segments_that_are_there(data, capsys):
     text, progress = capsys.readouterr()
     assert text.count('sequences: 3\n') == text.count('videos: 3\n') == 2
     assert text.count(f'videos missing, with 1 sequences: 1\n  {GONE}\n') == 2
-    assert text.count('cannot be read, left out: 0') == text.count(': 2 segments of 2 videos') == 2
+    assert text.count('unreadable, skipped: 0') == text.count(': 2 segments from 2 videos') == 2
     assert '2/2' in progress
     assert 'ETA' in progress
     assert 'both lists written' in text
@@ -115,7 +115,7 @@ def test_the_config_reads_what_was_written(data, monkeypatch):
 def test_malformed_camera_files_are_named_with_their_line(data, capsys, number, line):
     camera(data, 'train/a.txt', HOUSE, range(10, 30), **{f'l{number}': line})
     assert run(converter, data) == 0
-    assert f'malformed camera files, left out: 1\n  train/a.txt: line {number}: ' in capsys.readouterr().out
+    assert f'malformed camera files, skipped: 1\n  train/a.txt: line {number}: ' in capsys.readouterr().out
     assert (data / 'train.csv').read_text().splitlines()[1:] == [f'{FLAT}.MKV,0.600000,1.360000']
 
 
@@ -125,7 +125,7 @@ def test_a_camera_file_that_is_no_text_or_empty(data, capsys):
     (data / 'cameras' / 'train' / '._b.txt').write_bytes(b'left by macOS')
     assert run(converter, data) == 0
     text = capsys.readouterr().out
-    assert 'left out: 2\n  train/a.txt: line 1: ' in text
+    assert 'skipped: 2\n  train/a.txt: line 1: ' in text
     assert '._b.txt' not in text
 
 
@@ -136,8 +136,8 @@ def test_short_sequences_and_duplicates_are_left_out(data, capsys):
     camera(data, 'train/a.txt', HOUSE, range(40, 60))  # the segment, and the name, of test/a.txt
     assert run(converter, data) == 0
     text = capsys.readouterr().out
-    assert 'shorter than 17 frames, left out: 1\n  train/d.txt: 16\n' in text
-    assert 'duplicates, left out: 2\n  train/a.txt is test/a.txt\n  train/f.txt is train/e.txt\n' in text
+    assert 'shorter than 17 frames, skipped: 1\n  train/d.txt: 16\n' in text
+    assert 'duplicates, skipped: 2\n  train/a.txt is test/a.txt\n  train/f.txt is train/e.txt\n' in text
     assert (data / 'train.csv').read_text().count(HOUSE) == 1
     assert (data / 'test.csv').read_text().count(HOUSE) == 1
 
@@ -152,8 +152,8 @@ def test_only_files_named_by_an_id_are_videos(data, capsys, video):
     assert run(converter, data) == 0
     text = capsys.readouterr().out
     assert 'videos named by YouTube id: 3\n' in text
-    assert f'videos there more than once: 1\n  {HOUSE}.mp4, {HOUSE}.avi is used\n' in text
-    assert 'videos of no sequence: 1\n  00000000000.mp4\n' in text
+    assert f'videos found more than once: 1\n  {HOUSE}.mp4, {HOUSE}.avi is used\n' in text
+    assert 'videos without a sequence: 1\n  00000000000.mp4\n' in text
     assert GONE not in (data / 'train.csv').read_text()
 
 
@@ -165,7 +165,7 @@ def test_decode_leaves_out_what_cannot_be_read(data, capsys):
     (data / 'videos' / f'{FLAT}.MKV').write_bytes(b'nothing')
     assert run(converter, data, '--decode') == 0
     text = capsys.readouterr().out
-    assert 'cannot be read, left out: 4\n' in text
+    assert 'unreadable, skipped: 4\n' in text
     assert f'  train/b.txt of {FLAT}.MKV: ' in text
     assert f'  train/d.txt of {HOUSE}.avi: 10 frames from 2.4 to 3.56 s, 17 are needed\n' in text
     assert f'  train/e.txt of {HOUSE}.avi: no frame from ' in text
@@ -195,7 +195,7 @@ def test_exit_code_1_without_both_lists(data, capsys):
 
 def test_folders_missing(data, capsys):
     assert run(converter, data, '--out', str(data / 'cameras' / 'test' / 'a.txt')) == 1
-    assert 'cannot be made' in capsys.readouterr().out
+    assert 'cannot create --out' in capsys.readouterr().out
     (data / 'cameras' / 'test').rename(data / 'cameras' / 'validation')
     assert run(converter, data) == 1
     assert f'not a folder: {data / "cameras" / "test"}.' in capsys.readouterr().out

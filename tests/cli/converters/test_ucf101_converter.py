@@ -67,7 +67,7 @@ def test_missing_extra_and_broken_files(converter, data, capsys):
     text = capsys.readouterr().out
     assert code == 1
     assert 'listed but missing: 1\n  Zoo/v_Zoo_g01_c01.avi' in text
-    assert 'there but in no list: 1\n  Zoo/extra.avi' in text
+    assert 'not in any list: 1\n  Zoo/extra.avi' in text
     assert 'cannot be decoded: 1\n  Zoo/extra.avi' in text
     assert (data / 'out' / 'trainlist02.txt').read_text() == 'Archery/v_Archery_g01_c01.avi 1\n'
 
