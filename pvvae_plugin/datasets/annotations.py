@@ -113,8 +113,8 @@ def scan_folder(
         One ``dict(path=..., label=...)`` per clip, and the classes (None without class folders).
 
     Raises:
-        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class folder
-            is not in ``classes``.
+        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class
+            folder is not in ``classes``.
     """
     flat = _clips_in(data_root, images)
     with os.scandir(data_root) as entries:
@@ -238,7 +238,7 @@ def _segment_rows(path: str) -> Iterator[_Row]:
             if header not in (_SEGMENT_COLUMNS, [*_SEGMENT_COLUMNS, 'label']):
                 raise ValueError(
                     f'{where}: the first line of a .csv must be {_valid_headers()}. Rename a list of "path" or '
-                    '"path label" lines to .txt'
+                    '"path label" lines, e.g. to .txt'
                 )
             continue
         if len(cells) != len(header):

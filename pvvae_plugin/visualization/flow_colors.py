@@ -7,8 +7,8 @@ import numpy as np
 from .strips import BACKGROUND
 
 # Colour wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (the Middlebury benchmark).
-# STEPS counts the hues from each corner to the next, and is larger between colours that the eye separates well. The wheel
-# starts at the right and turns clockwise.
+# STEPS counts the hues from each corner to the next, and is larger between colours that the eye separates well. The
+# wheel starts at the right and turns clockwise.
 CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255))
 STEPS = (15, 6, 4, 11, 13, 6)
 
