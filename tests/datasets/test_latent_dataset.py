@@ -163,7 +163,7 @@ def test_latents_of_another_vae(folder, tmp_path):
     write(tmp_path / 'others', {**SOURCE, 'checkpoint_sha256': 'xyz'})  # of the same sizes
     shard = 'shard-00000.safetensors'
     (root / shard).write_bytes((tmp_path / 'others' / shard).read_bytes())
-    with pytest.raises(ValueError, match=rf"{shard} does not belong to manifest.json.*checkpoint_sha256='xyz'"):
+    with pytest.raises(ValueError, match=rf"{shard} does not match manifest.json.*checkpoint_sha256='xyz'"):
         LatentDataset(root)
 
 
