@@ -238,7 +238,7 @@ def _segment_rows(path: str) -> Iterator[_Row]:
             if header not in (_SEGMENT_COLUMNS, [*_SEGMENT_COLUMNS, 'label']):
                 raise ValueError(
                     f'{where}: the first line of a .csv must be {_valid_headers()}. Rename a list of "path" or '
-                    '"path label" lines to .txt'
+                    '"path label" lines, e.g. to list.txt'
                 )
             continue
         if len(cells) != len(header):

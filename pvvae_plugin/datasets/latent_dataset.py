@@ -79,7 +79,7 @@ class LatentDataset(ClipDataset):
         if any(problems):
             raise ValueError(
                 f'{"; ".join(filter(None, problems))}. Run tools/extract_latents.py again with the same arguments to '
-                'extract the missing shards'
+                'extract these shards again'
             )
         self._open: dict[str, safe_open] = {}
         self._open_in = os.getpid()

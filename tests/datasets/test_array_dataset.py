@@ -72,7 +72,7 @@ def test_what_is_not_an_array_of_videos_is_refused(tmp_path):
     with pytest.raises(ValueError, match='put the channels last'):
         build(tmp_path / 'first.npy')
     np.save(tmp_path / 'short.npy', np.zeros((2, 3, 4, 6, 3), np.uint8))
-    with pytest.raises(ValueError, match='have 3 frames, but clips of 3 at an interval of 2 need 5'):
+    with pytest.raises(ValueError, match='have 3 frames, but clips of 3 frames at an interval of 2 need 5'):
         build(tmp_path / 'short.npy', frame_interval=2)
     with pytest.raises(ValueError, match="test_clip must be one of middle, first, random, got 'last'"):
         build(tmp_path / 'short.npy', test_clip='last')

@@ -138,7 +138,7 @@ def test_broken_shards(folder):
     content = shard.read_bytes()
 
     shard.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r'shard-00001.safetensors is damaged: \d+ bytes'):
+    with pytest.raises(ValueError, match=r'shard-00001.safetensors is damaged: it has \d+ bytes'):
         LatentDataset(root)
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     LatentDataset(root)  # the size is right
@@ -155,15 +155,15 @@ def test_broken_shards(folder):
 def test_latents_of_another_vae(folder, tmp_path):
     root, _ = folder
     LatentDataset(root, vae_sha256='abc', backbone_hash='def')
-    with pytest.raises(ValueError, match=r"manifest.json is of another VAE: .*'abc'.*vae\.pth.*vae_sha256='xyz'"):
+    with pytest.raises(ValueError, match=r"manifest.json belongs to another VAE: .*'abc'.*vae\.pth.*vae_sha256='xyz'"):
         LatentDataset(root, vae_sha256='xyz')
-    with pytest.raises(ValueError, match=r"manifest.json is of another VAE: .*'def'.*backbone_hash='xyz'"):
+    with pytest.raises(ValueError, match=r"manifest.json belongs to another VAE: .*'def'.*backbone_hash='xyz'"):
         LatentDataset(root, backbone_hash='xyz')
 
     write(tmp_path / 'others', {**SOURCE, 'checkpoint_sha256': 'xyz'})  # of the same sizes
     shard = 'shard-00000.safetensors'
     (root / shard).write_bytes((tmp_path / 'others' / shard).read_bytes())
-    with pytest.raises(ValueError, match=rf"{shard} does not belong to manifest.json.*checkpoint_sha256='xyz'"):
+    with pytest.raises(ValueError, match=rf"{shard} does not match manifest.json.*checkpoint_sha256='xyz'"):
         LatentDataset(root)
 
 

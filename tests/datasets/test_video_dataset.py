@@ -89,7 +89,7 @@ def test_folders(tmp_path, write_video):
     assert dataset.metainfo['classes'] == ('jump', 'walk')
     fixed = build(tmp_path, metainfo={'classes': ['walk', 'run', 'jump']})
     assert labels(fixed) == [2, 0, 0]
-    with pytest.raises(ValueError, match='not among the 1 classes given: jump'):
+    with pytest.raises(ValueError, match='not among the 1 given classes: jump'):
         build(tmp_path, metainfo={'classes': ['walk']})
     flat = build(tmp_path, 'videos/walk')
     assert labels(flat) == [None, None]
@@ -103,7 +103,7 @@ def test_nothing_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='videos.*is not a folder'):
         build(tmp_path)
     (tmp_path / 'videos' / 'empty').mkdir(parents=True)
-    with pytest.raises(ValueError, match='no videos in .*videos.*1 folders.*ann_file'):
+    with pytest.raises(ValueError, match='no videos in .*videos.*1 direct subfolders.*ann_file'):
         build(tmp_path)
     with pytest.raises(FileNotFoundError, match='ann_file not found.*nowhere.txt'):
         build(tmp_path, ann_file='nowhere.txt')
@@ -120,7 +120,7 @@ def test_images_are_clips_of_one_frame(tmp_path):
     with pytest.raises(ValueError, match='images.*clip_len=1'):
         build(tmp_path, 'images', clip_len=5)
     (tmp_path / 'images' / 'list.txt').write_text('a.png\n')
-    with pytest.raises(ValueError, match='a.png is an image.*clip_len must be 1, got 5'):
+    with pytest.raises(ValueError, match='clip_len must be 1 for images, got 5.*a.png'):
         build(tmp_path, 'images', ann_file='list.txt')
 
 

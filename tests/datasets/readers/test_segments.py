@@ -191,13 +191,13 @@ def test_wrong_labels(tmp_path, label, message):
 
 def test_wrong_lists(tmp_path):
     for header in ('a.avi 3', 'path,end,start', 'path;start;end', 'path,start,end,fps'):
-        with pytest.raises(ValueError, match='line 1 of .*"path,start,end" or "path,start,end,label".*e.g. .txt'):
+        with pytest.raises(ValueError, match='line 1 of .*"path,start,end" or "path,start,end,label".*e.g. to list.txt'):
             build(tmp_path, ['a.avi,0,1'], header)
     with pytest.raises(ValueError, match='lists no clip; give one segment per line below "path,start,end"'):
         build(tmp_path, [''])
     with pytest.raises(FileNotFoundError, match='none of the 1 files .*list.csv exists, e.g. .*a.avi; paths'):
         build(tmp_path, ['a.avi,0,1', 'a.avi,1,2'])
-    with pytest.raises(ValueError, match='b.png is an image.*clip_len must be 1, got 5'):
+    with pytest.raises(ValueError, match='clip_len must be 1 for images, got 5.*b.png'):
         cv2.imwrite(str(tmp_path / 'b.png'), np.zeros((8, 8, 3), np.uint8))
         build(tmp_path, ['b.png,0,1'])
 
