@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Step that copies ``configs/``, ``tools/`` and ``model-index.yml`` to ``pvvae_plugin/.mim``, for MMEngine and mim."""
+    """Build step for ``configs/``, ``tools/`` and ``model-index.yml``, which MMEngine and mim expect in ``pvvae_plugin/.mim``."""
 
     def run(self) -> None:
         super().run()
