@@ -55,8 +55,8 @@ def settings() -> dict[str, str]:
     address, port = os.environ.get('MASTER_ADDR', '127.0.0.1'), os.environ.get('PORT')
     if int(nodes) > 1 and ('MASTER_ADDR' not in os.environ or port is None):
         raise ValueError(
-            f'NNODES={nodes} needs MASTER_ADDR, the address of the node with NODE_RANK=0, and PORT, a free port of '
-            'that node; set both to the same values on all nodes'
+            f'NNODES={nodes} needs MASTER_ADDR, the address of the node with NODE_RANK=0, and PORT, a free port '
+            'there; set both to the same values on all nodes'
         )
     if port is not None and not (port.isdigit() and 0 < int(port) < 65536):
         raise ValueError(f'PORT must be a number from 1 to 65535, got {port!r}')

@@ -239,7 +239,7 @@ def write_videos(folder: SampleFolder, model: LatentVideoGenerator, make: dict[s
     batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
     if rank == 0 and len(batches) < world_size:
         print(f'{len(batches)} batches for {world_size} processes; reduce --batch-size to use all processes')
-    # Generate whole batches, even for one missing video: the batch affects the rounding of each video.
+    # Generate whole batches, even for one missing video: the batch affects the rounding.
     pending = [batch for batch in batches[rank::world_size] if not all(map(folder.is_done, batch))]
     indices = [index for batch in pending for index in batch]
     # Only rank 0 shows progress; the other ranks have as much work.

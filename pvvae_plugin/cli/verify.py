@@ -117,7 +117,7 @@ def check(datasets: list[ClipDataset], args: argparse.Namespace) -> tuple[list[F
 
 
 def summarize(findings: list[Finding]) -> dict[str, int]:
-    """Print the count of each kind and the first bad files; return the counts."""
+    """Print the counts per kind and the first bad files; return the counts."""
     counts = Counter(finding.kind for finding in findings)
     print(f'good: {counts["good"]} of {len(findings)}')
     for kind, meaning in KINDS.items():

@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the generator')
     parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
-    parser.add_argument('--num', type=int, default=350, help='clips to classify, of each kind (default: 350)')
+    parser.add_argument('--num', type=int, default=350, help='clips to classify per kind (default: 350)')
     parser.add_argument('--num-inference-steps', type=int, default=50, metavar='N', help='Euler steps (default: 50)')
     parser.add_argument(
         '--guidance-scale',

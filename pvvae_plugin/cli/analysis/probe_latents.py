@@ -113,7 +113,7 @@ def rows_of(index: int, clip: analysis.ClipLatents, dataset: Dataset, temporal_r
 
 
 def joined(rows: Sequence[Rows], name: str) -> tuple[Tensor, Tensor]:
-    """Concatenate the features and targets of one probe over clips."""
+    """Concatenate a probe's features and targets over clips."""
     return torch.cat([row.features[name] for row in rows]), torch.cat([row.targets[name] for row in rows])
 
 

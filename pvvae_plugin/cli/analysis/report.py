@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         print(format_prediction_table(prediction))
     if args.max_ratio is not None:
         ratios = {k.split('_')[0]: v for k, v in prediction.items() if k.endswith('vs_repeat') and 'moving' not in k}
-        # None stands for a non-finite value.
+        # None marks a non-finite value.
         holds = bool(ratios) and all(value is not None and value <= args.max_ratio for value in ratios.values())
         listed = ', '.join(f'{name}: {value if value is None else round(value, 3)}' for name, value in ratios.items())
         verdict = 'yes' if holds else 'NO'

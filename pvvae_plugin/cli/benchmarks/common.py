@@ -30,7 +30,7 @@ SMALL_VAE = {
 
 
 def measure(calls: Mapping[str, Callable[[], object]], repeats: int, device: str) -> dict[str, list[float]]:
-    """Return the seconds of each call, interleaved, after two warm-up rounds."""
+    """Return the seconds per call, interleaved, after two warm-up rounds."""
     wait = torch.cuda.synchronize if device == 'cuda' else (lambda: None)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-2, repeats):

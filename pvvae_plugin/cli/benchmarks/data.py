@@ -14,8 +14,8 @@ same number of processes and the same batches per process:
 - *alone, to the loader's size*: the same, but the clips stay in the process that read them;
 - *alone, decoding only*: the decoded frames are discarded.
 
-The variants are interleaved, and each ratio compares adjacent measurements. The processes of *alone* keep freed memory:
-otherwise the C library returns it after each clip in some runs only, which distorts the comparison.
+The variants are interleaved, and each ratio compares adjacent measurements. The processes of *alone* keep freed memory,
+because the C library returns it after each clip in some runs only, which distorts the comparison.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def build_loader(config: ConfigDict, num_batches: int) -> DataLoader:
     batches = list(islice(endless.batch_sampler, num_batches))
     if len(batches) < num_batches:
         raise ValueError(
-            f'the loader has only {len(batches)} batches per pass, {num_batches} are needed; give more videos, or reduce '
-            '--batches'
+            f'the loader has only {len(batches)} batches per pass, {num_batches} are needed; give more videos, or '
+            'reduce --batches'
         )
     config = ConfigDict({**config, 'dataset': endless.dataset, 'sampler': None, 'batch_sampler': batches})
     for key in ('batch_size', 'drop_last', 'shuffle'):  # replaced by the list of batches
@@ -218,7 +218,7 @@ def read_by_loader(loader: DataLoader) -> int:
 
 
 def measure(calls: dict[str, Callable[[], int]], num_clips: int, repeats: int) -> dict[str, list[float]]:
-    """Return the clips per second of each call, interleaved, after one warm-up round."""
+    """Return the clips per second by call, interleaved, after one warm-up round."""
     rates: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-1, repeats):
         for name, call in calls.items():
@@ -302,7 +302,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--data',
         type=Path,
         metavar='FOLDER',
-        help='videos to use instead of those of the config (default: generated videos)',
+        help="videos to use instead of the config's (default: generated videos)",
     )
     parser.add_argument('--workers', type=int, default=2, help='reading processes (default: 2)')
     parser.add_argument('--batches', type=int, default=8, help='batches per worker and repeat (default: 8)')

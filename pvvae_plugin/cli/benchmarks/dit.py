@@ -118,7 +118,7 @@ def run(model: nn.Module, which: str, data: tuple[Tensor, Tensor, Tensor], autoc
 
 
 def count(name: str, size: str, batch: int) -> dict:
-    """Count the parameters and the operations of each pass on the meta device."""
+    """Count the parameters and the operations per pass on the meta device."""
     model, data = build(name, size, 'meta'), inputs(batch, 'meta')
     flop = {}
     for which in PASSES:
@@ -157,7 +157,7 @@ def compare(args: argparse.Namespace) -> dict:
     for model in models.values():
         draw_weights(model)
         for block in model.blocks if args.compile else []:
-            block.compile(dynamic=False)  # otherwise Latte, which sees two shapes, would be compiled for dynamic shapes
+            block.compile(dynamic=False)  # Latte sees two shapes, which would trigger dynamic shapes
     data = inputs(args.batch, args.device)
     product, product_flop = matrix_product(args.device, dtype)
     rates = {}

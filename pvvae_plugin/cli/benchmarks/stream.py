@@ -7,7 +7,7 @@
 Each length runs in a separate process. Frames are generated one at a time, encoded, decoded and discarded, so input and
 output need no memory. Peak memory is the resident set of the process on a CPU, and the memory allocated by torch on a
 GPU. The last column is the peak relative to the shortest video. On a CPU the C library is set to return freed memory at
-once, at some cost in speed; otherwise its growing cache would be included.
+once, at some cost in speed, so that its growing cache is not included.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@
     python tools/benchmarks/vae.py --size paper --dtype bfloat16 --batch 4 --side 256 --count-memory   # no timing
 
 Both models encode the same clips and decode latents of the same grid without gradients, interleaved in one process.
-Each uses its library's defaults: Wan encodes in chunks of four frames, PredictiveVAE selects its chunks. Weights are random.
+Each uses its library's defaults: Wan encodes in chunks of four frames, PredictiveVAE selects its chunks. Weights
+are random.
 
 A FLOP is one operation of a convolution or matrix product on data (a multiply-add counts as 2). Taps on padding, in
 time and in space, are excluded. The upsampling convolutions of PredictiveVAE count the 4 taps they compute per output,
-not the 9 of their definition. The reference rate is that of one convolution with 32 channels on a CPU, and of a large
+not the 9 of their definition. The reference rate is measured with a convolution of 32 channels on a CPU, and of a large
 matrix product on a GPU. On a CPU, *own convolutions* is the time of all convolutions of a pass, each run alone on its
 inputs, relative to the time of the pass.
 

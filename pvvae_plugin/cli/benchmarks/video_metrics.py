@@ -4,9 +4,9 @@
     python tools/benchmarks/video_metrics.py                 # both tables
     python tools/benchmarks/video_metrics.py --device cuda
 
-The first table times I3D with random weights on clips of 17 x 64 x 64, and the arithmetic of each metric for 2,048
-clips per set, interleaved in one process. The second table compares the values of this package and cd-fvd on the same random
-features. It needs cd-fvd: pip install --no-deps cd-fvd && pip install scipy requests tqdm.
+The first table times I3D with random weights on clips of 17 x 64 x 64, and the metrics' arithmetic for 2,048 clips
+per set, interleaved in one process. The second table compares the values of this package and cd-fvd on the same
+random features. It needs cd-fvd: pip install --no-deps cd-fvd && pip install scipy requests tqdm.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLIPS, DIM = 2048, 400
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--repeats', type=int, default=5, help='repeats of each measurement (default: 5)')
+    parser.add_argument('--repeats', type=int, default=5, help='repeats per measurement (default: 5)')
     parser.add_argument('--batch-size', type=int, default=2, help='clips per batch of I3D (default: 2)')
     args = parser.parse_args(argv)
     for name in ('repeats', 'batch_size'):
