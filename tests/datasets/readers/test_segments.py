@@ -191,7 +191,8 @@ def test_wrong_labels(tmp_path, label, message):
 
 def test_wrong_lists(tmp_path):
     for header in ('a.avi 3', 'path,end,start', 'path;start;end', 'path,start,end,fps'):
-        with pytest.raises(ValueError, match='line 1 of .*"path,start,end" or "path,start,end,label".*e.g. to list.txt'):
+        message = 'line 1 of .*"path,start,end" or "path,start,end,label".*e.g. to list.txt'
+        with pytest.raises(ValueError, match=message):
             build(tmp_path, ['a.avi,0,1'], header)
     with pytest.raises(ValueError, match='lists no clip; give one segment per line below "path,start,end"'):
         build(tmp_path, [''])
