@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """Build step that copies ``configs/``, ``tools/`` and ``model-index.yml`` to ``pvvae_plugin/.mim`` (read by MMEngine)."""
+    """Build step that copies configs, tools and the model index to ``pvvae_plugin/.mim``, where MMEngine looks."""
 
     def run(self) -> None:
         super().run()
