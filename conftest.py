@@ -28,6 +28,6 @@ def plain_scope():
 
 @pytest.fixture(autouse=True)
 def own_state():
-    """What a test changes in its process is undone after it."""
+    """Undo after each test what it changed in its process."""
     with own_process_state():
         yield

@@ -408,7 +408,7 @@ GENERATORS = [
         ValueError,
         (r'guidance_scale must.*\(1 for none\)',),
     ),
-    Mistake('samples of odd size', lambda t: sample(t, '--size', 33, 33), ValueError, ('even height and width.*33',)),
+    Mistake('samples of odd size', lambda t: sample(t, '--size', 33, 33), ValueError, ('must be even.*33',)),
     Mistake(
         'frames for a generator that takes none',
         lambda t: sample(t, '--first-frames', t.videos / '0.mp4'),
