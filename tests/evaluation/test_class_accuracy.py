@@ -252,5 +252,5 @@ def test_picture_shows_where_the_counts_lie():
     full_blue = (picture == RIGHT).all(2).sum(0).nonzero()[0]
     full_orange = (picture == WRONG).all(2).sum(0).nonzero()[0]
     assert full_blue.min() == full_orange.min()  # left panel: both rows guessed as the first class
-    with pytest.raises(ValueError, match='do not fit'):
+    with pytest.raises(ValueError, match='do not match matrices'):
         draw_confusions([counts], ['one', 'two'], ['a', 'b'])

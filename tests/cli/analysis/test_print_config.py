@@ -66,7 +66,7 @@ def test_what_cannot_be_read_or_written_is_said(capsys):
         return f'{ended.value.code} {capsys.readouterr().err}'
 
     assert 'error: no config' in (message := fails('pvvae_dem')) and 'pvvae_demo.py' in message
-    assert '--out takes the name of a .py file, got x.json' in fails('pvvae_demo', '--out', 'x.json')
+    assert '--out must end in .py, got x.json' in fails('pvvae_demo', '--out', 'x.json')
 
 
 PAGE = (ROOT / 'docs' / 'configs.md').read_text()

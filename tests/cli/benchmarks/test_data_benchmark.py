@@ -82,8 +82,8 @@ def test_ratios_are_of_neighbours_in_time(tool, monkeypatch):
         (['--batches', '-1'], '--batches must be a positive integer, got -1'),
         (['--repeats', '0'], '--repeats must be a positive integer, got 0'),
         (['--config', 'nowhere.py'], "--config: no config 'nowhere.py' in pvvae_plugin; there are"),
-        (['--config', CONFIG, '--data', 'nowhere'], '--data nowhere: no such folder'),
-        (['--config', CONFIG, '--json', 'nowhere/data.json'], 'there is no folder nowhere'),
+        (['--config', CONFIG, '--data', 'nowhere'], '--data nowhere is not a folder'),
+        (['--config', CONFIG, '--json', 'nowhere/data.json'], 'the folder nowhere does not exist'),
     ],
 )
 def test_errors(tool, capsys, arguments, message):

@@ -77,7 +77,7 @@ def test_both_models_answer_in_the_shape_of_the_latents_and_ours_alone_sees_the_
         (['--batch', '0'], '--batch must be a positive integer, got 0'),
         (['--repeats', '-1'], '--repeats must be a positive integer, got -1'),
         (['--size', 'huge'], "invalid choice: 'huge'"),
-        (['--json', 'nowhere/dit.json'], 'there is no folder nowhere'),
+        (['--json', 'nowhere/dit.json'], 'the folder nowhere does not exist'),
     ],
 )
 def test_errors(capsys, arguments, message):

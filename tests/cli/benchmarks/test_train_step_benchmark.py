@@ -58,7 +58,7 @@ def test_steps_differ_in_nothing_but_their_name(tool):
     [
         (['--repeats', '0'], '--repeats must be a positive integer, got 0'),
         (['--frames', '4'], '--frames must be 1 + 4 k, got 4'),
-        (['--side', '20'], '--side must divide by 16, got 20'),
+        (['--side', '20'], '--side must be divisible by 16, got 20'),
     ],
 )
 def test_errors(tool, capsys, arguments, message):

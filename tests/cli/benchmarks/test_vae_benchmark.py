@@ -119,8 +119,8 @@ def test_peak_of_a_call():
     [
         (['--batch', '0'], '--batch must be a positive integer, got 0'),
         (['--frames', '16'], '--frames must be 1 + 4 k, got 16'),
-        (['--side', '50'], '--side must divide by 16, got 50'),
-        (['--json', 'no/such/folder/x.json'], 'there is no folder no/such/folder'),
+        (['--side', '50'], '--side must be divisible by 16, got 50'),
+        (['--json', 'no/such/folder/x.json'], 'the folder no/such/folder does not exist'),
         (['--json', '/'], '--json / cannot be written: Is a directory'),
     ],
 )
