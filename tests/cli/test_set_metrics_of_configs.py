@@ -124,5 +124,5 @@ def test_overrides_of_the_set_that_is_not_tested_are_refused(runs, tmp_path):
 
 def test_missing_weights_end_a_test_before_anything_is_made(runs, tmp_path):
     options = ['test_evaluator.0.extractor.type=I3DTorchScript', 'test_evaluator.0.extractor.weights=weights/none.pt']
-    with pytest.raises(FileNotFoundError, match=r'(?s)no file none\.pt.*PVVAE_WEIGHTS'):
+    with pytest.raises(FileNotFoundError, match=r'(?s)file none\.pt not found.*PVVAE_WEIGHTS'):
         pvvae('test', runs / 'gen.py', runs / 'dit', '--work-dir', tmp_path, '--cfg-options', *options)

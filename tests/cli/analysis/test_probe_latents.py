@@ -114,7 +114,7 @@ def test_from_a_checkpoint_to_numbers_and_pictures(run, tmp_path, capsys):
 def test_what_cannot_work_is_said_in_one_line(run, tmp_path, capsys):
     for more, message in [
         (['--num-clips', '3'], '--num-clips must be at least 16, got 3'),
-        (['--cfg-options', 'val_dataloader.dataset.clip_len=5'], 'clips of at least 9 frames, three groups, got 5'),
+        (['--cfg-options', 'val_dataloader.dataset.clip_len=5'], 'clips of at least 9 frames (3 groups), got 5'),
     ]:
         with pytest.raises(SystemExit) as ended:
             tool.main([*run, '--out', str(tmp_path / 'out'), *more])

@@ -36,7 +36,7 @@ def test_what_cannot_work_is_said_in_one_line(tool, tmp_path, capsys):
     for arguments, message in [
         (['configs/dit_demo.py', '--out', str(out), '--steps', '3'], 'is a classifier trained with another dataset'),
         (['configs/dit_demo.py', '--out', str(out), '--steps', '0'], '--steps must be a positive integer, got 0'),
-        (['configs/dit_demo.py', '--out', str(tmp_path)], 'is a folder: name a file'),
+        (['configs/dit_demo.py', '--out', str(tmp_path)], 'is a folder; give'),
         (['configs/pvvae_folder64.py', '--out', str(tmp_path / 'other.pth')], 'data/videos/train'),
     ]:
         with pytest.raises(SystemExit) as ended:
