@@ -242,9 +242,9 @@ def test_settings_without_effect_are_named(vae, tmp_path):
     shutil.copytree(vae[1], tmp_path / 'run')
     options = ('train_cfg.max_iters=14', 'optim_wrapper.vae.optimizer.lr=1e-5')
     log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--cfg-options', *options))
-    assert 'optim_wrapper.vae.optimizer.lr=0.003 -> 1e-05 (there -> here) has no effect' in log
+    assert 'optim_wrapper.vae.optimizer.lr=0.003 -> 1e-05 (checkpoint -> config) has no effect' in log
     log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--seed', '5'), code=1)
-    assert 'started with seed 0 and cannot go on with 5' in log
+    assert 'started with seed 0 and cannot be resumed with seed 5' in log
 
 
 def test_extraction_killed_at_random_moments(vae, tmp_path):
