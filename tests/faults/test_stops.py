@@ -215,7 +215,7 @@ def test_two_runs_in_one_work_dir(vae, tmp_path):
 def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(tmp_path, deadly):
     dataset = {'type': 'StuckDataset', 'at': 7, 'deadly': deadly}
     # A failure cannot wait for an update, and would lose what was accumulated.
-    each = 'for wrapper in ("generator", "discriminator"):\n    optim_wrapper[wrapper].update(accumulative_counts=1)\n'
+    each = 'for wrapper in ("vae", "discriminator"):\n    optim_wrapper[wrapper].update(accumulative_counts=1)\n'
     stuck = f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n'
     config = write_config(tmp_path / 'config.py', VAE, more=each + stuck)
     whole = write_config(tmp_path / 'whole.py', VAE, more=each)
