@@ -223,4 +223,4 @@ def test_scripts_train_resume_test_and_sample_with_fsdp(tmp_path):
     assert largest_difference(straight['state_dict'], whole['state_dict']) < 1e-5
     refused = shell(sys.executable, 'tools/train.py', str(config), '--work-dir', str(tmp_path / 'refused'))
     output = refused.communicate(timeout=300)[0]
-    assert refused.returncode != 0 and 'no launcher started any' in output
+    assert refused.returncode != 0 and 'but launcher is none' in output

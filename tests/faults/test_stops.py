@@ -215,7 +215,7 @@ def test_two_runs_in_one_work_dir(vae, tmp_path):
 def test_a_worker_that_does_not_come_back_ends_the_run_with_its_state(tmp_path, deadly):
     dataset = {'type': 'StuckDataset', 'at': 7, 'deadly': deadly}
     # A failure cannot wait for an update, and would lose what was accumulated.
-    each = 'for wrapper in ("generator", "discriminator"):\n    optim_wrapper[wrapper].update(accumulative_counts=1)\n'
+    each = 'for wrapper in ("vae", "discriminator"):\n    optim_wrapper[wrapper].update(accumulative_counts=1)\n'
     stuck = f'train_dataloader.update(timeout=10)\ntrain_dataloader["dataset"].update({dataset})\n'
     config = write_config(tmp_path / 'config.py', VAE, more=each + stuck)
     whole = write_config(tmp_path / 'whole.py', VAE, more=each)
@@ -242,9 +242,9 @@ def test_settings_without_effect_are_named(vae, tmp_path):
     shutil.copytree(vae[1], tmp_path / 'run')
     options = ('train_cfg.max_iters=14', 'optim_wrapper.vae.optimizer.lr=1e-5')
     log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--cfg-options', *options))
-    assert 'optim_wrapper.vae.optimizer.lr=0.003 -> 1e-05 (there -> here) has no effect' in log
+    assert 'optim_wrapper.vae.optimizer.lr=0.003 -> 1e-05 (checkpoint -> config) has no effect' in log
     log = run(train_command(vae[0], tmp_path / 'run', '--resume', '--seed', '5'), code=1)
-    assert 'started with seed 0 and cannot go on with 5' in log
+    assert 'started with seed 0 and cannot be resumed with seed 5' in log
 
 
 def test_extraction_killed_at_random_moments(vae, tmp_path):
