@@ -16,7 +16,7 @@ class VideoDataSample(BaseDataElement):
         path (str): Path of the file, with ``#t=start,end`` appended for a segment; or the name of a procedural clip.
         fps (float): Frames per second of the source; 0 if unknown.
         index (int): Index of a generated clip among the requested ones.
-        label (int | None): Class index from 0; None if unlabelled.
+        label (int | None): Class index from 0; None if unlabeled.
         observed_groups (tuple[bool, ...]): Groups of the clip that the encoder may see, ``G`` bools; absent if all.
         draw_key (int): Key of every random draw for this clip, see :mod:`pvvae_plugin.functional.keyed_random`.
         substituted_path (str): Set only if the requested file could not be read and another clip replaced it: the path

@@ -60,12 +60,12 @@ def test_the_loss_of_ones_own_is_a_loss():
 
 def test_the_extractor_of_ones_own_is_one():
     snippets = re.findall(r'```python\n(.*?)```', (ROOT / 'docs' / 'evaluate.md').read_text(), flags=re.S)
-    snippet = next(text for text in snippets if 'MeanColour' in text)
+    snippet = next(text for text in snippets if 'MeanColor' in text)
     try:
         exec(snippet, {'__name__': 'my_module'})
-        metric = METRICS.build({'type': 'FVD', 'extractor': {'type': 'MeanColour'}, 'protocol': 'stylegan-v'})
+        metric = METRICS.build({'type': 'FVD', 'extractor': {'type': 'MeanColor'}, 'protocol': 'stylegan-v'})
     finally:
-        EXTRACTORS.module_dict.pop('MeanColour', None)
+        EXTRACTORS.module_dict.pop('MeanColor', None)
     features = metric.features.of_clips([torch.full((3, 16, 4, 4), 0.2), torch.full((3, 16, 4, 4), -1.0)])
     assert features[0] == pytest.approx(0.2, abs=1 / 255) and features[1] == pytest.approx(-1.0)
 

@@ -8,7 +8,7 @@ from pvvae_plugin.registry import EXTRACTORS
 
 @EXTRACTORS.register_module(force=True)
 class Statistics(FeatureExtractor):
-    """Mean and deviation of each colour, and mean change from frame to frame: 9 numbers."""
+    """Mean and deviation of each color, and mean change from frame to frame: 9 numbers."""
 
     name = 'statistics'
     feature_dim = 9
@@ -29,10 +29,10 @@ class Statistics(FeatureExtractor):
 
 
 @EXTRACTORS.register_module(force=True)
-class Colours(FeatureExtractor):
-    """Class probabilities: which of three colours is the brightest."""
+class Colors(FeatureExtractor):
+    """Class probabilities: which of three colors is the brightest."""
 
-    name = 'colours'
+    name = 'colors'
     feature_dim = 3
     is_classifier = True
 

@@ -16,7 +16,7 @@ optim_wrapper = dict(
         clip_grad=dict(max_norm=1.0),
     ),
 )
-# Both optimisers follow the same schedule from iteration 0, so the discriminator, which starts later, starts near its
+# Both optimizers follow the same schedule from iteration 0, so the discriminator, which starts later, starts near its
 # full rate. The cosine ends with the run: change only train_cfg.max_iters for a longer or shorter run.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon, Rectangle
 
-INK, GREY, PAPER = '#24292f', '#8c959f', '#ffffff'
+INK, GRAY, PAPER = '#24292f', '#8c959f', '#ffffff'
 BLUE, ORANGE, FRAME = '#2f6fde', '#d9680b', '#f3f5f8'
 OUT = Path(__file__).resolve().parents[1] / 'images' / 'method.svg'
 SIDE = 0.78
@@ -26,13 +26,13 @@ LEFT = [1.55 + 0.88 * i + 0.3 * (i > 0) + 0.3 * (i > 4) for i in range(9)]
 
 def draw_frame(ax: Axes, i: int, bottom: float, *, dropped: bool = False, predicted: bool = False) -> None:
     """Draw frame ``i`` with a disc that moves along an arc."""
-    x, edge = LEFT[i], ORANGE if predicted else GREY
+    x, edge = LEFT[i], ORANGE if predicted else GRAY
     style = {'linestyle': (0, (3, 2))} if dropped else {}
     face = PAPER if dropped else FRAME
     ax.add_patch(Rectangle((x, bottom), SIDE, SIDE, facecolor=face, edgecolor=edge, lw=2 if predicted else 1, **style))
-    centre = (x + 0.16 + 0.058 * i, bottom + 0.2 + 0.1 * i - 0.0085 * i * i)
-    disc = {'facecolor': 'none', 'edgecolor': GREY, 'linestyle': (0, (2, 1.5))} if dropped else {'facecolor': BLUE}
-    ax.add_patch(Circle(centre, 0.12, alpha=0.65 if predicted else 1, **disc))
+    center = (x + 0.16 + 0.058 * i, bottom + 0.2 + 0.1 * i - 0.0085 * i * i)
+    disc = {'facecolor': 'none', 'edgecolor': GRAY, 'linestyle': (0, (2, 1.5))} if dropped else {'facecolor': BLUE}
+    ax.add_patch(Circle(center, 0.12, alpha=0.65 if predicted else 1, **disc))
 
 
 def draw_box(ax: Axes, x: float, y: float, text: str, *, padding: bool = False) -> None:
@@ -76,7 +76,7 @@ def main(out: Path) -> None:
         draw_frame(ax, i, bottom, predicted=i > 4)
     for first, last, name in ((0, 0, 'group 0'), (1, 4, 'group 1'), (5, 8, 'group 2')):
         middle_x = (LEFT[first] + LEFT[last] + SIDE) / 2
-        ax.text(middle_x, top + SIDE + 0.14, name, ha='center', fontsize=9, color=GREY)
+        ax.text(middle_x, top + SIDE + 0.14, name, ha='center', fontsize=9, color=GRAY)
     for y, name in ((top, 'clip'), (bottom, 'output')):
         ax.text(0.3, y + SIDE / 2, name, va='center', fontsize=11, color=INK, weight='bold')
     draw_step(ax, LEFT[5], top - 0.2, 1, 'Drop the last k groups (here k = 1)')

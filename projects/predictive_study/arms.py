@@ -34,7 +34,7 @@ class Arm(NamedTuple):
 
 
 BASELINE, FULLEST = 'baseline', 'full'
-ACCURACY = 'class/accuracy'  # share of clips in which the judge recognises the requested motion
+ACCURACY = 'class/accuracy'  # share of clips in which the judge recognizes the requested motion
 RISING = (ACCURACY, 'IS')  # metrics for which higher is better
 # The first four arms are the paper's ladder. The others change one setting of `full`, except `plain_kl2`: it changes
 # `baseline`, to regularize the latents without prediction.
@@ -231,5 +231,5 @@ def base_configs(settings: Settings) -> tuple[Path, Path]:
 
 
 def has_judge(settings: Settings) -> bool:
-    """Return whether the classes are motions that a small classifier can recognise."""
+    """Return whether the classes are motions that a small classifier can recognize."""
     return not settings.videos and settings.scale != 'paper'

@@ -53,7 +53,7 @@ def differences(
     """Return the differences of every arm to a reference arm with the same seed, with confidence intervals.
 
     Two seeds give a poor estimate of the variance, so it is estimated from all arms together. It is the residual
-    variance of all runs after removing arm and seed effects (a randomised block design, with 9 degrees of freedom for
+    variance of all runs after removing arm and seed effects (a randomized block design, with 9 degrees of freedom for
     ten arms and two seeds). This assumes equal variance in all arms. For two arms, the result is Student's interval of
     paired differences.
 

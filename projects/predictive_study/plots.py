@@ -19,7 +19,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter  # noqa: E402
 
-# The baseline is black. No grey, which would be hard to distinguish from it.
+# The baseline is black. No gray, which would be hard to distinguish from it.
 COLORS = dict(zip(ARMS, ('k', 'C0', 'C1', 'C2', 'C3', 'C4', 'C5', 'C6', 'C8', 'C9', 'navy', 'm'), strict=True))
 GAP, HEADING = 12, 34  # pixels
 FAR_BELOW = 10  # floors lower than the curves by this factor are printed, not drawn
@@ -182,7 +182,7 @@ def final_distances(arms: dict[str, Any]) -> Any:
         'PSNR, dB (higher is better)': lambda run: run.get('vae', {}).get('recon/psnr'),
         'error / repeat, 1 group dropped': lambda run: prediction(run, 'k1_vs_repeat'),
         **{name: lambda run, name=name: final(run, name) for name in metrics_of(arms) if not is_unbiased(name)},
-        'clips recognised (higher is better)': lambda run: final(run, ACCURACY),
+        'clips recognized (higher is better)': lambda run: final(run, ACCURACY),
     }
     return dots(arms, values)
 

@@ -57,7 +57,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield from section('Reconstruction and prediction', arms, vae_columns(arms))
     yield ''
     yield 'Predictions were measured before decoder fine-tuning.'
-    yield from unrecognised(arms)
+    yield from unrecognized(arms)
     names = metrics_of(arms)
     of_real = [name for name in names if not name.startswith(f'{OWN}/')]
     columns: dict[str, Value] = {
@@ -145,8 +145,8 @@ def vae_columns(arms: dict[str, Any]) -> dict[str, Value]:
     return columns
 
 
-def unrecognised(arms: dict[str, Any]) -> Iterator[str]:
-    """Warn if VAEs lose the motion that the judge recognises, which no generator can restore."""
+def unrecognized(arms: dict[str, Any]) -> Iterator[str]:
+    """Warn if VAEs lose the motion that the judge recognizes, which no generator can restore."""
     shares = {
         entry['title']: statistics.fmean(found)
         for entry in arms.values()
@@ -155,7 +155,7 @@ def unrecognised(arms: dict[str, Any]) -> Iterator[str]:
     if lost := [f'{title} ({share:.0%})' for title, share in shares.items() if share < 0.5]:
         yield ''
         yield (
-            f'**Fewer than half of the reconstructions are recognised: {", ".join(lost)}. Accuracies and motion '
+            f'**Fewer than half of the reconstructions are recognized: {", ".join(lost)}. Accuracies and motion '
             'distances of clips generated from these latents measure the VAE rather than the generator.**'
         )
 

@@ -91,7 +91,7 @@ class VideoAutoencoderInferencer:
         Args:
             source: The video.
             out: File to write.
-            size: Height and width. Files and arrays are resized to cover it and cropped at the centre. None keeps the
+            size: Height and width. Files and arrays are resized to cover it and cropped at the center. None keeps the
                 source's size.
             fps: Frames per second of the written file. Default: those of the source, or 8 if unknown.
 

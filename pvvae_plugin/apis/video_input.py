@@ -27,7 +27,7 @@ def read_video(
     Args:
         source: Path of a video, an image or a ``.npy`` array; an array, uint8 ``(T, H, W, 3)`` or ``(H, W, 3)``; or a
             float tensor in [-1, 1], ``(3, T, H, W)`` or ``(1, 3, T, H, W)``.
-        size: Height and width. Frames are resized to cover it and cropped at the centre. None keeps the source's size.
+        size: Height and width. Frames are resized to cover it and cropped at the center. None keeps the source's size.
         max_frames: Read at most this many frames from the start.
 
     Returns:
@@ -105,7 +105,7 @@ def stream_frames(
 
     Args:
         path: Video or image.
-        size: Height and width. Frames are resized to cover it and cropped at the centre. None keeps the file's size.
+        size: Height and width. Frames are resized to cover it and cropped at the center. None keeps the file's size.
         num_frames: Number of frames to yield. None for all.
         temporal_ratio: Temporal ratio of the VAE. If given, trailing frames that do not fill a group are dropped.
 

@@ -41,7 +41,7 @@ class WebPage:
     Args:
         autoencoder: VAE for the Reconstruct and Predict tabs. None hides them.
         generator: Generator for the Generate tab. None hides it.
-        size: Height and width. Uploads are resized to cover it and cropped at the centre.
+        size: Height and width. Uploads are resized to cover it and cropped at the center.
         num_frames: Maximum number of frames used per upload, ``1 + k * p_t``.
 
     Raises:

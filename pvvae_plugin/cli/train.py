@@ -114,7 +114,7 @@ def check_schedule(cfg: Config) -> None:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Set bfloat16 on every optimiser wrapper of the config."""
+    """Set bfloat16 on every optimizer wrapper of the config."""
     optim = cfg.optim_wrapper
     wrappers = [optim] if 'optimizer' in optim else [value for value in optim.values() if isinstance(value, dict)]
     for wrapper in wrappers:

@@ -13,7 +13,7 @@ from pvvae_plugin import config_path
 from pvvae_plugin.renaming import warn_renamed
 
 from .clip_facts import type_name
-from .overrides import apply_overrides, warn_of_misspelt_keys
+from .overrides import apply_overrides, warn_of_misspelled_keys
 
 
 def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -53,7 +53,7 @@ def _read(config: str | Path) -> Config:
         path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')
     cfg = Config.fromfile(path)
-    warn_of_misspelt_keys(cfg)
+    warn_of_misspelled_keys(cfg)
     return cfg
 
 

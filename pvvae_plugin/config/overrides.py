@@ -110,8 +110,8 @@ def settle_workers(cfg: Config) -> None:
             loader.pop('persistent_workers', None)
 
 
-def warn_of_misspelt_keys(cfg: Config) -> None:
-    """Warn about config entries that look like misspelt settings of MMEngine."""
+def warn_of_misspelled_keys(cfg: Config) -> None:
+    """Warn about config entries that look like misspelled settings of MMEngine."""
     for key in cfg:
         meant = did_you_mean(key, RUNNER_KEYS, cutoff=0.88)
         if key not in RUNNER_KEYS and meant:
@@ -156,7 +156,7 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
 
 
 def _check_type(key: str, value: Any, scope: str) -> None:
-    """Reject a misspelt component name. Names without a near match are left to the registry's own error."""
+    """Reject a misspelled component name. Names without a near match are left to the registry's own error."""
     if key.rpartition('.')[2] != 'type' or not isinstance(value, str) or find_components(value, scope):
         return
     name = value.rpartition('.')[2]

@@ -90,10 +90,10 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
     if not data_list:
         needed = f'one segment per line below {_valid_headers()}' if segments else 'one "path" or "path label" per line'
         raise ValueError(f'ann_file {ann_file} lists no clip; give {needed}')
-    unlabelled = [entry['path'] for entry in data_list if entry['label'] is None]
-    if 0 < len(unlabelled) < len(data_list):
+    unlabeled = [entry['path'] for entry in data_list if entry['label'] is None]
+    if 0 < len(unlabeled) < len(data_list):
         raise ValueError(
-            f'{ann_file} has labels for some clips but not for {len(unlabelled)} others, e.g. {unlabelled[0]}: label '
+            f'{ann_file} has labels for some clips but not for {len(unlabeled)} others, e.g. {unlabeled[0]}: label '
             'all clips or none'
         )
     return data_list
@@ -164,15 +164,15 @@ def write_annotations(path: Path, entries: Sequence[dict], data_root: str, class
         Paths of entries that were skipped, because a list cannot represent their line breaks or surrounding spaces.
     """
     segments = any('segment' in entry for entry in entries)
-    labelled = not class_folders and any(entry.get('label') is not None for entry in entries)
+    labeled = not class_folders and any(entry.get('label') is not None for entry in entries)
     text, left_out = io.StringIO(newline=''), []
     table = csv.writer(text, lineterminator='\n')
     if segments:
-        table.writerow(['path', 'start', 'end', *(['label'] if labelled else [])])
+        table.writerow(['path', 'start', 'end', *(['label'] if labeled else [])])
     for entry in entries:
         name = os.path.relpath(entry.get('file', entry['path']), data_root)
-        label = [entry['label']] if labelled else []
-        if '\n' in name or '\r' in name or name != name.strip() or (not labelled and _ENDS_LIKE_A_LABEL.search(name)):
+        label = [entry['label']] if labeled else []
+        if '\n' in name or '\r' in name or name != name.strip() or (not labeled and _ENDS_LIKE_A_LABEL.search(name)):
             left_out.append(entry['path'])
         elif segments:
             table.writerow([name, *entry['segment'], *label])

@@ -57,14 +57,14 @@ class ClipDataset(BaseDataset):
 
     Example:
         >>> from pvvae_plugin.datasets import ClipDataset
-        >>> class GreyClips(ClipDataset):
+        >>> class GrayClips(ClipDataset):
         ...     def load_data_list(self):
-        ...         return [dict(path=f'grey/{level}', level=level, label=None) for level in (0, 128, 255)]
+        ...         return [dict(path=f'gray/{level}', level=level, label=None) for level in (0, 128, 255)]
         ...     def load_clip(self, info, rng):
         ...         return np.full((self.clip_len, 32, 32, 3), info['level'], np.uint8)
-        >>> sample = GreyClips(clip_len=9)[1]
+        >>> sample = GrayClips(clip_len=9)[1]
         >>> sample['path'], sample['frames'].shape
-        ('grey/128', (9, 32, 32, 3))
+        ('gray/128', (9, 32, 32, 3))
     """
 
     def __init__(

@@ -21,14 +21,14 @@ class MotionWeightedDataset(Dataset):
 
     On footage that hardly moves, repeating the last frame is already a good prediction, and a model learns little else.
     The candidates are the requested clip and random other clips of the dataset. The probability of keeping a clip is
-    proportional to its motion (mean absolute difference of consecutive frames in grey levels) plus ``floor``. All draws
+    proportional to its motion (mean absolute difference of consecutive frames in gray levels) plus ``floor``. All draws
     depend only on the sampler's key, so they do not change with the number of workers or processes, or after a resume.
     The wrapper loads ``candidates`` times as many clips.
 
     Args:
         dataset: A dataset whose samples have uint8 clips ``(3, T, H, W)``, or its config.
         candidates: Number of clips drawn per sample.
-        floor: Constant added to the motion, in grey levels, so that clips without motion are also drawn.
+        floor: Constant added to the motion, in gray levels, so that clips without motion are also drawn.
 
     Raises:
         ValueError: If ``candidates`` is less than 1, or ``floor`` is not positive.
@@ -82,7 +82,7 @@ class MotionWeightedDataset(Dataset):
 
 
 def motion(clip: Tensor) -> float:
-    """Return the mean absolute difference of consecutive frames of a uint8 clip ``(3, T, H, W)``, in grey levels.
+    """Return the mean absolute difference of consecutive frames of a uint8 clip ``(3, T, H, W)``, in gray levels.
 
     It is 0 for a single frame.
     """

@@ -25,7 +25,7 @@ class VideoDataset(ClipDataset):
     - ``ann_file``, with one ``path`` or ``path label`` per line and labels from 0. With ``class_file``, the label is
       the class of the path's first folder, so UCF101's official lists work unchanged. A ``.csv`` lists video segments,
       see :func:`~pvvae_plugin.datasets.annotations.read_annotations`;
-    - the folders ``data_root/CLASS/``, labelled in the order of ``class_file`` or in sorted order;
+    - the folders ``data_root/CLASS/``, labeled in the order of ``class_file`` or in sorted order;
     - ``data_root/`` itself, without labels.
 
     In training, clips start at a random frame. In ``test_mode``, ``test_clip`` sets the position in the video or

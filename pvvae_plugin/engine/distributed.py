@@ -60,7 +60,7 @@ class SubmoduleDistributedDataParallel(nn.Module):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Disable gradient synchronisation in all parts."""
+        """Disable gradient synchronization in all parts."""
         with ExitStack() as stack:
             for wrapper in self.module.parallel.values():
                 stack.enter_context(wrapper.no_sync())

@@ -32,9 +32,9 @@ class GeneratorFSDPStrategy(DDPStrategy):
 
     The blocks of the head are the entries of its ``ModuleList``s. They are gathered one at a time, for the forward and
     again for the backward pass. The frozen backbone is replicated in every process. MMEngine's ``FSDPStrategy``
-    supports a single optimiser, wraps the algorithm and renames its weights. PyTorch's ``fully_shard``, used here,
+    supports a single optimizer, wraps the algorithm and renames its weights. PyTorch's ``fully_shard``, used here,
     changes neither the algorithm nor its ``train_step`` and names. A config without FSDP therefore works unchanged,
-    including its optimisers.
+    including its optimizers.
 
     Checkpoints hold full tensors, written by rank 0, as without FSDP. Runs with and without FSDP can resume from each
     other's checkpoints, with any number of processes.
@@ -95,7 +95,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         return built
 
     def _count_from(self, iteration: int) -> None:
-        """Set the iteration count of the optimisers. MMEngine's strategies do this for a single optimiser only."""
+        """Set the iteration count of the optimizers. MMEngine's strategies do this for a single optimizer only."""
         if hasattr(self, 'optim_wrapper'):
             self.optim_wrapper.initialize_count_status(self.model, iteration, self.dispatch_kwargs['max_iters'])
 
@@ -104,7 +104,7 @@ class GeneratorFSDPStrategy(DDPStrategy):
         return {name: gather_to_main(tensor) for name, tensor in self.model.state_dict().items()}
 
     def optim_state_dict(self) -> dict:
-        """Return the full optimiser states in rank 0, as without FSDP. All processes must call this."""
+        """Return the full optimizer states in rank 0, as without FSDP. All processes must call this."""
         return tree_map_only(DTensor, gather_to_main, self.optim_wrapper.state_dict())
 
     def load_model_state_dict(self, state_dict: Mapping[str, Tensor], **kwargs: Any) -> None:
@@ -195,7 +195,7 @@ def _clip(clip: Callable[..., Tensor | None], parameters: list[Tensor], **kwargs
 
 
 def _shard_states(state_dict: dict, optimizer: torch.optim.Optimizer) -> dict:
-    """Shard the states of an optimiser of full weights like its current weights."""
+    """Shard the states of an optimizer of full weights like its current weights."""
     parameters = [p for group in optimizer.param_groups for p in group['params']]
 
     def share(value: Any, like: Tensor) -> Any:  # step counts are not sharded

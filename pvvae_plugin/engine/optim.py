@@ -1,4 +1,4 @@
-"""Optimiser wrappers for algorithms with separately trained parts."""
+"""Optimizer wrappers for algorithms with separately trained parts."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SkippedSteps:
 
     Args:
         hub: Message hub of the run.
-        part: Name of the part of the algorithm that the optimiser trains.
+        part: Name of the part of the algorithm that the optimizer trains.
     """
 
     def __init__(self, hub: MessageHub, part: str) -> None:
@@ -127,7 +127,7 @@ class SkippedSteps:
 
 
 def optim_wrappers(runner: Runner) -> dict[str, OptimWrapper]:
-    """Return the optimiser wrappers of a run by the name of the part that they train."""
+    """Return the optimizer wrappers of a run by the name of the part that they train."""
     optim = runner.optim_wrapper
     if isinstance(optim, OptimWrapperDict):
         return dict(optim.items())

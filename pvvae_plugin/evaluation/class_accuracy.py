@@ -30,11 +30,11 @@ from .motion_classifier import check_labels, iterate_batches, load_classifier
 # Transforms to remove: a clip played backwards shows another motion under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
 HELD_OUT_SEED = 1_000_003  # added to the seed of procedural clips
-LabelledBatches = Iterable[tuple[Tensor, Sequence[int]]]
+LabeledBatches = Iterable[tuple[Tensor, Sequence[int]]]
 
 
-class LabelledData(NamedTuple):
-    """Labelled clips for training a classifier, held-out clips for testing it, and the class names."""
+class LabeledData(NamedTuple):
+    """Labeled clips for training a classifier, held-out clips for testing it, and the class names."""
 
     train: Dataset
     train_config: dict
@@ -43,8 +43,8 @@ class LabelledData(NamedTuple):
     classes: tuple[str, ...]
 
 
-def build_labelled_data(cfg: Config, num: int) -> LabelledData:
-    """Build the labelled training and held-out clips of a generator's config.
+def build_labeled_data(cfg: Config, num: int) -> LabeledData:
+    """Build the labeled training and held-out clips of a generator's config.
 
     Procedural datasets hold out clips drawn with another seed. Other datasets use those of ``val_dataloader``.
 
@@ -73,11 +73,11 @@ def build_labelled_data(cfg: Config, num: int) -> LabelledData:
                 '(3, T, H, W), not cached latents: use a config whose train_dataloader reads clips'
             )
         if label is None:
-            raise ValueError(f'{type(dataset).__name__} has no labels; class accuracy needs a labelled dataset')
+            raise ValueError(f'{type(dataset).__name__} has no labels; class accuracy needs a labeled dataset')
     classes = train.metainfo.get('classes')
     if not classes:
         raise ValueError(f"{type(train).__name__} has no class names; set metainfo=dict(classes=('run', 'jump', ...))")
-    return LabelledData(train, train_config, held_out, held_out_config, tuple(classes))
+    return LabeledData(train, train_config, held_out, held_out_config, tuple(classes))
 
 
 def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None:
@@ -97,7 +97,7 @@ def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None
         )
 
 
-def real_clips(data: LabelledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
+def real_clips(data: LabeledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
     """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels."""
     order = numpy_rng('held-out').permutation(len(data.held_out))[:num].tolist()
     for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
@@ -112,7 +112,7 @@ def reconstruct(vae: nn.Module, video: Tensor) -> Tensor:
         return vae.decode(vae.encode(video.to(device)).mode()).float().clamp(-1, 1)
 
 
-def reconstructions(vae: nn.Module, clips: LabelledBatches) -> Iterator[tuple[Tensor, Sequence[int]]]:
+def reconstructions(vae: nn.Module, clips: LabeledBatches) -> Iterator[tuple[Tensor, Sequence[int]]]:
     """Yield the given batches, encoded and decoded."""
     for video, labels in clips:
         yield reconstruct(vae, video), labels
@@ -139,7 +139,7 @@ def generated_clips(
 
 
 @torch.no_grad()
-def judge(classifier: nn.Module, clips: LabelledBatches, num_classes: int) -> np.ndarray:
+def judge(classifier: nn.Module, clips: LabeledBatches, num_classes: int) -> np.ndarray:
     """Return a classifier's confusion counts ``(num_classes, num_classes)``, see :func:`confusion_counts`."""
     device = next(classifier.parameters()).device
     labels: list[int] = []

@@ -16,7 +16,7 @@ from pvvae_plugin.structures import SUBSTITUTED
 
 @METRICS.register_module()
 class FlowLoss(BaseMetric):
-    """Flow loss of held-out clips: mean squared error of the velocity on normalised latents (ours).
+    """Flow loss of held-out clips: mean squared error of the velocity on normalized latents (ours).
 
     Reads ``flow_losses`` from each sample, as returned by :class:`LatentVideoGenerator`: one loss per quarter of the
     path, at a time drawn from it. All quarters have the same weight, so the mean is over uniform times. A clip keeps
@@ -27,7 +27,7 @@ class FlowLoss(BaseMetric):
         - ``loss_q1`` to ``loss_q4``: mean over clips for each quarter, from noise (first) to data (last).
 
     The loss does not measure video quality. It cannot reach 0, because a noisy latent does not determine the velocity,
-    and its minimum depends on the VAE. Only the normalisation of the latents to unit deviation gives two VAEs a common
+    and its minimum depends on the VAE. Only the normalization of the latents to unit deviation gives two VAEs a common
     scale. Use it to compare generators with the same VAE and ``condition_prob``; compare VAEs by generated videos.
 
     Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.

@@ -91,9 +91,9 @@ class FuturePrediction(BaseMetric):
         for k in sorted({k for clip in clips for k in clip}):
             per_clip = torch.tensor([clip[k] for clip in clips if k in clip], dtype=torch.float64)
             total = SquaredErrors(*per_clip.sum(dim=0).tolist())
-            metrics.update(_summarise(f'k{k}_', total.model, total.repeat, total.mean, total.count))
+            metrics.update(_summarize(f'k{k}_', total.model, total.repeat, total.mean, total.count))
             metrics.update(
-                _summarise(
+                _summarize(
                     f'k{k}_moving_', total.moving_model, total.moving_repeat, total.moving_mean, total.moving_count
                 )
             )
@@ -102,7 +102,7 @@ class FuturePrediction(BaseMetric):
         return metrics
 
 
-def _summarise(prefix: str, model: float, repeat: float, mean: float, count: float) -> dict[str, float]:
+def _summarize(prefix: str, model: float, repeat: float, mean: float, count: float) -> dict[str, float]:
     """Turn sums of squared errors into means and ratios, without those that would divide by zero."""
     if not count:
         return {}

@@ -92,7 +92,7 @@ class FVD(FrechetMetric):
     Results, named after frames and clips, e.g. ``FVD17_2048`` (``rFVD17_2048`` without a reference):
         - the distance, with the upward bias of a finite number of clips, like published values;
         - ``_low`` and ``_high``: 95 % confidence interval *at this number of clips*, from a jackknife over groups of
-          clips (a bootstrap would not be centred on the value);
+          clips (a bootstrap would not be centered on the value);
         - ``_unbiased``: jackknife estimate for infinitely many clips; needs twice as many clips as features;
         - ``_floor``: noise floor, the distance between two disjoint sets of real clips, which a perfect generator would
           get. If the dataset has too few clips, the sets are half as large and the floor is higher.

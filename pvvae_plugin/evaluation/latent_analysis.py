@@ -26,7 +26,7 @@ class ClipLatents(NamedTuple):
 
     Attributes:
         frames: Last frame per group, uint8 ``(t, H, W, 3)``.
-        latents: Mode of the posterior, not normalised, ``(C, t, h, w)``.
+        latents: Mode of the posterior, not normalized, ``(C, t, h, w)``.
         posterior_variance: Mean posterior variance per channel, ``(C,)``, float64.
         flows: Optical flow from each of ``frames`` to the next, ``(t - 1, H, W, 2)`` in pixels.
         frozen: Latents of a clip that repeats the first frame, ``(C, t, h, w)``; None if not requested.
@@ -46,7 +46,7 @@ class ClipChange(NamedTuple):
         latents: As in :class:`ClipLatents`.
         posterior_variance: As in :class:`ClipLatents`.
         motion: Mean flow magnitude in each latent cell, ``(t - 1, h, w)`` in pixels.
-        pixels: Mean absolute difference of the frames in each latent cell, ``(t - 1, h, w)`` in grey levels.
+        pixels: Mean absolute difference of the frames in each latent cell, ``(t - 1, h, w)`` in gray levels.
         frozen: As in :class:`ClipLatents`.
     """
 
@@ -107,7 +107,7 @@ def measure_change(clip: ClipLatents, spatial_ratio: int) -> ClipChange:
 def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
     """Compute the mean and deviation per channel of *sampled* latents, as a generator sees them: ``(C,)``, float64.
 
-    The deviation includes the posterior variance. Without it, normalisation would amplify channels of pure noise.
+    The deviation includes the posterior variance. Without it, normalization would amplify channels of pure noise.
     """
     values = torch.cat([clip.latents.double().flatten(1) for clip in clips], dim=1)  # (C, positions)
     weights = torch.tensor([clip.latents[0].numel() for clip in clips], dtype=torch.float64)
@@ -116,21 +116,21 @@ def channel_statistics(clips: Sequence[ClipChange]) -> tuple[Tensor, Tensor]:
 
 
 def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
-    """Summarise the measurements over clips.
+    """Summarize the measurements over clips.
 
     Args:
         clips: At least one clip; all must have the same number of latent frames.
 
     Returns:
-        A record of plain numbers, and the distances ``(n,)`` between neighbouring latents at the same position.
+        A record of plain numbers, and the distances ``(n,)`` between neighboring latents at the same position.
     """
     mean, std = channel_statistics(clips)
     shape = (-1, 1, 1, 1)
 
-    def normalised(latents: Tensor) -> Tensor:
+    def normalized(latents: Tensor) -> Tensor:
         return (latents.double() - mean.view(shape)) / std.clamp(min=1e-12).view(shape)
 
-    scaled = [normalised(clip.latents) for clip in clips]
+    scaled = [normalized(clip.latents) for clip in clips]
     curves = torch.stack([latent_temporal_distances(latents) for latents in scaled])  # (clips, t - 1)
     steps = [latents.diff(dim=1).norm(dim=0) for latents in scaled]  # (t - 1, h, w) each
     counts, sums, squares = zip(*map(channel_sums, scaled), strict=True)
@@ -139,7 +139,7 @@ def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
     average = curves.mean(dim=0)
     heights, edges = np.histogram(first, bins=50)
     distances = {
-        'normalised_by': 'mean and deviation of each channel over these clips, of sampled latents',
+        'normalized_by': 'mean and deviation of each channel over these clips, of sampled latents',
         'interval': list(range(1, curves.shape[1] + 1)),
         'mean': average.tolist(),
         'std_over_clips': curves.std(dim=0, correction=0).tolist(),
@@ -150,7 +150,7 @@ def summarize(clips: Sequence[ClipChange]) -> tuple[dict[str, Any], Tensor]:
         'interval_1_histogram': {'edges': edges.tolist(), 'counts': heights.tolist()},
     }
     if all(clip.frozen is not None for clip in clips):
-        still = torch.stack([latent_temporal_distances(normalised(clip.frozen)) for clip in clips]).mean(dim=0).tolist()
+        still = torch.stack([latent_temporal_distances(normalized(clip.frozen)) for clip in clips]).mean(dim=0).tolist()
         distances['of_frozen_clips'] = {
             'mean': still,
             'relative': [value / unrelated if unrelated else None for value in still],

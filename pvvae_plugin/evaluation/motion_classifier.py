@@ -1,4 +1,4 @@
-"""Small video classifier, trained in minutes on labelled clips and used to evaluate other clips (ours)."""
+"""Small video classifier, trained in minutes on labeled clips and used to evaluate other clips (ours)."""
 
 from __future__ import annotations
 
@@ -134,12 +134,12 @@ def train_classifier(
     """Train a classifier. On a CPU, the result is reproducible for the same number of threads.
 
     Args:
-        dataset: Labelled clips, packed by :class:`PackClip`.
+        dataset: Labeled clips, packed by :class:`PackClip`.
         num_classes: Number of classes.
-        steps: Number of optimiser steps, with 32 clips each.
+        steps: Number of optimizer steps, with 32 clips each.
         seed: Seed of the weights, the order of clips, and the augmentation.
         reconstruct: Function that passes clips through a VAE, ``(N, 3, T, H, W) -> (N, 3, T, H, W)``. If given, half of
-            each batch are reconstructions, which makes the classifier robust to the VAE's artefacts.
+            each batch are reconstructions, which makes the classifier robust to the VAE's artifacts.
         device: Training device.
         num_workers: Number of worker processes that load clips.
 
@@ -196,7 +196,7 @@ def check_labels(labels: Sequence[int | None], num_classes: int) -> None:
     """
     wrong = [label for label in labels if label is None or not 0 <= label < num_classes]
     if wrong:
-        raise ValueError(f'every clip needs a label in 0..{num_classes - 1}, got {wrong[0]}; use a labelled dataset')
+        raise ValueError(f'every clip needs a label in 0..{num_classes - 1}, got {wrong[0]}; use a labeled dataset')
 
 
 def classifier_digest(

@@ -26,7 +26,7 @@ class Protocol:
             frames and the mean of two for 17 to 24, so distances of 16 and 17 frames are not comparable.
         num_samples: Number of clips in each set. Distances decrease with it.
         resize: Resizing to I3D's 224 x 224: ``'stretch'``, or ``'short-side-crop'`` (resize the short side, then crop
-            the centre). Bilinear, half-pixel centres, no antialiasing.
+            the center). Bilinear, half-pixel centers, no antialiasing.
         value_range: Values of black and white in I3D's input.
         eight_bit: Conversion of generated values to 8 bits, ``'round'`` or ``'truncate'``. Real clips are 8-bit.
         batch_norm_eps: Epsilon of the batch norms of the native I3D. A TorchScript file has its own.

@@ -111,7 +111,7 @@ class VideoFeatures:
             )
 
     def _prepare(self, clip: Tensor) -> Tensor:
-        """Cut a clip to the protocol's frames and quantise it to 256 levels in [-1, 1]."""
+        """Cut a clip to the protocol's frames and quantize it to 256 levels in [-1, 1]."""
         wanted = self.protocol.num_frames
         if clip.dim() != 4 or clip.shape[0] != 3:
             raise ValueError(f'a clip must be (3, T, H, W), got {tuple(clip.shape)}')

@@ -25,7 +25,7 @@ class VideoReconstruction(BaseMetric):
 
     Results, with the prefix ``recon``:
         - ``psnr``, ``ssim``, ``lpips_vgg`` or ``lpips_alex``: means over all frames.
-        - ``psnr_first``: mean PSNR of the first frames, which causal VAEs encode differently (reveals colour shifts).
+        - ``psnr_first``: mean PSNR of the first frames, which causal VAEs encode differently (reveals color shifts).
         - ``psnr_worst_frame``: PSNR of the frame position with the lowest mean.
         - ``psnr_per_frame`` and so on: list of means per frame position, rounded to 4 digits. Shorter clips count only
           for their own positions. MMEngine logs and dumps these lists but does not plot them.

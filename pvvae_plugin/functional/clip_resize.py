@@ -9,7 +9,7 @@ RESIZE_MODES = ('stretch', 'short-side-crop')
 
 
 def resize_clip(video: Tensor, size: int, mode: str = 'stretch') -> Tensor:
-    """Resize every frame to a square with bilinear interpolation (half-pixel centres, no antialiasing).
+    """Resize every frame to a square with bilinear interpolation (half-pixel centers, no antialiasing).
 
     Args:
         video: ``(N, C, T, H, W)``, float.

@@ -28,8 +28,8 @@ def mse_per_frame(a: Tensor, b: Tensor) -> Tensor:
 
     Example:
         >>> from pvvae_plugin.functional.image_quality import mse_per_frame
-        >>> black, grey = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.5)
-        >>> mse_per_frame(black, grey).tolist()
+        >>> black, gray = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.5)
+        >>> mse_per_frame(black, gray).tolist()
         [[0.25, 0.25]]
     """
     _check_pair(a, b)
@@ -54,8 +54,8 @@ def psnr(a: Tensor, b: Tensor, data_range: float) -> Tensor:
 
     Example:
         >>> from pvvae_plugin.functional.image_quality import psnr
-        >>> black, grey = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.1)
-        >>> psnr(black, grey, data_range=1.0).round(decimals=4).tolist()  # -10 log10(0.1^2)
+        >>> black, gray = torch.zeros(1, 3, 2, 16, 16), torch.full((1, 3, 2, 16, 16), 0.1)
+        >>> psnr(black, gray, data_range=1.0).round(decimals=4).tolist()  # -10 log10(0.1^2)
         [[20.0, 20.0]]
         >>> psnr(black, black, data_range=1.0).tolist()  # infinite without the floor
         [[100.0, 100.0]]

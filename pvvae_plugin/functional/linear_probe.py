@@ -43,7 +43,7 @@ def fit_probe(
 ) -> Probe:
     """Fit ``targets`` by ridge regression (ours).
 
-    Minimises ``|Y - X W|^2 / N + penalty |W|^2`` in float64, on features standardized to mean 0 and standard deviation
+    Minimizes ``|Y - X W|^2 / N + penalty |W|^2`` in float64, on features standardized to mean 0 and standard deviation
     1. The penalty with the smallest squared error on ``apart`` is selected.
 
     Args:

@@ -39,13 +39,13 @@ def optical_flow(frames: np.ndarray) -> np.ndarray:
     height, width = frames.shape[1:3]
     factor = -(-MIN_SIDE // min(height, width))
     size = (width * factor, height * factor)
-    grey = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    gray = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     if factor > 1:
-        grey = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in grey]
+        gray = [cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC) for frame in gray]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     start = np.stack(np.meshgrid(np.arange(size[0]), np.arange(size[1])), axis=-1).astype(np.float32)
     flow = np.zeros_like(start)
-    for first, second in zip(grey, grey[1:], strict=False):
+    for first, second in zip(gray, gray[1:], strict=False):
         step = dis.calc(first, second, None)
         # sample the step at the current positions of the tracked points
         flow += cv2.remap(step, start + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

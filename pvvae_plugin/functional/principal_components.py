@@ -14,7 +14,7 @@ class PrincipalComponents(NamedTuple):
     """Vectors projected onto their directions of largest variance.
 
     Attributes:
-        scores: Centred vectors projected onto each direction, ``(N, num)``, float64.
+        scores: Centered vectors projected onto each direction, ``(N, num)``, float64.
         directions: Unit vectors in rows, largest variance first, ``(num, C)``; missing directions are 0.
         shares: Fraction of the total variance, ``(num,)``; all 0 if the vectors are equal.
 
@@ -53,10 +53,10 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
         raise ValueError(f'vectors must be a matrix (N, C) and num at least 1, got {tuple(vectors.shape)} and {num}')
     if not vectors.isfinite().all():
         raise ValueError('vectors must be finite, got NaN or infinity')
-    centred = vectors.double() - vectors.double().mean(dim=0)
-    variances, columns = torch.linalg.eigh(centred.T @ centred / len(centred))  # ascending
+    centered = vectors.double() - vectors.double().mean(dim=0)
+    variances, columns = torch.linalg.eigh(centered.T @ centered / len(centered))  # ascending
     variances, rows = variances.flip(0)[:num].clamp(min=0), columns.T.flip(0)[:num]
-    total = centred.square().sum() / len(centred)
+    total = centered.square().sum() / len(centered)
     # rounding of a large mean also leaves a variance of about (eps * value)^2
     least = max(ROUNDING * total.item(), (torch.finfo(vectors.dtype).eps * vectors.abs().max().item()) ** 2)
     kept = (variances > least).double()
@@ -65,7 +65,7 @@ def principal_components(vectors: Tensor, num: int = 3) -> PrincipalComponents:
     shares = variances * kept / total if kept.any() else variances * 0
     missing = num - len(rows)
     rows, shares = (torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) for part in (rows, shares))
-    return PrincipalComponents(centred @ rows.T, rows, shares)
+    return PrincipalComponents(centered @ rows.T, rows, shares)
 
 
 def stretch(values: Tensor, low: float = 1, high: float = 99) -> Tensor:

@@ -76,7 +76,7 @@ def sample_times(
     Args:
         n: Number of times.
         distribution: ``'uniform'`` on [0, 1), or ``'logit-normal'``, the logistic function of a standard normal, which
-            favours the middle of the path (SD3, Esser et al. 2024, section 3.1).
+            favors the middle of the path (SD3, Esser et al. 2024, section 3.1).
         rng: One generator for all times, or one per time. Times are drawn on the device of the generator.
         device: Device of the result.
 

@@ -141,7 +141,7 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
 
     Args:
         path: The file.
-        optimizers: Names of the run's optimisers when resuming; None to load weights only.
+        optimizers: Names of the run's optimizers when resuming; None to load weights only.
 
     Raises:
         ValueError: If the file is damaged, is not a checkpoint, lacks entries needed to resume, or contains code that

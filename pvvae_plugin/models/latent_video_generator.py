@@ -29,7 +29,7 @@ NUM_TIMES = 4  # times per clip in the validation loss
 class LatentVideoGenerator(BaseModel):
     """Latent video generator: frozen backbone + head + rectified flow.
 
-    The head learns the velocity from noise to the backbone's latents, normalised per channel with the backbone's
+    The head learns the velocity from noise to the backbone's latents, normalized per channel with the backbone's
     latent statistics. Clips are encoded on the fly, or their moments come from a :class:`LatentDataset`.
 
     Args:
@@ -45,7 +45,7 @@ class LatentVideoGenerator(BaseModel):
         init_cfg: MMEngine initialization config.
 
     Attributes:
-        optimized_modules (dict[str, nn.Module]): Optimiser name -> submodule that it trains.
+        optimized_modules (dict[str, nn.Module]): Optimizer name -> submodule that it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
 
@@ -187,7 +187,7 @@ class LatentVideoGenerator(BaseModel):
 
     @torch.no_grad()
     def _latents(self, inputs: Tensor, rngs: Any) -> Tensor:
-        """Return normalised latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or moments ``(N, 2 C, t, h, w)``.
+        """Return normalized latents ``(N, C, t, h, w)`` of clips ``(N, 3, T, H, W)`` or moments ``(N, 2 C, t, h, w)``.
 
         Autocast is off here. The head would learn the rounding error of bfloat16, and the latent statistics are
         measured without it.

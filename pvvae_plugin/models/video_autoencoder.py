@@ -33,7 +33,7 @@ class VideoAutoencoder(BaseModel):
         init_cfg: MMEngine initialization config.
 
     Attributes:
-        optimized_modules (dict[str, nn.Module]): Optimiser name -> submodule that it trains.
+        optimized_modules (dict[str, nn.Module]): Optimizer name -> submodule that it trains.
         parallel (dict[str, Callable]): Submodule name -> its data-parallel wrapper, filled by the wrapper of the whole
             model. It is a plain dict to keep the names in checkpoints independent of the distribution strategy.
 

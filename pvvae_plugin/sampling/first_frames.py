@@ -63,7 +63,7 @@ def read_first_frames(cfg: Config, sources: Sequence[str], num_given: int, size:
 
     Frames are read at the ``frame_interval`` of the config and go through the resizing and cropping of its validation
     pipeline. Without such a pipeline, or if it yields another size, they are resized to cover ``size`` and cropped at
-    the centre.
+    the center.
 
     Args:
         cfg: The config.

@@ -55,7 +55,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
             'such as dit_demo'
         )
     model = MODELS.build(cfg.model)
-    # Memory-mapped, so the optimiser state (as large as the rest) is never read.
+    # Memory-mapped, so the optimizer state (as large as the rest) is never read.
     record = load_safely(path)
     check_backbone_source(record.get('backbone_source'), model.backbone_source)
     check_generator_config(record.get('generator_config'), generator_config(cfg.model))

@@ -11,7 +11,7 @@ from .strips import BACKGROUND, FONT_SIZE, TEXT
 
 CELL = 44
 GAP = 8
-RIGHT = (33, 102, 172)  # blue on the diagonal and orange off it: distinguishable for colour-blind readers
+RIGHT = (33, 102, 172)  # blue on the diagonal and orange off it: distinguishable for color-blind readers
 WRONG = (230, 97, 1)
 
 

@@ -1,4 +1,4 @@
-"""Optical flow as colours: hue encodes the direction, brightness the length."""
+"""Optical flow as colors: hue encodes the direction, brightness the length."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from .strips import BACKGROUND
 
-# Colour wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (the Middlebury benchmark).
-# STEPS counts the hues from each corner to the next, and is larger between colours that the eye separates well. The
+# Color wheel of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (the Middlebury benchmark).
+# STEPS counts the hues from each corner to the next, and is larger between colors that the eye separates well. The
 # wheel starts at the right and turns clockwise.
 CORNERS = ((255, 0, 0), (255, 255, 0), (0, 255, 0), (0, 255, 255), (0, 0, 255), (255, 0, 255))
 STEPS = (15, 6, 4, 11, 13, 6)
@@ -27,7 +27,7 @@ def flow_scale(flows: np.ndarray) -> float:
 
 
 def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
-    """Convert optical flow to colours: right is red, down yellow, left cyan, up violet, and zero flow black.
+    """Convert optical flow to colors: right is red, down yellow, left cyan, up violet, and zero flow black.
 
     Args:
         flow: Flow to the right and down in pixels, ``(..., 2)``.
@@ -49,7 +49,7 @@ def flow_colors(flow: np.ndarray, scale: float) -> np.ndarray:
 
 
 def flow_wheel(size: int) -> np.ndarray:
-    """Draw the legend of the flow colours: each pixel of a disc shows the flow from the centre to that pixel.
+    """Draw the legend of the flow colors: each pixel of a disc shows the flow from the center to that pixel.
 
     Args:
         size: Diameter in pixels.

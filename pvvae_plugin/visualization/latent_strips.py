@@ -69,7 +69,7 @@ def _shrunk(clip: np.ndarray, width: int, method: Image.Resampling) -> np.ndarra
 
 
 def _with_legend(strip: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """Append a legend below a strip: the colour wheel and lines of text."""
+    """Append a legend below a strip: the color wheel and lines of text."""
     font = ImageFont.load_default(size=FONT_SIZE)
     left = WHEEL + 6 * BORDER
     text_width = max(int(font.getlength(line)) for line in lines) + 2 * BORDER

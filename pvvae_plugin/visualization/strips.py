@@ -8,7 +8,7 @@ from torch import Tensor
 
 BACKGROUND = (255, 255, 255)
 TEXT = (40, 40, 40)
-PREDICTED = (230, 97, 1)  # orange: stands out from most footage, also for colour-blind readers
+PREDICTED = (230, 97, 1)  # orange: stands out from most footage, also for color-blind readers
 OBSERVED = (190, 190, 190)
 
 MIN_SIDE = 96  # frames with a shorter side are enlarged, unless the strip would exceed MAX_WIDTH
@@ -58,7 +58,7 @@ def draw_strip(
         captions: One text per row, drawn to its left.
         num_observed: Number of frames that the model saw, for all rows or per row. Later frames are marked as
             predicted. None marks no frames.
-        scale: Integer upscaling factor of the frames (nearest neighbour). None uses the smallest factor that makes the
+        scale: Integer upscaling factor of the frames (nearest neighbor). None uses the smallest factor that makes the
             short side at least 96 pixels, or less if the strip would be too wide.
 
     Returns:
@@ -108,7 +108,7 @@ def draw_panels(
 ) -> np.ndarray:
     """Draw the frames of an animation that shows clips side by side under their captions.
 
-    The border of a panel is grey for observed frames and orange for predicted frames.
+    The border of a panel is gray for observed frames and orange for predicted frames.
 
     Args:
         clips: Clips of the same shape, uint8 ``(T, H, W, 3)``.

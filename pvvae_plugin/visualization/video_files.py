@@ -77,7 +77,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     """Write a WebM video atomically (VP9, or VP8 if OpenCV lacks VP9).
 
     Browsers play WebM. ``.mp4`` is not supported because OpenCV from PyPI cannot write H.264. The same frames give
-    byte-identical files. Colour is stored at half resolution (4:2:0), as in most videos.
+    byte-identical files. Color is stored at half resolution (4:2:0), as in most videos.
 
     Args:
         path: File ending in ``.webm``.

@@ -65,6 +65,6 @@ def test_another_decoder_goes_on_where_one_fails(tmp_path, write_video, monkeypa
     frames = list(stream_frames(path))
     assert len(frames) == 40
     for frame, expected in zip(frames, whole, strict=True):
-        assert (frame - expected).abs().mean() < 2 / 127.5  # decoders convert colours with different rounding
+        assert (frame - expected).abs().mean() < 2 / 127.5  # decoders convert colors with different rounding
     with pytest.raises(ClipError, match='decord: broken'):
         list(iterate_frames(str(path), backend='decord'))

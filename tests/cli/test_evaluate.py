@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_extractors import Colours, Statistics
+from tiny_extractors import Colors, Statistics
 
 from pvvae_plugin.cli import evaluate
 from pvvae_plugin.datasets import read_clip
@@ -19,7 +19,7 @@ FRAMES = 5
 @pytest.fixture
 def tool(monkeypatch, tmp_path):
     monkeypatch.setitem(evaluate.EXTRACTORS, 'i3d', {'type': Statistics})
-    monkeypatch.setattr(evaluate, 'CLASSIFIER', {'type': Colours})
+    monkeypatch.setattr(evaluate, 'CLASSIFIER', {'type': Colors})
     monkeypatch.chdir(tmp_path)
     return evaluate
 
@@ -31,10 +31,10 @@ def write_videos(folder, num=6, seed=0, frames=FRAMES, size=(24, 32)):
     for i in range(num):
         path = str(folder / f'clip{i}.avi')
         writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'FFV1'), 8, size[::-1])
-        colour = rng.integers(0, 255, 3)
+        color = rng.integers(0, 255, 3)
         for _ in range(frames):
             noise = rng.integers(-20, 20, (*size, 3))
-            writer.write(np.clip(colour + noise, 0, 255).astype(np.uint8))
+            writer.write(np.clip(color + noise, 0, 255).astype(np.uint8))
         writer.release()
     return folder
 

@@ -34,7 +34,7 @@ test_cfg = dict(num_samples=7, batch_size=2, sampling=dict(num_inference_steps=2
 test_evaluator = [
     dict(type='FVD', extractor=dict(type='Statistics'), protocol=protocol, reference=reference),
     dict(type='KVD', extractor=dict(type='Statistics'), protocol=protocol, reference=reference),
-    dict(type='VideoInceptionScore', extractor=dict(type='Colours'), protocol=protocol, reference=reference),
+    dict(type='VideoInceptionScore', extractor=dict(type='Colors'), protocol=protocol, reference=reference),
 ]
 """
 VAE = """

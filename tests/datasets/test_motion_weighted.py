@@ -11,7 +11,7 @@ from pvvae_plugin.registry import DATASETS
 
 
 class Flickering:
-    """Clip ``i`` changes by ``levels[i]`` grey levels from frame to frame."""
+    """Clip ``i`` changes by ``levels[i]`` gray levels from frame to frame."""
 
     metainfo = {'classes': ('a',)}
     skipped = {}

@@ -100,17 +100,17 @@ def test_positions_are_where_shapes_are_seen(difficulty):
         scene = dataset._scene(dataset.get_data_info(index))
         assert places.shape == (DIFFICULTIES[difficulty].num_objects, 9, 2)
         for number, (sprite, track) in enumerate(zip(scene.sprites, scene.tracks, strict=True)):
-            if sprite.outline == 'triangle':  # whose middle is not its centre
+            if sprite.outline == 'triangle':  # whose middle is not its center
                 continue
             # The shape alone, white on black.
             sprite = sprite._replace(colors=np.ones((2, 3), np.float32))
             black = scene.backdrop._replace(colors=np.zeros((2, 3), np.float32))
             light = render([sprite], [track], black, scene.camera, 64)[..., 0].astype(float)
             whole = np.abs(places[number] - 0.5).max(1) + track.radius < 0.5  # inside of the frame
-            centres = (np.arange(64) + 0.5) / 64
+            centers = (np.arange(64) + 0.5) / 64
             for t in np.flatnonzero(whole):
                 mass = light[t].sum()
-                x, y = (light[t].sum(0) @ centres) / mass, (light[t].sum(1) @ centres) / mass
+                x, y = (light[t].sum(0) @ centers) / mass, (light[t].sum(1) @ centers) / mass
                 assert (x, y) == pytest.approx(places[number, t], abs=0.004), (index, t)
                 seen += 1
     assert seen > 20

@@ -133,7 +133,7 @@ def first_frames(dataset, draws):
         distances = np.abs(whole - clip[0]).mean((1, 2, 3))
         starts.append(int(distances.argmin()))
         expected = whole[starts[-1] :: dataset.frame_interval][: len(clip)]
-        assert np.abs(clip - expected).mean() < 2  # decord and OpenCV convert colours with different rounding
+        assert np.abs(clip - expected).mean() < 2  # decord and OpenCV convert colors with different rounding
     return starts
 
 

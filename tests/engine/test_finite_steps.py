@@ -16,7 +16,7 @@ from pvvae_plugin.registry import HOOKS
 
 
 class Model(torch.nn.Module):
-    """Two parts with one optimiser each, like a GAN."""
+    """Two parts with one optimizer each, like a GAN."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ def test_counts_come_back_with_a_checkpoint():
         hook.after_train_iter(resumed, 0, outputs=step(resumed, 'first', math.nan))
 
 
-def test_an_optimiser_that_makes_such_steps_ends_the_run_at_once():
+def test_an_optimizer_that_makes_such_steps_ends_the_run_at_once():
     model = Model()
     run = Run(model, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
     hook = HOOKS.build({'type': 'FiniteLossHook'})
@@ -145,7 +145,7 @@ def test_an_optimiser_that_makes_such_steps_ends_the_run_at_once():
         hook.after_train_iter(run, 0, outputs={'loss': torch.tensor(1.0), 'loss_kl': math.inf})
 
 
-def test_a_second_optimiser_counts_as_the_first():
+def test_a_second_optimizer_counts_as_the_first():
     """A part that starts later accumulates over the same iterations, with and without a resume."""
     run = make(accumulative_counts=2)
     first, second = run.optim_wrapper['first'], run.optim_wrapper['second']

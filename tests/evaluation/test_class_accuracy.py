@@ -183,7 +183,7 @@ def demo_config(**dataset) -> Config:
 
 def test_held_out_clips_are_others_of_the_same_kind():
     cfg = demo_config(length=50, pipeline=[{'type': 'RandomTimeReverse', 'prob': 1.0}, {'type': 'PackClip'}])
-    data = accuracy.build_labelled_data(cfg, 21)
+    data = accuracy.build_labeled_data(cfg, 21)
     assert len(data.held_out) == 21 and data.classes == data.train.metainfo['classes']
     cfg.train_dataloader.dataset.pipeline.pop(0)
     plain = DATASETS.build(cfg.train_dataloader.dataset)
@@ -199,16 +199,16 @@ def test_held_out_clips_are_others_of_the_same_kind():
 
 def test_data_without_clips_or_labels_is_refused(tmp_path):
     cfg = demo_config()
-    cfg.train_dataloader.dataset = {'type': 'UnlabelledClips', 'pipeline': []}
-    with_name = {'UnlabelledClips': lambda pipeline: MovingBars(0, labels=(None,))}
+    cfg.train_dataloader.dataset = {'type': 'UnlabeledClips', 'pipeline': []}
+    with_name = {'UnlabeledClips': lambda pipeline: MovingBars(0, labels=(None,))}
     cfg.val_dataloader = {'dataset': cfg.train_dataloader.dataset}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DATASETS, 'build', lambda config: with_name[config['type']](config['pipeline']))
         with pytest.raises(ValueError, match='has no labels'):
-            accuracy.build_labelled_data(cfg, 10)
+            accuracy.build_labeled_data(cfg, 10)
         cfg.val_dataloader = None
         with pytest.raises(ValueError, match='no val_dataloader'):
-            accuracy.build_labelled_data(cfg, 10)
+            accuracy.build_labeled_data(cfg, 10)
     with pytest.raises(ValueError, match=r'needs a label in 0\.\.1, got None'):
         train_classifier(MovingBars(0, labels=(0, None)), 2, steps=1, seed=0, num_workers=0)
 

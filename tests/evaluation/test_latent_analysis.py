@@ -65,7 +65,7 @@ def test_distances_by_hand():
     assert mean.tolist() == [1, 2] and std.tolist() == [1, 2]
     record, steps = summarize(clips)
     distances = record['latent_temporal_distance']
-    # normalised: first (-1,-1) (-1,1) (1,1); second (1,1) (-1,-1) (1,-1)
+    # normalized: first (-1,-1) (-1,1) (1,1); second (1,1) (-1,-1) (1,-1)
     root8 = math.sqrt(8)
     assert steps.tolist() == pytest.approx([2, 2, root8, 2])
     histogram = distances['interval_1_histogram']

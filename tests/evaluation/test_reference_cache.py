@@ -43,8 +43,8 @@ class Other(Gain):
 
 def write_array(path, seed):
     rng = np.random.default_rng(seed)
-    colours = rng.integers(0, 200, (30, 1, 1, 1, 3))
-    np.save(path, (colours + rng.integers(0, 40, (30, FRAMES, 6, 6, 3))).astype(np.uint8))
+    colors = rng.integers(0, 200, (30, 1, 1, 1, 3))
+    np.save(path, (colors + rng.integers(0, 40, (30, FRAMES, 6, 6, 3))).astype(np.uint8))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from drawn_samples import build_sample
 from mmengine.evaluator import Evaluator
 from parallel_runs import run_in_processes
-from tiny_extractors import Colours, Statistics
+from tiny_extractors import Colors, Statistics
 
 from pvvae_plugin.evaluation import (
     FVD,
@@ -76,7 +76,7 @@ def proxy(protocol, reference):
     EXTRACTORS.get('C3D')  # fills the registry
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(EXTRACTORS.module_dict, 'EfficientNetLite0', SizedStatistics)
-        patch.setitem(EXTRACTORS.module_dict, 'TransNetV2', Colours)
+        patch.setitem(EXTRACTORS.module_dict, 'TransNetV2', Colors)
         return ProxyFVD(protocol, reference)
 
 
@@ -86,7 +86,7 @@ def evaluate_sets(rank, world_size, cache_dir):
     reference = {'dataset': data, 'cache_dir': cache_dir, 'num_workers': 0, 'batch_size': 3}
     extractor = Statistics()
     metrics = [FVD(extractor, protocol, reference), KVD(extractor, protocol, reference), proxy(protocol, reference)]
-    evaluator = Evaluator([*metrics, VideoInceptionScore(Colours(), protocol)])
+    evaluator = Evaluator([*metrics, VideoInceptionScore(Colors(), protocol)])
     for samples in generated(rank, world_size):
         evaluator.process(samples)
     found = evaluator.evaluate(23)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
-from tiny_extractors import Colours, Statistics
+from tiny_extractors import Colors, Statistics
 
 from pvvae_plugin.datasets import SyntheticVideoDataset
 from pvvae_plugin.evaluation import FVD, KVD, VideoInceptionScore
@@ -125,7 +125,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path):
 def test_neither_order_nor_batches_matter(tmp_path):
     def measure(batches):
         metrics = [cls(Statistics(), PROTOCOL, reference(tmp_path)) for cls in (FVD, KVD)]
-        metrics.append(VideoInceptionScore(Colours(), PROTOCOL))
+        metrics.append(VideoInceptionScore(Colors(), PROTOCOL))
         return feed(metrics, batches, 40)
 
     rng = np.random.default_rng(0)
@@ -173,9 +173,9 @@ def test_a_metric_starts_anew_after_each_evaluation(tmp_path):
 
 
 def test_inception_score_by_a_plain_loop(tmp_path):
-    metric = VideoInceptionScore(Colours(), {**PROTOCOL, 'inception_splits': 4}, reference(tmp_path))
+    metric = VideoInceptionScore(Colors(), {**PROTOCOL, 'inception_splits': 4}, reference(tmp_path))
     found = feed([metric], [samples(range(40))], 40)
-    rows = features_of(Colours(), [clip(i) for i in range(40)])
+    rows = features_of(Colors(), [clip(i) for i in range(40)])
     scores = []
     for part in rows.split(10):
         marginal = part.mean(0)
@@ -260,7 +260,7 @@ def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
 
 
 def test_too_few_clips_for_the_splits_are_refused_before_any_work(tmp_path):
-    metric = VideoInceptionScore(Colours(), {**PROTOCOL, 'inception_splits': 10})
+    metric = VideoInceptionScore(Colors(), {**PROTOCOL, 'inception_splits': 10})
     with pytest.raises(ValueError, match='over 10 splits needs as many clips, got 9; use more'):
         metric.prepare(FRAMES, 9)
     with pytest.raises(ValueError, match='at least 2 clips, got 1'):

@@ -31,7 +31,7 @@ class KillHook(Hook):
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter != self.iteration:
             return
-        if self.where == 'step':  # one optimiser has made its step, the other has not
+        if self.where == 'step':  # one optimizer has made its step, the other has not
             list(runner.optim_wrapper.values())[-1].step = die
         elif self.where == 'write':
             LocalBackend.put = write_half

@@ -73,7 +73,7 @@ def options(*overrides: str) -> Callable:
 
 OVERRIDES = [
     Mistake(
-        'a misspelt entry at the top',
+        'a misspelled entry at the top',
         options('train_dataloadr.batch_size=2'),
         ValueError,
         ("nothing reads 'train_dataloadr'", 'did you mean train_dataloader', 'valid are .*val_dataloader'),
@@ -93,14 +93,14 @@ OVERRIDES = [
         ('train_pipeline.*a helper', r'train_dataloader\.dataset\.pipeline\.0\.size'),
     ),
     Mistake(
-        'a misspelt argument of the loop',
+        'a misspelled argument of the loop',
         options('train_cfg.max_iter=10'),
         ValueError,
         (r"nothing reads 'max_iter' in train_cfg \(ClipTrainLoop\)", 'did you mean max_iters'),
         faq="nothing reads 'max_iter' in train_cfg (ClipTrainLoop): did you mean max_iters? valid are",
     ),
     Mistake(
-        'a misspelt argument of the VAE',
+        'a misspelled argument of the VAE',
         options('model.backbone.latent_chanels=4'),
         ValueError,
         ("'latent_chanels' in model.backbone", 'did you mean latent_channels', 'valid are .*encoder_widths'),
@@ -112,19 +112,19 @@ OVERRIDES = [
         (r'learning_rate.*\(AdamW\)', r'valid are .*\blr\b'),
     ),
     Mistake(
-        'an optimiser that there is not',
+        'an optimizer that there is not',
         options('optim_wrapper.vaes.optimizer.lr=1e-3'),
         ValueError,
         ("'vaes' in optim_wrapper", 'did you mean vae'),
     ),
     Mistake(
-        'a misspelt hook',
+        'a misspelled hook',
         options('default_hooks.chekpoint.interval=5'),
         ValueError,
         ("'chekpoint' in default_hooks", 'did you mean checkpoint'),
     ),
     Mistake(
-        'a misspelt type',
+        'a misspelled type',
         options('model.loss.type=PredictveReconLoss'),
         ValueError,
         ('no component is named PredictveReconLoss', 'did you mean PredictiveReconLoss'),
@@ -182,7 +182,7 @@ OVERRIDES = [
         faq='param_scheduler.1.begin=100 is past the end of the run, train_cfg.max_iters=50. For a short run,',
     ),
     Mistake(
-        'a misspelt config',
+        'a misspelled config',
         lambda t: train(t, config='pvvae_dmeo'),
         FileNotFoundError,
         ('pvvae_dmeo', 'pvvae_demo.py'),
@@ -386,7 +386,7 @@ GENERATORS = [
         ),
         ValueError,
         ('have no labels', r'model\.head\.num_classes=None'),
-        faq='clips of train_dataloader have no labels, but the head is class-conditional; use labelled data, or',
+        faq='clips of train_dataloader have no labels, but the head is class-conditional; use labeled data, or',
     ),
     Mistake(
         'a class that there is not',
@@ -512,7 +512,7 @@ RUNNING = [
         faq='--launcher pytorch needs processes started by torchrun, which sets RANK, WORLD_SIZE,',
     ),
     Mistake(
-        '--amp with an optimiser wrapper of MMEngine',
+        '--amp with an optimizer wrapper of MMEngine',
         lambda t: train(t, 'optim_wrapper.vae.type=OptimWrapper', flags=('--amp',)),
         ValueError,
         ("--amp needs type='AutocastOptimWrapper'", "got 'OptimWrapper'"),

@@ -64,7 +64,7 @@ ODD_NAMES = (
 
 
 def numbered_frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """uint8 RGB ``(height, width, 3)`` whose grey blocks spell ``number``: frames that no tolerance confuses."""
+    """uint8 RGB ``(height, width, 3)`` whose gray blocks spell ``number``: frames that no tolerance confuses."""
     blocks = [(number >> (i % 6)) & 1 ^ (i >= 6) for i in range(12)]
     grid = np.array(blocks, np.float64).reshape(3, 4) * 130 + 60
     frame = cv2.resize(grid, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -14,7 +14,7 @@ from mutations import IMAGES, numbered_frame
 
 from pvvae_plugin.datasets import ClipError, read_clip
 
-# Grey levels, the largest mean difference of an 8 x 8 block: undamaged frames of different decoders are within 4, two
+# Gray levels, the largest mean difference of an 8 x 8 block: undamaged frames of different decoders are within 4, two
 # frames of different numbers at least 100 apart.
 TOLERANCE = 12
 CLIP_LEN = 5
@@ -78,7 +78,7 @@ def _reference_image(path: Path) -> tuple[list[np.ndarray], list[str]]:
 
 
 def difference(frames: np.ndarray, expected: np.ndarray) -> float:
-    """The largest mean difference of any 8 x 8 block of any frame, in grey levels; infinite if shapes differ."""
+    """The largest mean difference of any 8 x 8 block of any frame, in gray levels; infinite if shapes differ."""
     if frames.shape != expected.shape:
         return float('inf')
     found = np.abs(frames.astype(np.float32) - expected).mean(axis=-1)  # (T, H, W)
@@ -105,14 +105,14 @@ class Verdict(NamedTuple):
     damaged: bool
 
 
-class Judgement(NamedTuple):
+class Judgment(NamedTuple):
     """Of one file: a verdict for each backend and position, and the most memory that reading took, in bytes."""
 
     verdicts: dict[tuple[str, float], Verdict]
     memory: int
 
 
-def judge(item: tuple[str, str, Sequence[str]]) -> Judgement:
+def judge(item: tuple[str, str, Sequence[str]]) -> Judgment:
     """Read clips of a file in all ways: ``(kind, path, backends)``."""
     _, path, backends = item
     length = 1 if Path(path).suffix.lower().lstrip('.') in IMAGES else CLIP_LEN
@@ -122,7 +122,7 @@ def judge(item: tuple[str, str, Sequence[str]]) -> Judgement:
     memory = _memory('VmHWM') - before
     frames = reference(Path(path))[0] if os.path.isfile(path) else []
     verdicts = {way: clip if isinstance(clip, Verdict) else _verdict(*clip, frames) for way, clip in found.items()}
-    return Judgement(verdicts, memory)
+    return Judgment(verdicts, memory)
 
 
 def _forget_peak() -> int:

@@ -13,7 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 12
 
-# Two optimisers, the second from an odd iteration on, accumulated gradients, averages, two data workers.
+# Two optimizers, the second from an odd iteration on, accumulated gradients, averages, two data workers.
 VAE = f"""
 _base_ = r'{ROOT}/configs/pvvae_demo.py'
 custom_imports = dict(imports=['killing'])
@@ -95,7 +95,7 @@ def last(work_dir: Path, iteration: int = ITERATIONS) -> dict[str, Any]:
 
 
 def assert_same_state(found: dict, expected: dict) -> None:
-    """Everything that training depends on is bit-equal: weights, averages, optimisers, schedules, place in the data."""
+    """Everything that training depends on is bit-equal: weights, averages, optimizers, schedules, place in the data."""
     for key in ('state_dict', 'raw_weights', 'optimizer', 'param_schedulers'):
         assert_equal(found[key], expected[key], key)
     for key in ('iter', 'samples_seen'):

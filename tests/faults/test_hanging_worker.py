@@ -92,7 +92,7 @@ def test_the_hanging_file_is_named(pipe, context, torchs_handler):
         for batch in iterator:
             found += batch
             if len(found) == 1:
-                assert len(list(others)) == 6  # a second data set, whose workers come and go
+                assert len(list(others)) == 6  # a second dataset, whose workers come and go
     assert found == [0, 1, 2]
     text = describe_reading()
     match = re.fullmatch(r'worker 1 \(pid (\d+)\) has been reading /clips/3 ä\n\.mp4 for (\d+) s', text)

@@ -153,7 +153,7 @@ def told(monkeypatch) -> list[str]:
     return lines
 
 
-def test_a_misspelt_entry_of_a_users_file_is_told(t, told):
+def test_a_misspelled_entry_of_a_users_file_is_told(t, told):
     """It is no error: a file may have variables of its own."""
     config = t.tmp / 'mine.py'
     config.write_text(f"_base_ = '{t.vae}'\ntrain_dataloadr = dict(batch_size=2)\nbatch = 3\ndefault_hook = dict()\n")
@@ -163,7 +163,7 @@ def test_a_misspelt_entry_of_a_users_file_is_told(t, told):
     assert not [text for text in told if "'batch'" in text]
 
 
-def test_our_configs_have_no_misspelt_entries(told):
+def test_our_configs_have_no_misspelled_entries(told):
     for path in sorted([*(ROOT / 'configs').rglob('*.py'), *(ROOT / 'projects').glob('*/configs/*.py')]):
         if path.parent.name != '_base_':
             read_config(path)

@@ -24,7 +24,7 @@ MOST_CONCEALED = 0.03  # of the clips that are read
 STEP = 20  # of the quick subset
 ROUNDS = 20  # in which a leak would grow
 KINDS = ('right', 'shifted', 'concealed', 'skipped', 'wrong')
-REAL_TOLERANCE = 5  # grey levels, mean of a frame: 10-bit video comes to 8 bits with different rounding
+REAL_TOLERANCE = 5  # gray levels, mean of a frame: 10-bit video comes to 8 bits with different rounding
 REAL_DATA = Path(os.environ.get('PVVAE_TEST_DATA') or Path(__file__).resolve().parents[2] / '..' / 'shared' / 'data')
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='memory is measured by /proc')

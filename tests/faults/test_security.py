@@ -19,7 +19,7 @@ from pvvae_plugin.datasets import ClipError, LatentDataset, VideoDataset, latent
 from pvvae_plugin.evaluation import ClassAccuracy, resolve_protocol
 from pvvae_plugin.evaluation.extractors import C3D, I3D, FeatureExtractor, I3DTorchScript, VideoMAE
 from pvvae_plugin.evaluation.extractors.c3d import _load_mean
-from pvvae_plugin.evaluation.extractors.videomae import _normalisation
+from pvvae_plugin.evaluation.extractors.videomae import _normalization
 from pvvae_plugin.evaluation.folders import videos_config
 from pvvae_plugin.evaluation.motion_classifier import load_classifier
 from pvvae_plugin.evaluation.reference import Reference
@@ -100,8 +100,8 @@ def samples(file: Path) -> SampleFolder:
     return SampleFolder(folder, {}, {}, [], [])
 
 
-class MeanColour(FeatureExtractor):
-    name, feature_dim = 'mean_colour', 3
+class MeanColor(FeatureExtractor):
+    name, feature_dim = 'mean_color', 3
 
     def features(self, video: torch.Tensor) -> torch.Tensor:
         return video.mean((2, 3, 4))
@@ -227,7 +227,7 @@ PLACES: dict[str, tuple[tuple[str, ...], Callable]] = {
     'VideoMAE .bin': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'pytorch_model.bin'))),
     'VideoMAE .safetensors': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'model.safetensors'))),
     'VideoMAE config.json': (ANY, lambda r, f: VideoMAE(videomae_folder(f, 'config.json'))),
-    'VideoMAE preprocessor_config.json': (ANY, lambda r, f: _normalisation(f)),
+    'VideoMAE preprocessor_config.json': (ANY, lambda r, f: _normalization(f)),
     'LPIPS': (CHECKPOINTS, lambda r, f: _load_backbone(torch.nn.Linear(1, 1), f)),
     'weights of the proxies': (CHECKPOINTS, lambda r, f: load_tensors(f)),
     'weights in .safetensors': (ANY, lambda r, f: load_tensors(renamed(f, 'a.safetensors'))),
@@ -283,7 +283,7 @@ def test_a_strangers_cache_of_features_is_computed_anew(kind, tmp_path):
     np.save(tmp_path / 'real.npy', np.random.default_rng(0).integers(0, 256, (4, 5, 6, 6, 3), dtype=np.uint8))
     data = {'type': 'VideoArrayDataset', 'data_root': str(tmp_path / 'real.npy')}
     protocol = resolve_protocol({'base': 'paper', 'num_frames': 5, 'num_samples': 4, 'real_clip': 'first'})
-    features = VideoFeatures(MeanColour(), protocol)
+    features = VideoFeatures(MeanColor(), protocol)
     options = {'dataset': data, 'num_workers': 0, 'cache_dir': str(tmp_path / 'cache')}
     first = Reference(features, **options).get()
     (cached,) = (tmp_path / 'cache').glob('*.safetensors')

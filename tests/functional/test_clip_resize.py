@@ -7,7 +7,7 @@ from pvvae_plugin.functional.clip_resize import resize_clip, resize_frames
 
 
 def sampled(line, position):
-    """Interpolate between two neighbours; clamp at the ends."""
+    """Interpolate between two neighbors; clamp at the ends."""
     position = min(max(position, 0.0), len(line) - 1.0)
     low = min(int(math.floor(position)), len(line) - 1)
     high = min(low + 1, len(line) - 1)
@@ -37,7 +37,7 @@ def of_each_picture(video, function):
 
 
 @pytest.mark.parametrize(('height', 'width'), [(5, 9), (20, 30), (12, 12), (12, 7)])
-def test_stretching_is_bilinear_with_half_pixel_centres(height, width):
+def test_stretching_is_bilinear_with_half_pixel_centers(height, width):
     video = torch.rand(2, 3, 2, height, width) * 2 - 1
     expected = of_each_picture(video, lambda picture: brute_force(picture, 12, 12))
     torch.testing.assert_close(resize_clip(video, 12), expected.float(), atol=5e-6, rtol=0)

@@ -85,7 +85,7 @@ def test_rank_deficient_and_shared():
 
 
 def nuclear_norm_distance(x, y):
-    """Computed from samples, without covariances: tr((A^1/2 B A^1/2)^1/2) = |X'^T Y'|_* / N of centred rows."""
+    """Computed from samples, without covariances: tr((A^1/2 B A^1/2)^1/2) = |X'^T Y'|_* / N of centered rows."""
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = (x - mean_x) / len(x) ** 0.5, (y - mean_y) / len(y) ** 0.5
     overlap = torch.linalg.svdvals(x @ y.T).sum()

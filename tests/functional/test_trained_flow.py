@@ -60,7 +60,7 @@ class IdentityVAE(nn.Module):
 
 
 class Mixture:
-    """Mixture of normalised latents ``(N, 6)``: one anisotropic Gaussian per class."""
+    """Mixture of normalized latents ``(N, 6)``: one anisotropic Gaussian per class."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(3)
@@ -157,7 +157,7 @@ def trained(one_thread):
 
 
 def generate(model, label, n, **options):
-    """Generate normalised latents ``(n, 6)``."""
+    """Generate normalized latents ``(n, 6)``."""
     made = dict(model.generate(n, FRAMES, (1, 1), labels=[label] * n, batch_size=n, **options))
     raw = torch.stack([made[i] for i in range(n)])
     assert raw.abs().max() < 1

@@ -21,11 +21,11 @@ def config(pipeline=(), frame_interval=1):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An image, and a video of which frame t has the grey 20 * t."""
+    """An image, and a video of which frame t has the gray 20 * t."""
     noise = np.random.default_rng(0).integers(0, 256, (30, 44, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / 'noise.png')
-    greys = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
-    write_video(tmp_path / 'greys.webm', np.broadcast_to(greys, (10, 24, 48, 3)).copy(), 8)
+    grays = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
+    write_video(tmp_path / 'grays.webm', np.broadcast_to(grays, (10, 24, 48, 3)).copy(), 8)
     (tmp_path / '.hidden.png').touch()
     (tmp_path / 'notes.txt').touch()
     return tmp_path
@@ -58,13 +58,13 @@ def test_without_such_a_pipeline_frames_cover_the_size(folder):
 
 @pytest.mark.parametrize('interval', [1, 2])
 def test_the_first_frames_of_a_video_at_the_interval_of_the_clips(folder, interval):
-    given = read_first_frames(config(frame_interval=interval), [str(folder / 'greys.webm')], 5, (24, 48))
-    greys = (given[0].mean(dim=(0, 2, 3)) + 1) * 127.5
-    assert np.allclose(greys, 20 * interval * np.arange(5), atol=4)  # a codec lies between
+    given = read_first_frames(config(frame_interval=interval), [str(folder / 'grays.webm')], 5, (24, 48))
+    grays = (given[0].mean(dim=(0, 2, 3)) + 1) * 127.5
+    assert np.allclose(grays, 20 * interval * np.arange(5), atol=4)  # a codec lies between
 
 
 def test_what_a_path_stands_for(folder):
-    assert find_sources(str(folder)) == [str(folder / name) for name in ('greys.webm', 'noise.png')]
+    assert find_sources(str(folder)) == [str(folder / name) for name in ('grays.webm', 'noise.png')]
     assert find_sources(str(folder / 'noise.png')) == [str(folder / 'noise.png')]
     with pytest.raises(FileNotFoundError, match='no-such'):
         find_sources(str(folder / 'no-such'))
@@ -86,5 +86,5 @@ def test_unreadable_and_short_files_are_named(folder):
         read_first_frames(config(), [str(folder / 'broken.mp4')], 1, (16, 16))
     with pytest.raises(ClipError, match='noise.png.*5 first frames do not fit into 1 frames'):
         read_first_frames(config(), [str(folder / 'noise.png')], 5, (16, 16))
-    with pytest.raises(ClipError, match='greys.webm.*6 first frames at an interval of 2 do not fit into 10 frames'):
-        read_first_frames(config(frame_interval=2), [str(folder / 'greys.webm')], 6, (16, 16))
+    with pytest.raises(ClipError, match='grays.webm.*6 first frames at an interval of 2 do not fit into 10 frames'):
+        read_first_frames(config(frame_interval=2), [str(folder / 'grays.webm')], 6, (16, 16))

@@ -1,4 +1,4 @@
-"""Colours of known flows and of textures that move by known steps."""
+"""Colors of known flows and of textures that move by known steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hue(color):
 
 
 @pytest.mark.parametrize('step', list(DIRECTIONS))
-def test_a_texture_that_moves_has_the_colour_of_its_direction(step):
+def test_a_texture_that_moves_has_the_color_of_its_direction(step):
     texture = np.random.default_rng(0).normal(size=(128, 128, 3))
     texture = cv2.normalize(cv2.GaussianBlur(texture, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
     colors = flow_colors(
@@ -37,7 +37,7 @@ def test_brightness_is_the_length_and_ends_at_the_scale():
     assert flow_colors(flow, 4.0).tolist() == [[0, 0, 0], [64, 0, 0], [128, 0, 0], [255, 0, 0], [255, 0, 0]]
 
 
-def test_every_direction_is_fully_coloured_and_neighbours_are_alike():
+def test_every_direction_is_fully_colored_and_neighbors_are_alike():
     angles = np.linspace(0, 2 * np.pi, 720)
     colors = flow_colors(np.stack([np.cos(angles), np.sin(angles)], axis=-1), 1.0).astype(int)
     assert (colors.max(axis=1) >= 254).all() and (colors.min(axis=1) <= 1).all()

@@ -11,7 +11,7 @@ def clip(num_frames, size=8, seed=0):
 
 
 def columns_of(strip, color):
-    """Whether each pixel column holds the colour."""
+    """Whether each pixel column holds the color."""
     return (strip == np.array(color, np.uint8)).all(axis=-1).any(axis=0)
 
 
@@ -24,7 +24,7 @@ def test_to_uint8_rounds_and_clips():
     assert out[:, 0, 0, 0].tolist() == [0, 0, 0, 128, 254, 255, 255, 0]
 
 
-def test_to_uint8_inverts_the_usual_normalisation():
+def test_to_uint8_inverts_the_usual_normalization():
     levels = torch.arange(256)
     video = (levels.float() / 127.5 - 1).view(1, 256, 1, 1).expand(3, -1, -1, -1)
     assert (to_uint8(video)[:, 0, 0, 0] == levels.numpy()).all()

@@ -29,20 +29,20 @@ def test_gif_keeps_frames_time_and_loops(tmp_path):
     frames = moving_square()
     write_gif(tmp_path / 'new' / 'clip.gif', frames, fps=8)
     shown, durations, loop = read_gif(tmp_path / 'new' / 'clip.gif')
-    assert (shown == frames).all()  # two colours fit into a palette
+    assert (shown == frames).all()  # two colors fit into a palette
     assert set(durations) <= {120, 130} and abs(sum(durations) - 9000 / 8) <= 5
     assert loop == 0  # endlessly
     assert [p.name for p in (tmp_path / 'new').iterdir()] == ['clip.gif']
 
 
-def test_gif_of_many_colours_is_close():
+def test_gif_of_many_colors_is_close():
     y, x = np.mgrid[:64, :64]
     frames = np.stack([np.stack([4 * x, 4 * y, (4 * x + 8 * t) % 256], axis=-1) for t in range(4)]).astype(np.uint8)
     shown, _, _ = read_gif(io.BytesIO(encode_gif(frames, 10)))
     assert np.abs(shown.astype(int) - frames).mean() < 8
 
 
-def test_equal_neighbours_keep_their_time():
+def test_equal_neighbors_keep_their_time():
     _, durations, _ = read_gif(io.BytesIO(encode_gif(np.zeros((8, 16, 16, 3), np.uint8), 8)))
     assert sum(durations) == 1000
 

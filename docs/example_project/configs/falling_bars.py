@@ -1,4 +1,4 @@
-# The demo's VAE and schedule, on this project's data set and with its loss.
+# The demo's VAE and schedule, on this project's dataset and with its loss.
 _base_ = 'pvvae_plugin::pvvae_demo.py'
 default_scope = 'example_project'
 

@@ -1,4 +1,4 @@
-"""A project on top of pvvae_plugin: a data set and a loss of its own, under a scope of its own."""
+"""A project on top of pvvae_plugin: a dataset and a loss of its own, under a scope of its own."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from projects.predictive_study.measurements import collect, prediction
 from projects.predictive_study.plan import Plan
-from projects.predictive_study.report import latent_columns, section, unrecognised, write_report
+from projects.predictive_study.report import latent_columns, section, unrecognized, write_report
 
 from .study_runs import RECORD, STEPS, call, settings, two_seeds, write_run
 
@@ -76,8 +76,8 @@ def test_vaes_that_lose_what_the_judge_goes_by_are_named():
         return {'title': title, 'seeds': {str(i): run for i, run in enumerate([*runs, {}])}}
 
     arms = {'baseline': arm('kept', 0.4, 0.75), 'motion': arm('lost', 0.125, 0.375), 'full': arm('unmeasured')}
-    assert 'recognised: lost (25%).' in ''.join(unrecognised(arms))
-    assert list(unrecognised({'baseline': arms['baseline'], 'full': arms['full']})) == []
+    assert 'recognized: lost (25%).' in ''.join(unrecognized(arms))
+    assert list(unrecognized({'baseline': arms['baseline'], 'full': arms['full']})) == []
 
 
 def test_the_report_takes_what_is_done_and_nothing_else(tmp_path):

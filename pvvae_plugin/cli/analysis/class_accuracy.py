@@ -89,7 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def get_classifier(
-    args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData
+    args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabeledData
 ) -> tuple[nn.Module, Path]:
     """Load or train the classifier for the dataset and the VAE; return it with its file."""
     k, device = len(data.classes), next(model.parameters()).device
@@ -109,7 +109,7 @@ def get_classifier(
 
 
 def measure(
-    args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData, classifier: nn.Module
+    args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabeledData, classifier: nn.Module
 ) -> dict[str, np.ndarray]:
     """Return the confusion counts of held-out clips, their reconstructions and generated clips."""
     k = len(data.classes)
@@ -125,7 +125,7 @@ def measure(
     return counts
 
 
-def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabelledData) -> dict[str, Any]:
+def provenance(args: argparse.Namespace, model: LatentVideoGenerator, data: accuracy.LabeledData) -> dict[str, Any]:
     """Return the config, data, weights and versions behind the accuracies."""
     checkpoint = resolve_checkpoint(args.checkpoint)
     return {
@@ -149,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     resolve_checkpoint(args.checkpoint)
-    data = accuracy.build_labelled_data(cfg, args.num)
+    data = accuracy.build_labeled_data(cfg, args.num)
     model = load_generator(cfg, args.checkpoint, args.raw_weights)
     accuracy.check_generator(model, data.classes)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def picture_names(files: Sequence[Path]) -> list[str]:
 def report(record: dict[str, Any], num_clips: int) -> list[str]:
     """Return the lines of the summary."""
     distances, correlation = record['latent_temporal_distance'], record['correlation']
-    lines = [f'{num_clips} clips; latents normalised by the statistics of their channels over these clips']
+    lines = [f'{num_clips} clips; latents normalized by the statistics of their channels over these clips']
     frozen = distances['of_frozen_clips']['mean']
     for i, *values in zip(distances['interval'], distances['mean'], distances['std_over_clips'], frozen, strict=True):
         mean, std, still = values
@@ -132,7 +132,7 @@ def report(record: dict[str, Any], num_clips: int) -> list[str]:
         for value in (correlation['value'], correlation['of_pixels'], *correlation['per_pair'])
     )
     lines.append(f'rank correlation of motion with change of latents {latents}, of pixels {pixels}')
-    lines.append(f'  for each pair of neighbouring latent frames: {", ".join(pairs)}')
+    lines.append(f'  for each pair of neighboring latent frames: {", ".join(pairs)}')
     return lines
 
 
@@ -149,7 +149,7 @@ def draw_distances(distances: dict[str, Any], steps: Tensor, path: Path) -> None
     left.set_xticks(x[:: -(-len(x) // 12)])
     left.set_ylim(bottom=0)
     left.set_xlabel('interval (latent frames)')
-    left.set_ylabel('L2 distance of normalised latents')
+    left.set_ylabel('L2 distance of normalized latents')
     if unrelated := distances['unrelated_latents']:
         share = left.secondary_yaxis('right', functions=(lambda y: y / unrelated, lambda y: y * unrelated))
         share.set_ylabel('of that of unrelated latents')
@@ -161,7 +161,7 @@ def draw_distances(distances: dict[str, Any], steps: Tensor, path: Path) -> None
     right.set_xlabel('L2 distance at interval 1, each place and pair of frames')
     right.set_ylabel('count')
     right.legend(fontsize=8)
-    right.set_title('Neighbouring latent frames', fontsize=10)
+    right.set_title('Neighboring latent frames', fontsize=10)
     for axis in (left, right):
         axis.grid(alpha=0.3)
     figure.tight_layout()

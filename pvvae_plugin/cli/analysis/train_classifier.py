@@ -1,4 +1,4 @@
-"""Train a small classifier on the labelled clips of a config, for the metrics ClassAccuracy and ProxyFVD.
+"""Train a small classifier on the labeled clips of a config, for the metrics ClassAccuracy and ProxyFVD.
 
     pvvae train-classifier dit_demo --out work_dirs/classifier.pth
     python tools/analysis/train_classifier.py configs/dit_demo.py --out work_dirs/classifier.pth
@@ -31,7 +31,7 @@ HELD_OUT = 700  # clips
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config whose train_dataloader.dataset has labelled clips')
+    parser.add_argument('config', help='config whose train_dataloader.dataset has labeled clips')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.pth', help='file for the weights')
     parser.add_argument('--steps', type=int, default=1200, help='training steps of 32 clips (default: 1200)')
     parser.add_argument('--seed', type=int, default=0, help='seed of weights and clip order (default: 0)')
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = read_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        data = accuracy.build_labelled_data(cfg, HELD_OUT)
+        data = accuracy.build_labeled_data(cfg, HELD_OUT)
         digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed)
         if args.out.is_file():
             classifier = load_classifier(args.out, digest)
@@ -66,4 +66,4 @@ def main(argv: list[str] | None = None) -> None:
     counts = accuracy.judge(classifier, accuracy.real_clips(data, HELD_OUT, batch_size=32), len(data.classes))
     found = accuracy.summarize(counts, data.classes)
     low, high = found['interval_95']
-    print(f'held-out clips recognised: {found["accuracy"]:.1%} of {found["num"]} ({low:.1%} to {high:.1%})')
+    print(f'held-out clips recognized: {found["accuracy"]:.1%} of {found["num"]} ({low:.1%} to {high:.1%})')

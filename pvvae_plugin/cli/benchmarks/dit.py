@@ -59,7 +59,7 @@ class Latte(nn.Module):
     position. Only the conditioning differs. Latte's blocks share one projection of the time to shifts, scales and gates
     (``ada_norm_single``), LatentDiT has one per block: Latte has fewer parameters and 0.04% fewer operations. Latte
     could take a class only as a caption, through cross-attention in each spatial block. This is omitted, in Latte's
-    favour: it gets no class, and a single unused caption token is projected because the model requires one.
+    favor: it gets no class, and a single unused caption token is projected because the model requires one.
     """
 
     def __init__(self, depth: int, width: int, heads: int) -> None:

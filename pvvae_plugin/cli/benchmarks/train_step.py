@@ -4,7 +4,7 @@
     python tools/benchmarks/train_step.py                                       # small widths, 8 x 17 x 32 x 32
     python tools/benchmarks/train_step.py --size paper --device cuda --dtype bfloat16 --side 128
 
-A step is a forward and a backward pass of the VAE with ``PredictiveReconLoss``, without the optimiser. LPIPS and the
+A step is a forward and a backward pass of the VAE with ``PredictiveReconLoss``, without the optimizer. LPIPS and the
 discriminator are excluded: their cost does not depend on dropping. ``--dtype bfloat16`` uses autocast. With r = 1, the
 number of observed groups of each clip is drawn uniformly. There is one draw per repeat, the same for all rows, and the
 median is over draws. *Up to the longest* encodes all clips of a batch to the length of the longest and masks the rest,

@@ -96,7 +96,7 @@ def cost_table(args: argparse.Namespace) -> None:
 
 
 def exact(x: Tensor, y: Tensor, ddof: int) -> float:
-    """Compute the distance without covariances, from the nuclear norm of the product of centred samples."""
+    """Compute the distance without covariances, from the nuclear norm of the product of centered samples."""
     x, y = x.double(), y.double()
     shift = (x.mean(0) - y.mean(0)).square().sum()
     x, y = ((rows - rows.mean(0)) / (len(rows) - ddof) ** 0.5 for rows in (x, y))

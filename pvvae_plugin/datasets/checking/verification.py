@@ -39,7 +39,7 @@ KINDS = {
     'failed': 'an error of the dataset itself',
 }
 BLOCK = 8  # frames are compared by the means of squares with this side, in pixels
-# Grey levels. Decoders convert colours differently: the largest difference was 8 on real footage, 16 on 10-bit video.
+# Gray levels. Decoders convert colors differently: the largest difference was 8 on real footage, 16 on 10-bit video.
 TOLERANCE = 24.0
 NUM_SEEKS, FRAMES_A_SEEK = 8, 3
 MEMORY = 8 << 30  # bytes of address space in addition to a worker's initial memory
@@ -195,12 +195,12 @@ def _compare(path: str, pairs: Iterable, decord: DecordReader | None, facts: dic
                 return Finding(path, 'damaged', reason)
             small.append(_shrink(second))
             if decord and (distance := _distance(_shrink(first), small[-1])) > TOLERANCE:
-                return Finding(path, 'differs', f'frame {number} differs by {distance:.0f} grey levels')
+                return Finding(path, 'differs', f'frame {number} differs by {distance:.0f} gray levels')
         for start in np.linspace(0, max(0, len(small) - FRAMES_A_SEEK), NUM_SEEKS, dtype=int) if decord else ():
             indices = range(start, min(start + FRAMES_A_SEEK, len(small)))
             for index, frame in zip(indices, DecordReader(path).read(indices), strict=True):
                 if (distance := _distance(_shrink(frame), small[index])) > TOLERANCE:
-                    reason = f'frame {index}, after a seek by decord, differs by {distance:.0f} grey levels'
+                    reason = f'frame {index}, after a seek by decord, differs by {distance:.0f} gray levels'
                     return Finding(path, 'differs', reason)
     except ClipError as error:
         return Finding(path, 'damaged', error.reason)

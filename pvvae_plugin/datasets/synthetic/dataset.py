@@ -22,7 +22,7 @@ class Difficulty(NamedTuple):
     backdrop: str  # 'dark', 'gradient' or 'waves'
     striped: bool
     camera_speed: float  # maximum, in frame sides per frame
-    colors: np.ndarray | None = None  # two colours for all shapes, (2, 3); None draws them per shape
+    colors: np.ndarray | None = None  # two colors for all shapes, (2, 3); None draws them per shape
 
 
 ORANGE_AND_BLUE = np.array([[1.0, 0.75, 0.2], [0.2, 0.45, 0.95]], np.float32)
@@ -54,7 +54,7 @@ class SyntheticVideoDataset(ClipDataset):
     positions are drawn independently of the label, and every motion begins at the given start, so frame 0 is
     independent of the label. Shapes move by about their own size in 4 to 8 frames.
 
-    Difficulties: ``'plain'``: one shape, orange and blue on dark grey. ``'easy'``: one smaller shape in random colours
+    Difficulties: ``'plain'``: one shape, orange and blue on dark gray. ``'easy'``: one smaller shape in random colors
     on a gradient. ``'medium'``: two striped shapes on waves. ``'hard'``: four striped shapes that occlude each other,
     and a moving camera. All shapes of a clip have the same motion with different parameters.
 
@@ -205,7 +205,7 @@ def _draw_backdrop(rng: np.random.Generator, kind: str) -> Backdrop:
 def _draw_sprite(rng: np.random.Generator, level: Difficulty, backdrop: Backdrop) -> Sprite:
     colors = level.colors
     if colors is None:
-        # Pick the pair with the highest contrast, both to the backdrop and between its two colours.
+        # Pick the pair with the highest contrast, both to the backdrop and between its two colors.
         pairs = rng.uniform(0, 1, size=(8, 2, 3)).astype(np.float32)
         from_backdrop = np.linalg.norm(pairs - backdrop.colors.mean(0), axis=2).min(1)
         between = np.linalg.norm(pairs[:, 0] - pairs[:, 1], axis=1)

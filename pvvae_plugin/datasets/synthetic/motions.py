@@ -31,14 +31,14 @@ class Track(NamedTuple):
 
 
 def linear(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Move at constant velocity, roughly towards the centre of the frame."""
-    velocity = _speed(start, rng) * _direction(_angle_to_centre(start) + rng.uniform(-0.6, 0.6))
+    """Move at constant velocity, roughly towards the center of the frame."""
+    velocity = _speed(start, rng) * _direction(_angle_to_center(start) + rng.uniform(-0.6, 0.6))
     return _moved(start, times * velocity[0], times * velocity[1])
 
 
 def bounce(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
     """Move at constant speed towards the nearest edges and bounce off them."""
-    velocity = _speed(start, rng) * _direction(_angle_to_centre(start) + np.pi + rng.uniform(-0.6, 0.6))
+    velocity = _speed(start, rng) * _direction(_angle_to_center(start) + np.pi + rng.uniform(-0.6, 0.6))
     low, high = start.radius, 1 - start.radius
     x = _reflected(start.x + times * velocity[0], low, high)
     y = _reflected(start.y + times * velocity[1], low, high)
@@ -65,9 +65,9 @@ def oscillate(start: Start, times: np.ndarray, rng: np.random.Generator) -> Trac
 
 
 def orbit(start: Start, times: np.ndarray, rng: np.random.Generator) -> Track:
-    """Move on a circle around a point in the direction of the frame's centre."""
+    """Move on a circle around a point in the direction of the frame's center."""
     distance = start.radius * rng.uniform(1.2, 1.8)
-    to_pivot = _angle_to_centre(start) + rng.uniform(-0.6, 0.6)
+    to_pivot = _angle_to_center(start) + rng.uniform(-0.6, 0.6)
     phase = to_pivot + np.pi + rng.choice([-1, 1]) * times * _speed(start, rng) / distance
     return _moved(
         start,
@@ -100,7 +100,7 @@ def _direction(angle: float) -> np.ndarray:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _angle_to_centre(start: Start) -> float:
+def _angle_to_center(start: Start) -> float:
     return np.arctan2(0.5 - start.y, 0.5 - start.x)
 
 

@@ -1,6 +1,6 @@
-"""Rendering of two-coloured shapes with antialiased edges on gradients and waves.
+"""Rendering of two-colored shapes with antialiased edges on gradients and waves.
 
-Coordinates are in frame sides, x to the right and y downwards. Colours are floats in [0, 1].
+Coordinates are in frame sides, x to the right and y downwards. Colors are floats in [0, 1].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OUTLINES = ('ellipse', 'box', 'triangle', 'capsule')
 
 
 class Sprite(NamedTuple):
-    """Shape whose two halves differ in colour, which makes rotation visible."""
+    """Shape whose two halves differ in color, which makes rotation visible."""
 
     outline: str
     colors: np.ndarray  # (2, 3)
@@ -23,7 +23,7 @@ class Sprite(NamedTuple):
 
 
 class Backdrop(NamedTuple):
-    """Background that blends two colours by a gradient and waves."""
+    """Background that blends two colors by a gradient and waves."""
 
     colors: np.ndarray  # (2, 3)
     gradient: np.ndarray  # (2,), change of tone per frame side
@@ -43,10 +43,10 @@ def render(sprites: list[Sprite], tracks: list[Track], backdrop: Backdrop, camer
     Returns:
         uint8 RGB ``(T, size, size, 3)``.
     """
-    centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    centers = ((np.arange(size) + 0.5) / size).astype(np.float32)
     camera = camera.astype(np.float32)
-    x = centres[None, None, :] + camera[:, 0, None, None]  # (T, 1, W)
-    y = centres[None, :, None] + camera[:, 1, None, None]  # (T, H, 1)
+    x = centers[None, None, :] + camera[:, 0, None, None]  # (T, 1, W)
+    y = centers[None, :, None] + camera[:, 1, None, None]  # (T, H, 1)
     moving = bool(camera.any())
     canvas = _paint_backdrop(backdrop, x, y) if moving else _paint_backdrop(backdrop, x[:1], y[:1])
     for sprite, track in zip(sprites, tracks, strict=True):
@@ -65,7 +65,7 @@ def _paint_backdrop(backdrop: Backdrop, x: np.ndarray, y: np.ndarray) -> np.ndar
 
 
 def _cover(sprite: Sprite, track: Track, x: np.ndarray, y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return per pixel the coverage and the tone between the two colours, ``(T, H, W)`` each."""
+    """Return per pixel the coverage and the tone between the two colors, ``(T, H, W)`` each."""
     px, py, angle, radius = (values.astype(np.float32)[:, None, None] for values in track)
     dx, dy = (x - px) / radius, (y - py) / radius
     cos, sin = np.cos(angle), np.sin(angle)

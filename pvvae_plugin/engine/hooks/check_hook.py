@@ -129,7 +129,7 @@ def _check_latents(name: str, dataset: Dataset, moments: Tensor, model: nn.Modul
 def _check_classes(name: str, dataset: Dataset, sample: dict, num_classes: int) -> None:
     if sample['data_samples'].metainfo.get('label') is None:
         raise ValueError(
-            f'clips of {name}_dataloader have no labels, but the head is class-conditional; use labelled data, or set '
+            f'clips of {name}_dataloader have no labels, but the head is class-conditional; use labeled data, or set '
             'model.head.num_classes=None'
         )
     classes = _metainfo(dataset, 'classes')

@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Cost of a training step, excluding weights and optimiser states.
+    """Cost of a training step, excluding weights and optimizer states.
 
     Attributes:
         clips: Description of the batch.

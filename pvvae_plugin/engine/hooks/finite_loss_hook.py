@@ -51,7 +51,7 @@ class FiniteLossHook(Hook):
         """Check the logged values, which :class:`ClipTrainLoop` has copied to the host.
 
         Raises:
-            FloatingPointError: After too many skipped steps in a row, or at the first non-finite loss if an optimiser
+            FloatingPointError: After too many skipped steps in a row, or at the first non-finite loss if an optimizer
                 does not skip such steps. The message names the loss terms or parameters.
         """
         values = {

@@ -25,7 +25,7 @@ class RunRecordHook(Hook):
     - A resumed run must keep its seed.
     - Changes of the batch size, the number of processes or the accumulation count give a warning. The position in the
       data is kept.
-    - Changes of optimisers and schedules give a warning and do *not* take effect, because resume restores their state.
+    - Changes of optimizers and schedules give a warning and do *not* take effect, because resume restores their state.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -68,7 +68,7 @@ class RunRecordHook(Hook):
             )
         for text in (text for _, text in _differences(recorded['kept'], here['kept'])):
             runner.logger.warning(
-                f'{text} (checkpoint -> config) has no effect on a resumed run, which keeps its optimisers and '
+                f'{text} (checkpoint -> config) has no effect on a resumed run, which keeps its optimizers and '
                 'schedules; to change them, start a new run with load_from=WORK_DIR and another --work-dir'
             )
 

@@ -26,13 +26,13 @@ class FeatureExtractor(nn.Module):
 
     Example:
         >>> from pvvae_plugin.evaluation.extractors import FeatureExtractor
-        >>> class MeanColour(FeatureExtractor):
-        ...     name, feature_dim = 'mean-colour', 3
+        >>> class MeanColor(FeatureExtractor):
+        ...     name, feature_dim = 'mean-color', 3
         ...     def features(self, video):  # (N, 3, T, H, W) -> (N, 3)
         ...         return video.mean(dim=(2, 3, 4))
         ...     def preprocessing(self):  # for the record of results
         ...         return {}
-        >>> MeanColour()(torch.full((1, 3, 5, 8, 8), 0.5))
+        >>> MeanColor()(torch.full((1, 3, 5, 8, 8), 0.5))
         tensor([[0.5000, 0.5000, 0.5000]])
     """
 

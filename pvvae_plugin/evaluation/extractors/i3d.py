@@ -178,7 +178,7 @@ def input_record(resize: str, value_range: tuple[float, float]) -> dict[str, Any
     return {
         'size': INPUT_SIZE,
         'resize': resize,
-        'interpolation': 'bilinear, half-pixel centres, no antialiasing',
+        'interpolation': 'bilinear, half-pixel centers, no antialiasing',
         'value_range': list(value_range),
         'channels': 'RGB',
     }

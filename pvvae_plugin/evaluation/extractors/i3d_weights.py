@@ -65,7 +65,7 @@ def fold_batch_norms(state: Mapping[str, Tensor], eps: float) -> dict[str, Tenso
 
 
 def random_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Return random weights with a fixed seed: He initialisation for convolutions, identity batch norms."""
+    """Return random weights with a fixed seed: He initialization for convolutions, identity batch norms."""
     rng = torch.Generator().manual_seed(0)
     state = {}
     for key, shape in shapes.items():

@@ -19,7 +19,7 @@ from .base import FeatureExtractor
 class MotionFeatures(FeatureExtractor):
     """The 128 features before the last layer of a small classifier of the dataset's classes (ours).
 
-    Networks trained on other videos may not recognise the motions of this dataset. Distances are comparable only for
+    Networks trained on other videos may not recognize the motions of this dataset. Distances are comparable only for
     the same dataset and the same weights file.
 
     Args:

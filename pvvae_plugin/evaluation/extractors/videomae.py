@@ -67,7 +67,7 @@ class VideoMAE(FeatureExtractor):
         # The position embeddings fix the number of frames.
         self.min_frames = self.max_frames = config.num_frames
         self.size = config.image_size
-        mean, std = _normalisation(folder / 'preprocessor_config.json')
+        mean, std = _normalization(folder / 'preprocessor_config.json')
         self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1, 1), persistent=False)
 
@@ -78,11 +78,11 @@ class VideoMAE(FeatureExtractor):
         return self.network(pixel_values=x).last_hidden_state.mean(dim=1)
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return the resizing and normalisation."""
+        """Return the resizing and normalization."""
         return {
             'size': self.size,
             'resize': 'stretch',
-            'interpolation': 'bilinear, half-pixel centres, no antialiasing',
+            'interpolation': 'bilinear, half-pixel centers, no antialiasing',
             'mean': self.mean.flatten().tolist(),
             'std': self.std.flatten().tolist(),
             'channels': 'RGB',
@@ -109,7 +109,7 @@ def _load(folder: Path) -> torch.nn.Module:
     return network.eval()
 
 
-def _normalisation(path: Path) -> tuple[list[float], list[float]]:
+def _normalization(path: Path) -> tuple[list[float], list[float]]:
     """Read the mean and standard deviation of RGB in [0, 1]."""
     config = read_json(path, 'what transformers saves with a VideoMAE') if path.is_file() else {}
     return config.get('image_mean', list(MEAN)), config.get('image_std', list(STD))

@@ -99,7 +99,7 @@ class LatentDiT(BaseModule):
         self._init_parameters()
 
     def _init_parameters(self) -> None:
-        """Initialise as in DiT: every block starts as the identity, and the output starts at zero."""
+        """Initialize as in DiT: every block starts as the identity, and the output starts at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -119,7 +119,7 @@ class LatentDiT(BaseModule):
         """Return the velocity of the latents, ``(N, C, t, h, w)``.
 
         Args:
-            latents: ``(N, C, t, h, w)``, normalised.
+            latents: ``(N, C, t, h, w)``, normalized.
             times: Times from 0 (noise) to 1 (data): ``(N,)``, or ``(N, t)`` for one time per latent frame.
             labels: LongTensor ``(N,)`` in ``0..num_classes``; ``num_classes`` is "no class". None if unconditional.
 

@@ -1,6 +1,6 @@
 """Layers of a causal video VAE. All tensors are ``(N, C, T, H, W)`` in channels-last memory format.
 
-No layer sees later frames, and none normalises or attends across time. A prefix of the input therefore gives the
+No layer sees later frames, and none normalizes or attends across time. A prefix of the input therefore gives the
 same prefix of the output.
 """
 

@@ -52,13 +52,13 @@ def prepend(past: Tensor | int, x: Tensor) -> Tensor:
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
     """Apply RMS norm over the channels of ``x (N, C, T, H, W)``, with ``weight (C,)``."""
-    # In channels-last memory format both permutations are free, and the normalised axis is contiguous.
+    # In channels-last memory format both permutations are free, and the normalized axis is contiguous.
     x = x.permute(0, 2, 3, 4, 1)
     return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), eps=EPS).permute(0, 4, 1, 2, 3)
 
 
 def norm_silu(x: Tensor, weight: Tensor, past: Tensor | int = 0) -> Tensor:
-    """Apply :func:`rms_norm` and SiLU, and prepend ``past`` frames (already normalised) for a causal convolution.
+    """Apply :func:`rms_norm` and SiLU, and prepend ``past`` frames (already normalized) for a causal convolution.
 
     The fast path writes each frame directly into the padded output and saves only ``x`` for the backward pass.
 
@@ -125,7 +125,7 @@ def conv3d(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int]
     if not is_fast():
         return F.conv3d(x, weight, bias, stride, padding)
     if taps == 1 and stride[0] == 1:
-        # Frames are independent, so use 2D kernels, which libraries optimise best.
+        # Frames are independent, so use 2D kernels, which libraries optimize best.
         images = F.conv2d(_as_images(x), weight[:, :, 0], bias, stride[1:], padding[1:])
         return _as_video(images, x.shape[0])
     if _torch_would_avoid_onednn(x):

@@ -16,7 +16,7 @@ from pvvae_plugin.temporal import Observed, ObservedGroups
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """Diagonal Gaussian over raw (not normalised) latents.
+    """Diagonal Gaussian over raw (not normalized) latents.
 
     Attributes:
         mean: ``(N, C, t, h, w)``.

@@ -1,7 +1,7 @@
 """Tiled encoding and decoding of large videos without gradients: the same result in less memory.
 
 The result is exact. Clips are independent. A chunk needs the cached features of earlier frames. A tile needs its
-neighbourhood up to the receptive field of the high-resolution levels. Only these levels, which need the most memory,
+neighborhood up to the receptive field of the high-resolution levels. Only these levels, which need the most memory,
 are tiled. The other levels, including attention, see whole frames.
 """
 

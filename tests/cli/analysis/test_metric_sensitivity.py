@@ -57,7 +57,7 @@ def test_from_videos_to_table_file_and_picture(tool, folder, tmp_path, capsys):
     rows = result['distances']['proxy_appearance']
     assert list(rows) == list(tool.DAMAGES) == list(result['strengths'])
     assert all(len(row) == 4 and row[0] == rows['blur'][0] for row in rows.values())
-    # deviations of colours shrink where pictures are blurred, and change from frame to frame grows with noise
+    # deviations of colors shrink where pictures are blurred, and change from frame to frame grows with noise
     assert rows['blur'] == sorted(rows['blur']) and rows['noise'] == sorted(rows['noise'])
     assert captured.out.count('\n| ') == len(tool.DAMAGES) + 1
     assert f'| blur | {rows["blur"][0]:.4g} | sigma 1 px: {rows["blur"][1]:.4g} (' in captured.out

@@ -65,7 +65,7 @@ def test_numbers_add_up(tool, tmp_path, capsys):
     assert 'torch' in printed and 'decord' in printed
 
 
-def test_ratios_are_of_neighbours_in_time(tool, monkeypatch):
+def test_ratios_are_of_neighbors_in_time(tool, monkeypatch):
     ticks = iter([0, 1, 1, 3, 3, 5, 5, 9, 9, 13, 13, 21])  # seconds: 1 and 2, 2 and 4, 4 and 8
     monkeypatch.setattr(tool, 'time', SimpleNamespace(perf_counter=lambda: next(ticks)))
     rates = tool.measure({'a': lambda: 8, 'b': lambda: 8}, 8, repeats=2)

@@ -16,7 +16,7 @@ HOUSE, FLAT, GONE = 'house_-0001', '-flat_00002', 'gone0000003'
 
 @pytest.fixture(scope='module')
 def video(tmp_path_factory):
-    """70 frames at 25 a second; frame ``t`` is grey ``3 * t``."""
+    """70 frames at 25 a second; frame ``t`` is gray ``3 * t``."""
     path = str(tmp_path_factory.mktemp('video') / 'video.avi')
     writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'MJPG'), 25, (32, 32))
     for t in range(70):

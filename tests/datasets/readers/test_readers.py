@@ -31,7 +31,7 @@ def test_frames_are_those_of_sequential_decoding(tmp_path, write_video, backend,
     indices = [7, 3, 29, 7]
     frames = reader.read(indices)
     assert frames.dtype == np.uint8
-    # decord and OpenCV convert colours with different rounding.
+    # decord and OpenCV convert colors with different rounding.
     assert np.abs(frames.astype(int) - decoded(path)[indices]).mean() < 2
     assert frames[0, :, 0, 0].mean() > 200  # red, so RGB
 
@@ -148,12 +148,12 @@ def test_images(tmp_path):
     np.testing.assert_array_equal(reader.read([0]), image[None])
     with pytest.raises(ClipError, match='only frame 0'):
         reader.read([0, 1])
-    grey = tmp_path / 'grey.png'
-    cv2.imencode('.png', image[..., 0])[1].tofile(grey)
-    assert open_video(str(grey)).read([0]).shape == (1, 6, 9, 3)
-    grey.write_bytes(b'no image')
+    gray = tmp_path / 'gray.png'
+    cv2.imencode('.png', image[..., 0])[1].tofile(gray)
+    assert open_video(str(gray)).read([0]).shape == (1, 6, 9, 3)
+    gray.write_bytes(b'no image')
     with pytest.raises(ClipError, match='not an image'):
-        open_video(str(grey))
+        open_video(str(gray))
 
 
 @pytest.mark.parametrize('kind', ['.jpg', '.png', '.tif', '.webp', '.bmp'])

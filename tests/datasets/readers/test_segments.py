@@ -15,7 +15,7 @@ BACKENDS = ['decord', 'opencv']
 
 
 def write_numbered(path, num_frames=50, fps=25.0, fourcc='MJPG'):
-    """Frame ``t`` shows ``t % 16`` in its left half and ``t // 16`` in its right half, as grey in steps of 16."""
+    """Frame ``t`` shows ``t % 16`` in its left half and ``t // 16`` in its right half, as gray in steps of 16."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*fourcc), fps, (32, 32))
     for t in range(num_frames):

@@ -7,7 +7,7 @@ from pvvae_plugin.structures import VideoDataSample
 
 
 def numbered_clip(num_frames=5, height=12, width=16):
-    """Every value different from its neighbours in time and space."""
+    """Every value different from its neighbors in time and space."""
     values = np.arange(num_frames * height * width * 3) % 251
     return values.astype(np.uint8).reshape(num_frames, height, width, 3)
 

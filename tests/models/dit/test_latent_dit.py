@@ -46,8 +46,8 @@ class Oracle:
     def norm(self, x):
         if isinstance(self.model.final.norm, torch.nn.RMSNorm):
             return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
-        centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+        centered = x - x.mean(-1, keepdim=True)
+        return centered / (centered.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
 
     @staticmethod
     def waves(value, width):
@@ -291,7 +291,7 @@ def test_a_new_model_returns_zeros_and_every_parameter_gets_a_gradient():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_new_model_has_dits_initialisation():
+def test_a_new_model_has_dits_initialization():
     model = LatentDiT(**{**TINY, 'hidden_size': 128})
     for weight in (
         model.class_embedding.weight,

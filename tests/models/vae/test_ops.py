@@ -153,15 +153,15 @@ def test_gradients_of_gradients_are_those_of_the_plain_path():
     """Second derivatives, as in a gradient penalty."""
     x, weight = torch.randn(1, 4, 2, 3, 3, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
 
-    def penalised():
+    def penalized():
         leaf, scale = x.clone().requires_grad_(), weight.clone().requires_grad_()
         (grad,) = torch.autograd.grad(norm_silu(leaf, scale, 1).sum(), leaf, create_graph=True)
         grad.square().sum().backward()
         return leaf.grad, scale.grad
 
-    fast = penalised()
+    fast = penalized()
     with plain_path():
-        plain = penalised()
+        plain = penalized()
     for a, b in zip(fast, plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 

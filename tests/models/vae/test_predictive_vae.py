@@ -193,7 +193,7 @@ def test_predict_continues_what_it_observed(vae):
         vae.predict(video, 5)
 
 
-def test_latent_normalisation_round_trip(vae):
+def test_latent_normalization_round_trip(vae):
     vae.latent_mean.copy_(torch.randn(4))
     vae.latent_std.copy_(torch.rand(4) + 0.5)
     latents = torch.randn(2, 4, 3, 2, 2)
