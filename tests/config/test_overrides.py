@@ -18,6 +18,7 @@ from pvvae_plugin.config.schema import RUNNER_KEYS
 from pvvae_plugin.registry import HOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
+NAMES = '|'.join(path.stem for path in sorted((ROOT / 'configs').glob('*.py')))
 # Placeholders for paths and numbers in the commands of the docs.
 PLACEHOLDER = re.compile(r'\bN\b')
 # Configs that the study writes do not exist yet; map them to their base configs.
@@ -32,7 +33,7 @@ def documented() -> list[tuple[str, str]]:
         text = path.read_text().replace('\\\n#', ' ').replace('\\\n', ' ')
         for command, given in re.findall(r'([^\n`]*)--cfg-options ([^\n`]*)', text):
             command = OF_THE_STUDY.sub('configs/dit_demo.py', command)
-            named = re.search(r'configs/([\w/]+)\.py|\b(dit_demo|pvvae_demo)\b', command)
+            named = re.search(rf'configs/([\w/]+)\.py|\b({NAMES})\b', command)
             config = named[1] or named[2] if named else path.stem if path.suffix == '.py' else None
             if config and '=' in given and 'Error: ' not in command:  # skip quoted error messages
                 found.append((config, PLACEHOLDER.sub('7', given)))
