@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.datasets.annotations import scan_folder
+from pvvae_plugin.datasets.folders import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
 from pvvae_plugin.files import lock_folder, read_json, write_atomically

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 from torch import Tensor
 
 from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
+from pvvae_plugin.datasets.folders import describe_left_out, list_left_out
 from pvvae_plugin.datasets.readers.base import is_video
 from pvvae_plugin.functional.conversion import as_video, cover
 from pvvae_plugin.safe_globals import load_array_safely
@@ -165,8 +168,11 @@ def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(f for f in path.rglob('*') if is_video(f.name) or f.suffix == ARRAY)
+            left_out = list_left_out(str(path), set(map(str, found)), images=False)
             if not found:
-                raise ValueError(f'no videos in {path}')
+                raise ValueError(f'no videos in {path}' + ''.join(f'; {group}' for group in left_out))
+            if left_out:
+                print_log(describe_left_out(str(path), left_out), logger='current', level=logging.WARNING)
             files += found
         elif path.exists():
             files.append(path)

@@ -7,7 +7,8 @@ python tools/verify_dataset.py path/to/videos --clip-len 17 --out report.json
 Each file is decoded completely with decord and OpenCV, in a separate process. The process is killed and replaced if
 the file takes longer than --timeout; crashes are reported as findings. The frames of both decoders are compared, and
 frames that decord seeks are compared with frames read in order. Ctrl-C stops the check and writes the findings so far.
-Exit codes: 0 if all files are good, 1 if any is bad, 2 for wrong arguments, 130 after Ctrl-C.
+Files in the folder that training does not read, such as other extensions, are counted and named.
+Exit codes: 0 if all files are read and good, 1 if not, 2 for wrong arguments, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +31,7 @@ from pvvae_plugin.config import read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
+from pvvae_plugin.datasets.folders import LeftOut
 from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import DATASETS
 
@@ -116,10 +119,12 @@ def check(datasets: list[ClipDataset], args: argparse.Namespace) -> tuple[list[F
     return sorted(findings, key=lambda finding: finding.path), complete
 
 
-def summarize(findings: list[Finding]) -> dict[str, int]:
+def summarize(findings: list[Finding], left_out: Sequence[LeftOut]) -> dict[str, int]:
     """Print the counts per kind and the first bad files; return the counts."""
     counts = Counter(finding.kind for finding in findings)
-    print(f'good: {counts["good"]} of {len(findings)}')
+    if left_out:
+        counts['left out'] = sum(group.count for group in left_out)
+    print(f'good: {counts["good"]} of {counts.total()}')
     for kind, meaning in KINDS.items():
         bad = [finding for finding in findings if finding.kind == kind]
         if bad:
@@ -128,6 +133,10 @@ def summarize(findings: list[Finding]) -> dict[str, int]:
             print(f'  {finding.path!r}: {finding.reason}')
         if len(bad) > SHOWN:
             print(f'  ... and {len(bad) - SHOWN} more')
+    if left_out:
+        print(f'left out: {counts["left out"]} (in the folder, but not read)')
+    for group in left_out:
+        print(f'  {group}')
     notes = Counter(note for finding in findings for note in finding.facts.get('notes', ()))
     for note, count in notes.most_common():
         print(f'note: {count} x {note}')
@@ -144,13 +153,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     start = time.time()
     findings, complete = check(datasets, args)
-    counts = summarize(findings)
+    folders = {d.data_root: d.left_out for d in datasets if isinstance(d, VideoDataset)}  # splits may share one
+    left_out = [group for groups in folders.values() for group in groups]
+    counts = summarize(findings, left_out)
     if args.out:
         report = {
             'data': args.data,
             'complete': complete,
             'seconds': round(time.time() - start, 1),
             'counts': counts,
+            'left_out': [asdict(group) for group in left_out],
             'bad': [asdict(finding) for finding in findings if finding.kind != 'good'],
             'good': [asdict(finding) for finding in findings if finding.kind == 'good'],
         }
@@ -169,4 +181,4 @@ def main(argv: list[str] | None = None) -> int:
         print(f'wrote {args.write_list}: {len(kept) - len(left)} of {len(datasets[0])}')
         for path in left:
             print(f'  skipped, its name cannot be written to a list: {path!r}')
-    return int(len(findings) > counts.get('good', 0))
+    return int(sum(counts.values()) > counts.get('good', 0))

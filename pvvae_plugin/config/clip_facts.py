@@ -8,7 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from pvvae_plugin.datasets.annotations import read_class_file, scan_folder
+from pvvae_plugin.datasets.annotations import read_class_file
+from pvvae_plugin.datasets.folders import scan_folder
 from pvvae_plugin.datasets.latent_shards import read_manifest
 from pvvae_plugin.registry import DATASETS
 from pvvae_plugin.temporal import groups_to_frames
@@ -143,7 +144,7 @@ def _names(dataset: dict) -> Sequence[str] | None:
         found = next((p for p in (os.path.join(root, class_file), class_file) if os.path.isfile(p)), None)
         return found and read_class_file(found)
     if type_name(dataset) == 'VideoDataset' and not dataset.get('ann_file') and os.path.isdir(root):
-        return scan_folder(root, None, images=dataset.get('clip_len') == 1)[1]
+        return scan_folder(root, None, images=dataset.get('clip_len') == 1).classes
     kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
     return getattr(kind, 'METAINFO', {}).get('classes')
 

@@ -1,4 +1,4 @@
-"""Reading clip lists from annotation files, class files and folders, and writing them."""
+"""Reading clip lists from annotation files and class files, and writing them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pvvae_plugin.files import write_atomically
-
-from .readers.base import is_image, is_video
 
 _ENDS_LIKE_A_LABEL = re.compile(r'\s[+-]?\d+$')
 _LABELLED = re.compile(r'^(.*\S)\s+([+-]?\d+)$')
@@ -99,46 +97,6 @@ def read_annotations(ann_file: str, data_root: str, classes: Sequence[str] | Non
     return data_list
 
 
-def scan_folder(
-    data_root: str, classes: Sequence[str] | None, images: bool
-) -> tuple[list[dict], tuple[str, ...] | None]:
-    """List the clips of a folder: ``data_root/CLASS/file``, or ``data_root/file`` without labels.
-
-    Args:
-        data_root: The folder.
-        classes: Class names in the order of the labels. None sorts the names of the class folders.
-        images: Whether to list images as clips.
-
-    Returns:
-        One ``dict(path=..., label=...)`` per clip, and the classes (None without class folders).
-
-    Raises:
-        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class
-            folder is not in ``classes``.
-    """
-    flat = _clips_in(data_root, images)
-    with os.scandir(data_root) as entries:
-        folders = sorted(entry.name for entry in entries if _may_be(entry.is_dir) and not entry.name.startswith('.'))
-    by_class = {name: clips for name in folders if (clips := _clips_in(os.path.join(data_root, name), images))}
-    if flat and by_class:
-        raise ValueError(
-            f'{data_root} holds clips both directly (e.g. {flat[0]}) and in class folders (e.g. '
-            f'{next(iter(by_class))}): remove one of the two, or list the clips in an ann_file'
-        )
-    if flat:
-        return [{'path': path, 'label': None} for path in flat], None
-    if not by_class:
-        raise ValueError(_nothing_found(data_root, folders, images))
-    names = tuple(classes) if classes else tuple(by_class)
-    unknown = [name for name in by_class if name not in names]
-    if unknown:
-        raise ValueError(
-            f'{data_root} has folders that are not among the {len(names)} given classes: {", ".join(unknown[:5])}; add '
-            'them to the classes, or move them away'
-        )
-    return [{'path': path, 'label': names.index(name)} for name, clips in by_class.items() for path in clips], names
-
-
 def list_problem(path: Path, entries: Sequence[dict]) -> str | None:
     """Return why ``path`` is not a valid file name for a list of ``entries``, or None if it is valid."""
     segments = any('segment' in entry for entry in entries)
@@ -193,33 +151,6 @@ def _label_of_folder(path: str, given: int | None, index_of: dict[str, int], whe
             f'{len(index_of)} (with class_file, labels count from 1)'
         )
     return label
-
-
-def _may_be(kind: Callable[[], bool]) -> bool:
-    try:
-        return kind()
-    except OSError:  # a loop of symbolic links
-        return False
-
-
-def _clips_in(folder: str, images: bool) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.path
-            for entry in entries
-            # macOS creates "._NAME" files with the same extension next to videos.
-            if not entry.name.startswith('.')
-            and (is_video(entry.name) or (images and is_image(entry.name)))
-            and _may_be(entry.is_file)
-        )
-
-
-def _nothing_found(data_root: str, folders: list[str], images: bool) -> str:
-    looked_for = 'videos or images' if images else 'videos'
-    message = f'no {looked_for} in {data_root} or its {len(folders)} direct subfolders'
-    if not images and any(_clips_in(os.path.join(data_root, name), True) for name in ('.', *folders)):
-        return f'{message}, but images: set clip_len=1 to use them as clips of one frame'
-    return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
 
 
 def _plain_rows(path: str) -> Iterator[_Row]:

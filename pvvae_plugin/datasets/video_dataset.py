@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from pvvae_plugin.registry import DATASETS
 
-from .annotations import read_annotations, read_class_file, scan_folder
+from .annotations import read_annotations, read_class_file
 from .clip_dataset import ClipDataset
 from .errors import ClipError
+from .folders import LeftOut, describe_left_out, scan_folder
 from .readers import read_clip
 from .readers.base import is_image
 
@@ -40,9 +44,13 @@ class VideoDataset(ClipDataset):
         backend: Decoder: ``'auto'`` (decord, then OpenCV), ``'decord'`` or ``'opencv'``.
         **kwargs: Passed to :class:`ClipDataset`.
 
+    Attributes:
+        left_out (list[LeftOut]): Files of the folder that are not read, such as other extensions. They are also logged.
+
     Raises:
         FileNotFoundError: If the folder or a list does not exist, or none of the listed files exists.
-        ValueError: If no clip is found, a label is out of range, or images are given with ``clip_len`` > 1.
+        ValueError: If no clip is found, clips are in nested folders, a label is out of range, or images are given with
+            ``clip_len`` > 1.
 
     Example:
         >>> from pvvae_plugin.registry import DATASETS
@@ -66,6 +74,7 @@ class VideoDataset(ClipDataset):
     ) -> None:
         self.class_file = class_file
         self.backend = backend
+        self.left_out: list[LeftOut] = []
         super().__init__(clip_len=clip_len, data_root=os.fspath(data_root), ann_file=ann_file, **kwargs)
 
     def _join_prefix(self) -> None:
@@ -96,7 +105,9 @@ class VideoDataset(ClipDataset):
                     f'list are relative to data_root ({self.data_root})'
                 )
         else:
-            data_list, classes = scan_folder(self.data_root, classes, images=self.clip_len == 1)
+            data_list, classes, self.left_out = scan_folder(self.data_root, classes, images=self.clip_len == 1)
+            if self.left_out:
+                _warn_once(describe_left_out(self.data_root, self.left_out))
         image = next((file for file in map(_file_of, data_list) if is_image(file)), None)
         if image and self.clip_len > 1:
             raise ValueError(f'clip_len must be 1 for images, got {self.clip_len}: {image} is an image')
@@ -129,3 +140,9 @@ class VideoDataset(ClipDataset):
 
 def _file_of(info: dict) -> str:
     return info.get('file', info['path'])
+
+
+@lru_cache
+def _warn_once(message: str) -> None:
+    """Log a warning, once per process: commands build the same dataset several times."""
+    print_log(message, logger='current', level=logging.WARNING)

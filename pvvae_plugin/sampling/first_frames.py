@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import Tensor
 
 from pvvae_plugin.config.clip_facts import frame_interval, spatial_steps
 from pvvae_plugin.datasets import ClipError, read_clip
+from pvvae_plugin.datasets.folders import describe_left_out, list_left_out
 from pvvae_plugin.datasets.readers.base import is_image, is_video
 from pvvae_plugin.functional.conversion import as_video, cover
 from pvvae_plugin.registry import TRANSFORMS
@@ -38,8 +41,12 @@ def find_sources(path: str) -> list[str]:
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
     files = [os.path.join(path, name) if os.path.isdir(path) else name for name in names if not name.startswith('.')]
     files = [file for file in files if is_image(file) or is_video(file)]
+    left_out = list_left_out(path, files, images=True) if os.path.isdir(path) else []
     if not files:
-        raise ValueError(f'no video or image at {path!r}: files are recognized by their extension')
+        there = f', but {"; ".join(map(str, left_out))}' if left_out else ''
+        raise ValueError(f'no video or image at {path!r}{there}: files are recognized by their extension')
+    if left_out:
+        print_log(describe_left_out(path, left_out), logger='current', level=logging.WARNING)
     return files
 
 

@@ -9,21 +9,13 @@ import numpy as np
 
 from ..errors import ClipError
 
+# Containers that our readers read; each is tested. docs/data.md lists them too.
 VIDEO_EXTENSIONS = (
-    '.3gp',
-    '.avi',
-    '.flv',
-    '.m4v',
-    '.mkv',
-    '.mov',
-    '.mp4',
-    '.mpeg',
-    '.mpg',
-    '.ogv',
-    '.ts',
-    '.webm',
-    '.wmv',
-)
+    '.264', '.265', '.3g2', '.3gp', '.apng', '.asf', '.avi', '.divx', '.f4v', '.flv', '.gif', '.gxf', '.h264', '.h265',
+    '.hevc', '.ivf', '.m1v', '.m2p', '.m2t', '.m2ts', '.m2v', '.m4v', '.mj2', '.mjpeg', '.mjpg', '.mk3d', '.mkv',
+    '.mov', '.mp4', '.mpe', '.mpeg', '.mpg', '.mpv', '.mts', '.mxf', '.nut', '.ogm', '.ogv', '.qt', '.rm', '.rmvb',
+    '.ts', '.vob', '.webm', '.wmv', '.wtv', '.y4m',
+)  # fmt: skip
 IMAGE_EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 # Tolerance for segment times: containers round frame times (WebM to whole milliseconds), lists do not.
 SLACK = 1e-3  # seconds

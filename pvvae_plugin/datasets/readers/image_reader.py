@@ -103,6 +103,12 @@ def _inspect(path: str) -> None:
         return
     with image:
         check_frame_size(path, *image.size)
+        if image.format in ('PNG', 'WEBP') and (frames := getattr(image, 'n_frames', 1)) > 1:
+            raise ClipError(
+                path,
+                f'an animation of {frames} frames, of which an image reader sees one; convert it to .gif, or rename an '
+                'animated .png to .apng',
+            )
         if image.format in ('TIFF', 'JPEG'):  # OpenCV may return garbage for damaged files
             try:
                 image.load()

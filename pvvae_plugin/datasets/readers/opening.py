@@ -175,6 +175,12 @@ def check_readable(path: str) -> None:
     except UnicodeEncodeError:
         # OpenCV's FFmpeg crashes the process on such names.
         raise ClipError(repr(path), 'its name is not valid UTF-8: rename the file') from None
+    if os.path.isdir(path):
+        raise ClipError(
+            path,
+            'not a file: a folder, pipe or device; join a folder of frames into a video, e.g. '
+            f'ffmpeg -framerate 25 -i {os.path.join(path, "%05d.png")} clip.mp4',
+        )
     if not os.path.isfile(path):
         # Opening a pipe would block forever, and a device may be endless.
         raise ClipError(path, 'not a file: a folder, pipe or device' if os.path.exists(path) else 'no such file')
@@ -187,16 +193,28 @@ def check_readable(path: str) -> None:
 def _refuse_playlists(path: str) -> None:
     """Reject playlists, because the decoders' FFmpeg opens the files and network addresses that they list.
 
-    All playlist formats are text, and all video containers start with binary data. Files with an ID3 tag are rejected
-    too: FFmpeg skips the tag, so it could hide a playlist, and no video container starts with one.
+    All playlist formats are text, and all video containers but YUV4MPEG2 start with binary data. Files with an ID3 tag
+    are rejected too: FFmpeg skips the tag, so it could hide a playlist, and no video container starts with one.
 
     Raises:
         ClipError: If the file starts like text or with an ID3 tag.
     """
     try:
-        with open(path, 'rb') as file:
-            head = file.read(64)
+        text = starts_like_text(path)
     except OSError as error:
         raise ClipError(path, f'cannot be read: {error.strerror}') from error
-    if head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head):
+    if text:
         raise ClipError(path, 'starts like text: not a video, or a playlist, which could open other files')
+
+
+def starts_like_text(path: str) -> bool:
+    """Return True if a file starts like text or with an ID3 tag. YUV4MPEG2, the video format, is not text.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(64)
+    if head.startswith(b'YUV4MPEG2 '):
+        return False
+    return head.startswith(b'ID3') or not any(byte < 9 or 13 < byte < 32 for byte in head)
