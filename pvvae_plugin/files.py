@@ -137,6 +137,21 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     return content
 
 
+def file_state(path: str | Path) -> list[int] | None:
+    """Return size and modification time (ns) of a file; None if it does not exist. Replaced files differ in them.
+
+    Example:
+        >>> from pvvae_plugin.files import file_state
+        >>> _ = open('clip.mp4', 'wb').write(bytes(9))
+        >>> file_state('clip.mp4')[0], file_state('missing.mp4')
+        (9, None)
+    """
+    if not os.path.isfile(path):
+        return None
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns]
+
+
 def file_sha256(*paths: str | Path) -> str:
     """Return the SHA-256 hex digest of one file, or of several concatenated files."""
     digest = hashlib.sha256()

@@ -4,12 +4,14 @@ pvvae extract-latents pvvae_demo work_dirs/pvvae_demo data/demo_latents
 python tools/extract_latents.py configs/pvvae_demo.py work_dirs/pvvae_demo data/demo_latents --flip
 torchrun --nproc-per-node 8 tools/extract_latents.py CONFIG CHECKPOINT OUT_DIR --launcher pytorch
 
-After an interruption, run the same command to resume. docs/train_generator.md describes the output files.
+After an interruption, run the same command to resume. It also encodes shards again if their videos changed, and tries
+skipped videos again. docs/train_generator.md describes the output files.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +33,7 @@ from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
+from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
@@ -39,6 +42,10 @@ from pvvae_plugin.registry import DATASETS, MODELS
 # Transforms that generator data must not use: mirrored views are encoded separately, and a reversed clip shows a
 # different action under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
+NOT_RECORDED = (
+    'do not record the sizes and times of their videos (written by an older version), so replaced videos are not noticed; '
+    'extract them into a new folder if videos changed'
+)
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 
 
@@ -90,6 +97,7 @@ def extract(args: argparse.Namespace, cfg: Config) -> None:
     backbone_hash = latent_shards.backbone_hash(cfg.model.backbone)
     if args.verify:
         latents = LatentDataset(args.out_dir, weights['sha256'], backbone_hash, verify=True)
+        check_videos(args.out_dir)
         print(f'{args.out_dir}: {len(latents)} clips in {len(latents.manifest["shards"])} shards, all intact')
         return
 
@@ -130,6 +138,31 @@ def extract(args: argparse.Namespace, cfg: Config) -> None:
         manifest = latent_shards.write_manifest(args.out_dir, records, facts)
         skipped = f', {len(manifest["skipped"])} unreadable clips skipped' if manifest['skipped'] else ''
         print(f'\n{manifest["num_clips"]} clips in {args.out_dir / latent_shards.MANIFEST}{skipped}')
+
+
+def check_videos(root: Path) -> None:
+    """Check that no video changed since it was encoded, and print the skipped ones.
+
+    Raises:
+        ValueError: If a video changed, or is missing while others exist.
+    """
+    records = [latent_shards.read_json(path) for path in sorted(root.glob('shard-*.json'))]
+    skipped = [clip['path'] for record in records for clip in record['skipped']]
+    if skipped:
+        print(
+            f'{len(skipped)} unreadable clips were skipped, e.g. {skipped[0]}; run the command again to try them again'
+        )
+    if any('files' not in record for record in records):
+        print(f'latents in {root} {NOT_RECORDED}')
+    changed = [path for record in records for path in latent_shards.changed_videos(record) or ()]
+    num_videos = sum(len(record.get('files', ())) for record in records)
+    if changed and not any(os.path.exists(path) for record in records for path in record.get('files', ())):
+        print('the videos are not on this machine; they were not compared with those that were encoded')
+    elif changed:
+        raise ValueError(
+            f'{len(changed)} of {num_videos} videos changed since they were encoded, e.g. {changed[0]}: run the same '
+            'command without --verify to encode them again'
+        )
 
 
 def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, str]]:
@@ -211,7 +244,10 @@ def write_shards(
 ) -> None:
     """Write the shards of this rank, except those that are already complete."""
     rank, world_size = get_dist_info()
-    pending = [n for n in range(rank, len(shards), world_size) if not is_finished(args.out_dir, n)]
+    pending = [n for n in range(rank, len(shards), world_size) if not is_finished(args.out_dir, n, dataset)]
+    barrier()  # every rank has compared the manifest's source
+    if pending:  # until all shards are written, the folder is incomplete
+        (args.out_dir / latent_shards.MANIFEST).unlink(missing_ok=True)
     # No batch crosses the end of a shard, so a shard's content does not depend on which shards were pending.
     batches = {
         number: [shards[number][i : i + args.batch_size] for i in range(0, len(shards[number]), args.batch_size)]
@@ -223,18 +259,41 @@ def write_shards(
     # Only rank 0 shows progress; the other ranks have as much work.
     progress = ProgressBar(sum(len(shards[number]) for number in pending)) if rank == 0 and pending else None
     for number, shard in batches.items():
+        # Before they are read: a video that is replaced meanwhile counts as changed.
+        videos = {
+            path: file_state(path) for path in (_file(dataset, entry.index) for batch in shard for entry in batch)
+        }
         with naming_files('Finished shards are kept; run the same command to resume. '):
             entries, skipped = encode_shard(shard, batches_read, encoder, progress)
-        latent_shards.write_shard(args.out_dir, number, entries, skipped, source)
+        latent_shards.write_shard(args.out_dir, number, entries, skipped, source, videos)
 
 
-def is_finished(root: Path, number: int) -> bool:
-    """Return whether a shard exists and its checksum matches."""
+def is_finished(root: Path, number: int, dataset: Dataset) -> bool:
+    """Return whether a shard exists, its checksum matches, and its videos are still those that were encoded."""
     record = latent_shards.read_record(root, number)
-    problem = latent_shards.shard_problem(root, record, verify=True) if record else None
+    if record is None:
+        return False
+    problem = latent_shards.shard_problem(root, record, verify=True)
+    changed = latent_shards.changed_videos(record)
+    if changed is None and number == 0:
+        print(f'latents in {root} {NOT_RECORDED}')
+    if not problem and changed:
+        problem = f'{record["name"]}: {len(changed)} video{"s" * (len(changed) > 1)} changed, e.g. {changed[0]}'
+    if not problem and (path := next((c['path'] for c in record['skipped'] if _is_readable(dataset, c)), None)):
+        problem = f'{record["name"]}: {path} was skipped but can be read now'
     if problem:
         print(f'{problem}; encoding it again')
-    return record is not None and problem is None
+    return not problem
+
+
+def _is_readable(dataset: Dataset, skipped: dict) -> bool:
+    sample = dataset[_clip_index(Entry(skipped['index'], skipped['draw']))]
+    return 'substituted_path' not in sample['data_samples'].metainfo
+
+
+def _file(dataset: Dataset, index: int) -> str:
+    info = dataset.get_data_info(index)
+    return info.get('file', info['path'])
 
 
 def encode_shard(

@@ -62,7 +62,10 @@ class VideoArrayDataset(ClipDataset):
 
     def load_data_list(self) -> list[dict]:
         name = f'{self.data_root}[{{}}]'
-        return [{'path': name.format(i), 'number': i, 'label': None} for i in range(self._num_videos)]
+        return [
+            {'path': name.format(i), 'file': self.data_root, 'number': i, 'label': None}
+            for i in range(self._num_videos)
+        ]
 
     def load_clip(self, info: dict, rng: np.random.Generator) -> np.ndarray:
         span = (self.clip_len - 1) * self.frame_interval + 1

@@ -5,7 +5,7 @@ A folder of latents contains
 - ``shard-00000.safetensors``, ...: ``mean`` and ``logvar`` ``(E, V, C, t, h, w)`` of ``E`` clips in ``V`` views (1, or
   2 if mirrored clips were encoded too), and int64 ``(E,)`` tensors ``label`` (-1 for none), ``index`` (of the video in
   the dataset) and ``draw`` (number of the clip in its video). The header contains the paths and the shard's source;
-- ``shard-00000.json``, ...: size, SHA-256 and statistics of the shard. The record is written after the shard, so an
+- ``shard-00000.json``, ...: size, SHA-256 and statistics of the shard, and sizes and times of its videos. The record is written after the shard, so an
   existing record means that the shard is complete;
 - ``manifest.json``: written last, when all shards are complete.
 """
@@ -71,7 +71,14 @@ def shard_name(number: int) -> str:
     return f'shard-{number:05d}.safetensors'
 
 
-def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped: Sequence[dict], source: dict) -> None:
+def write_shard(
+    root: Path,
+    number: int,
+    entries: LatentEntries | None,
+    skipped: Sequence[dict],
+    source: dict,
+    videos: dict[str, list[int] | None] | None = None,
+) -> None:
     """Write a shard and then its record, both atomically.
 
     Args:
@@ -80,9 +87,12 @@ def write_shard(root: Path, number: int, entries: LatentEntries | None, skipped:
         entries: Clips of the shard. None if no clip could be read; then only the record is written.
         skipped: One ``dict(index=..., draw=..., path=...)`` per clip that could not be read.
         source: Source of the latents, see :func:`check_source`.
+        videos: Files of the clips and their states when they were read, see :func:`~pvvae_plugin.files.file_state`.
     """
     path = root / shard_name(number)
     record: dict[str, Any] = {'name': path.name, 'count': 0, 'skipped': list(skipped), 'source': source}
+    if videos is not None:
+        record['files'] = videos
     if entries is not None:
         temporary = path.with_name(path.name + '.tmp')
         tensors = {
@@ -123,6 +133,13 @@ def shard_problem(root: Path, record: dict, verify: bool) -> str | None:
     if verify and file_sha256(path) != record['sha256']:
         return f'{path} is damaged: its sha256 differs from the recorded one'
     return None
+
+
+def changed_videos(record: dict) -> list[str] | None:
+    """Return the videos of a shard that changed since they were encoded, or None if the record lacks their states."""
+    if 'files' not in record:
+        return None
+    return [path for path, state in record['files'].items() if files.file_state(path) != state]
 
 
 def check_source(root: Path, source: dict) -> None:

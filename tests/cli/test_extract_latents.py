@@ -213,3 +213,86 @@ def test_unreadable_clips_are_left_out_and_listed(vae_run, tmp_path):
 def test_the_same_clip_is_not_encoded_twice(vae_run, tmp_path):
     with pytest.raises(ValueError, match='would encode each clip 3 times.*val split is in test_mode'):
         extract(*vae_run[:2], tmp_path, '--split', 'val', '--clips-per-video', 3)
+
+
+def write_image(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((32, 32, 3), value, np.uint8))
+
+
+@pytest.fixture
+def images(vae_run, tmp_path):
+    """Arguments that encode a folder of images: a and b in one shard, c and d in another. The image d is broken."""
+    for number, name in enumerate('abcd'):
+        write_image(tmp_path / 'images' / f'{name}.png', 60 * number)
+    (tmp_path / 'images' / 'd.png').write_bytes(b'no image')
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{vae_run[0]}'\n"
+        f"train_dataloader = dict(num_workers=0, dataset=dict(_delete_=True, type='VideoDataset', "
+        f"data_root='{tmp_path / 'images'}', clip_len=1, pipeline=[dict(type='PackClip')]))"
+    )
+    arguments = (config, vae_run[1], tmp_path / 'latents', '--shard-size', 2)
+    extract(*arguments)
+    return arguments
+
+
+def shards_changed(out, before):
+    return [name for name, content in contents(out).items() if 'safetensors' in name and content != before.get(name)]
+
+
+def test_a_replaced_video_is_named_and_encoded_again(images, tmp_path, capsys):
+    out = images[2]
+    before = contents(out)
+    extract(*images)
+    assert not shards_changed(out, before)
+    write_image(tmp_path / 'images' / 'b.png', 200)
+    capsys.readouterr()
+    with pytest.raises(ValueError, match=r'1 of 4 videos changed.*b\.png.*without --verify'):
+        extract(*images, '--verify')
+    extract(*images)
+    assert 'shard-00000.safetensors: 1 video changed' in capsys.readouterr().out
+    assert shards_changed(out, before) == ['shard-00000.safetensors']
+    extract(*images, '--verify')
+    assert 'all intact' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('kept_time', [False, True])
+def test_a_repaired_video_is_tried_again(images, tmp_path, capsys, kept_time):
+    out, path = images[2], tmp_path / 'images' / 'd.png'
+    before, time_before = contents(out), path.stat().st_mtime_ns
+    if kept_time:  # readable again without a change, like after an error of the network
+        record = json.loads((out / 'shard-00001.json').read_text())
+        write_image(path, 9)
+        record['files'][str(path)] = [path.stat().st_size, time_before]
+        os.utime(path, ns=(time_before, time_before))
+        (out / 'shard-00001.json').write_text(json.dumps(record))
+    extract(*images)
+    if not kept_time:
+        assert len(LatentDataset(out)) == 3 and not shards_changed(out, before)
+        write_image(path, 9)
+        extract(*images)
+    assert len(LatentDataset(out)) == 4
+    assert shards_changed(out, before) == ['shard-00001.safetensors']
+
+
+def test_latents_that_do_not_record_their_files_still_work(images, tmp_path, capsys):
+    out = images[2]
+    for path in out.glob('shard-*.json'):
+        record = json.loads(path.read_text())
+        del record['files']
+        path.write_text(json.dumps(record))
+    before = contents(out)
+    capsys.readouterr()
+    extract(*images)
+    assert not shards_changed(out, before)
+    extract(*images, '--verify')
+    assert capsys.readouterr().out.count('do not record the sizes and times of their videos') == 2
+
+
+def test_verify_without_the_videos_says_that_they_were_not_compared(images, tmp_path, capsys):
+    (tmp_path / 'images').rename(tmp_path / 'moved')
+    extract(*images, '--verify')
+    out = capsys.readouterr().out
+    assert '3 clips in 2 shards, all intact' in out and 'videos are not on this machine' in out
+    assert '1 unreadable' in out and 'd.png' in out
