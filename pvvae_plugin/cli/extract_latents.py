@@ -43,8 +43,8 @@ from pvvae_plugin.registry import DATASETS, MODELS
 # different action under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse', 'RandomFlipClip')
 NOT_RECORDED = (
-    'do not record the sizes and times of their videos (written by an older version), so replaced videos are not noticed; '
-    'extract them into a new folder if videos changed'
+    'do not record the sizes and times of their videos (an older version wrote them), so replaced videos are not '
+    'noticed; extract them into a new folder if videos changed'
 )
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
 

@@ -5,8 +5,8 @@ A folder of latents contains
 - ``shard-00000.safetensors``, ...: ``mean`` and ``logvar`` ``(E, V, C, t, h, w)`` of ``E`` clips in ``V`` views (1, or
   2 if mirrored clips were encoded too), and int64 ``(E,)`` tensors ``label`` (-1 for none), ``index`` (of the video in
   the dataset) and ``draw`` (number of the clip in its video). The header contains the paths and the shard's source;
-- ``shard-00000.json``, ...: size, SHA-256 and statistics of the shard, and sizes and times of its videos. The record is written after the shard, so an
-  existing record means that the shard is complete;
+- ``shard-00000.json``, ...: size, SHA-256 and statistics of the shard, and sizes and times of its videos. The record
+  is written after the shard, so an existing record means that the shard is complete;
 - ``manifest.json``: written last, when all shards are complete.
 """
 

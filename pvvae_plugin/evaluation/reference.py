@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.registry import DATASETS
 
@@ -41,11 +42,13 @@ class RealFeatures(NamedTuple):
         reference: ``(N, D)``, compared with generated clips.
         others: ``(M, D)`` of ``M <= N`` other clips. Their distance to the reference is the noise floor.
         left_out: Number of clips that could not be read.
+        unreadable: Their indices in the dataset; empty in files of older versions.
     """
 
     reference: Tensor
     others: Tensor
     left_out: int
+    unreadable: Sequence[int] = ()
 
 
 class Reference:
@@ -156,6 +159,7 @@ class Reference:
             print(file=sys.stderr)
         gathered = {position: row for part in all_gather_object(kept) for position, row in part.items()}
         rows = [gathered[position] for position in sorted(gathered)]
+        unreadable = [index for position, index in enumerate(self._chosen) if position not in gathered]
         if len(rows) < 2:
             raise ValueError(
                 f'only {len(rows)} of {len(self._chosen)} real clips of {self.config} could be read; at least 2 are '
@@ -163,7 +167,7 @@ class Reference:
             )
         # If there are too few clips for both sets, the reference comes first.
         features = torch.stack(rows)
-        return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(self._chosen) - len(rows))
+        return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(unreadable), unreadable)
 
     def _cache_file(self) -> Path | None:
         if self.cache_dir is None:
@@ -188,7 +192,8 @@ class Reference:
         try:
             with safe_open(str(path), framework='pt') as file:
                 record = json.loads(file.metadata()['pvvae_plugin'])
-                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('left_out'))
+                counts = record.pop('left_out'), record.pop('unreadable', [])
+                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), *counts)
             expected = json.loads(json.dumps(self.record, default=str))
             if record != expected or type(found.left_out) is not int:
                 raise ValueError('it describes other clips')
@@ -199,10 +204,18 @@ class Reference:
                     raise ValueError('its features are not finite')
             if sum(map(len, found[:2])) + found.left_out != len(self._chosen) or len(found.reference) < 2:
                 raise ValueError('its number of clips is wrong')
-            return found
+            again = next((index for index in found.unreadable if self._is_readable(index)), None)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             print_log(f'{path} is damaged, computing it again: {error}', logger='current', level=logging.WARNING)
             return None
+        if again is not None:
+            name = self.dataset.get_data_info(again)['path']
+            print_log(f'real clips: {name} was skipped but can be read now; computing the features again', 'current')
+            return None
+        return found
+
+    def _is_readable(self, index: int) -> bool:
+        return index in self._chosen and not self.dataset[index]['data_samples'].get('substituted_path')
 
 
 def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
@@ -259,10 +272,8 @@ def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Refe
 
 def _state_of(file: str) -> list[Any]:
     """Return a file's absolute path, size and modification time; an empty list if it does not exist."""
-    if not os.path.isfile(file):
-        return []
-    status = os.stat(file)
-    return [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+    state = file_state(file)
+    return [] if state is None else [os.path.abspath(file), *state]
 
 
 def _check_writable(folder: Path) -> None:
@@ -278,7 +289,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
-    header = json.dumps({**record, 'left_out': features.left_out}, default=str)
+    left_out = {'left_out': features.left_out, 'unreadable': list(features.unreadable)}
+    header = json.dumps({**record, **left_out}, default=str)
     tensors = {'reference': features.reference.contiguous(), 'others': features.others.contiguous()}
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:

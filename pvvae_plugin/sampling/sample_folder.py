@@ -65,7 +65,8 @@ class SampleFolder:
         """Check that the folder can be used, and return True if the run is already complete.
 
         Raises:
-            ValueError: If the folder is not writable, or contains anything other than videos of this run.
+            ValueError: If the folder is not writable, or contains anything other than videos of this run, or a video
+                of a complete run was changed.
         """
         if not os.access(next(p for p in (self.root, *self.root.absolute().parents) if p.exists()), os.W_OK):
             raise ValueError(f'{self.root} is not writable: choose another output folder')
@@ -86,7 +87,12 @@ class SampleFolder:
         differing = [f'{k}={run.get(k)!r} (here {v!r})' for k, v in self.run.items() if run.get(k) != v]
         if differing:
             raise ValueError(f'{self.root} holds samples of another run, with {", ".join(differing)}: {other}')
-        return bool(complete)
+        if not complete or not all(self._path(i).is_file() for i in range(len(self.entries))):
+            return False
+        for i, entry in enumerate(found.get('files', ())):
+            if entry.get('sha256') not in (None, file_sha256(self._path(i))):
+                raise ValueError(f'{self._path(i)} was changed since it was sampled: delete it to sample it again')
+        return True
 
     def start(self) -> None:
         """Write the manifest as incomplete, and delete partial files of a killed process."""

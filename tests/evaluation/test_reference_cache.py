@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_extractors import Statistics
 
+from pvvae_plugin.datasets import ClipDataset, ClipError
 from pvvae_plugin.evaluation import FVD
 from pvvae_plugin.evaluation.extractors import FeatureExtractor
 
@@ -145,3 +146,32 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(real, tmp_path):
     with pytest.raises(ValueError, match='gain returned features that are not finite'):
         metric.prepare(FRAMES, 12)
     assert not list((tmp_path / 'cache').iterdir())
+
+
+class Flaky(ClipDataset):
+    """Thirty clips. Clip 3 cannot be read while ``broken`` is True, and no file changes with it."""
+
+    broken = True
+
+    def load_data_list(self):
+        return [{'path': f'clip{i}', 'number': i, 'label': None} for i in range(24)]
+
+    def load_clip(self, info, rng):
+        if info['number'] == 3 and self.broken:
+            raise ClipError(info['path'], 'no answer from the network')
+        return np.full((self.clip_len, 6, 6, 3), 9 * info['number'], np.uint8)
+
+
+def test_a_clip_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch, log_lines):
+    options = {'dataset': {'type': Flaky}, 'num_workers': 0, 'cache_dir': str(tmp_path / 'cache')}
+
+    def skipped():
+        metric = FVD(Statistics(), PROTOCOL, options)
+        measure(metric)
+        return [text for text in metric.records['gen/FVD5_12']['warnings'] if 'could not be read' in text]
+
+    assert skipped() == ['1 real clips could not be read and were skipped']
+    assert len(skipped()) == 1 and any('loaded features from' in line for line in log_lines)
+    monkeypatch.setattr(Flaky, 'broken', False)
+    assert skipped() == []
+    assert any('clip3 was skipped but can be read now' in line for line in log_lines)

@@ -77,3 +77,26 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match='is not writable'):
         make(tmp_path / 'new').check()
+
+
+def finished(root):
+    folder = make(root)
+    folder.start()
+    for index in (0, 1):
+        folder.add(index, CLIP, fps=8)
+    folder.finish()
+
+
+def test_a_video_that_is_missing_from_a_finished_folder_is_made_again(tmp_path):
+    finished(tmp_path)
+    (tmp_path / '00000_a-b-c.webm').unlink()
+    folder = make(tmp_path)
+    assert folder.check() is False
+    assert not folder.is_done(0)
+
+
+def test_a_video_that_was_replaced_in_a_finished_folder_is_named(tmp_path):
+    finished(tmp_path)
+    (tmp_path / '00001_class1.webm').write_bytes(b'another video')
+    with pytest.raises(ValueError, match='00001_class1.webm .*changed.*delete it'):
+        make(tmp_path).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from pvvae_plugin.cli.analysis import train_classifier
 from pvvae_plugin.evaluation.motion_classifier import load_classifier
@@ -43,3 +44,36 @@ def test_what_cannot_work_is_said_in_one_line(tool, tmp_path, capsys):
             tool.main(arguments)
         assert message in str(ended.value.code) + capsys.readouterr().err
     assert not (tmp_path / 'other.pth').exists()
+
+
+@pytest.fixture
+def folder_config(tmp_path, write_video):
+    """Config of two classes of videos."""
+    for name in ('run/a', 'run/b', 'jump/a', 'jump/b'):
+        write_video(tmp_path / 'videos' / f'{name}.avi', fourcc='MJPG')
+    dataset = {'type': 'VideoDataset', 'data_root': str(tmp_path / 'videos'), 'clip_len': 5}
+    pipeline = [{'type': 'ResizeClip', 'size': 16}, {'type': 'CenterCropClip', 'size': 16}, {'type': 'PackClip'}]
+    loader = {'dataset': {**dataset, 'pipeline': pipeline}}
+    config = tmp_path / 'config.py'
+    Config({'train_dataloader': loader, 'val_dataloader': loader}).dump(config)
+    return config
+
+
+def test_a_judge_of_other_videos_is_not_used(tool, tmp_path, folder_config, write_video, capsys):
+    arguments = [str(folder_config), '--out', str(tmp_path / 'judge.pth'), '--steps', '1']
+    tool.main(arguments)
+    tool.main(arguments)
+    assert 'reusing the classifier' in capsys.readouterr().out
+    write_video(tmp_path / 'videos' / 'run' / 'a.avi', fourcc='MJPG', num_frames=9)
+    with pytest.raises(SystemExit, match='trained with another dataset'):
+        tool.main(arguments)
+
+
+def test_a_judge_that_does_not_record_its_videos_still_works(tool, tmp_path, folder_config, monkeypatch, capsys):
+    out = tmp_path / 'judge.pth'
+    arguments = [str(folder_config), '--out', str(out), '--steps', '1']
+    with monkeypatch.context() as older:
+        older.setattr(train_classifier, 'video_states', lambda dataset: None)
+        tool.main(arguments)
+    tool.main(arguments)
+    assert 'does not record the sizes and times of its videos' in capsys.readouterr().out
