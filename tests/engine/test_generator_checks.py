@@ -87,6 +87,20 @@ def test_what_does_not_fit_is_refused(model, train, val, message):
         check(model, train, val)
 
 
+@pytest.mark.parametrize('num_classes', [2, 3])
+def test_classes_that_only_one_folder_has_are_named_before_their_number(model, num_classes):
+    """Following the message resolves it, whatever the head has."""
+    model.head.num_classes = num_classes
+    train, val = clips(classes=CLASSES), clips(classes=CLASSES[::2])
+    with pytest.raises(ValueError, match='differ in their classes') as error:
+        check(model, train, val)
+    text = str(error.value)
+    assert 'classes: train_dataloader 3, val_dataloader 2' in text and 'only in train_dataloader: fall' in text
+    assert 'bounce, fall, turn' in text and 'class_file' in text and 'model.head.num_classes=3' in text
+    model.head.num_classes = 3
+    check(model, train, clips(classes=CLASSES))
+
+
 def test_a_test_alone_is_checked_too(model):
     hook = HOOKS.build({'type': 'StartCheckHook'})
     with pytest.raises(ValueError, match='test_dataloader were made by the VAE'):

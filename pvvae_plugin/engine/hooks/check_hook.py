@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -73,6 +75,8 @@ def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
+    if num_classes is not None:  # VAEs and unconditional generators ignore labels
+        _check_same_classes({name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))})
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
@@ -82,14 +86,29 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
             _check_latents(name, dataset, sample['inputs'], model)
         if num_classes is not None:
             _check_classes(name, dataset, sample, num_classes)
-    if num_classes is None:
-        return  # VAEs and unconditional generators ignore labels
-    classes = {name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))}
-    if len({tuple(found) for found in classes.values()}) > 1:
-        raise ValueError(
-            'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
-            'match; set the same class_file in both'
-        )
+
+
+def _check_same_classes(classes: dict[str, Sequence[str]]) -> None:
+    """Check the names before their number: a count that fits one dataset does not fit the other."""
+    if len({tuple(names) for names in classes.values()}) < 2:
+        return
+    counts = ', '.join(f'{name}_dataloader {len(names)}' for name, names in classes.items())
+    every = list(dict.fromkeys(name for names in classes.values() for name in names))
+    if all(set(names) == set(every) for names in classes.values()):
+        difference = 'the names are the same, in another order'
+    else:
+        common = set.intersection(*map(set, classes.values()))
+        only = {name: [each for each in names if each not in common] for name, names in classes.items()}
+        difference = '; '.join(f'only in {name}_dataloader: {_some(names)}' for name, names in only.items() if names)
+    raise ValueError(
+        f'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
+        f'match (classes: {counts}; {difference}). Write the {len(every)} names ({_some(every)}) to a file, one per '
+        f'line, set class_file to it in both datasets, and set model.head.num_classes={len(every)}'
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:20]) + f' and {len(names) - 20} more' * (len(names) > 20)
 
 
 def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:
