@@ -200,9 +200,23 @@ def check_labels(labels: Sequence[int | None], num_classes: int) -> None:
 
 
 def classifier_digest(
-    dataset_config: dict, num_classes: int, steps: int, seed: int, vae_sha256: str | None = None
+    dataset_config: dict,
+    num_classes: int,
+    steps: int,
+    seed: int,
+    vae_sha256: str | None = None,
+    files: str | None = None,
 ) -> str:
-    """Return a digest of everything that determines the weights; ``vae_sha256`` is that of ``reconstruct``'s VAE."""
+    """Return a digest of everything that determines the weights.
+
+    Args:
+        dataset_config: Config of the training clips.
+        num_classes: See :func:`train_classifier`.
+        steps: See :func:`train_classifier`.
+        seed: See :func:`train_classifier`.
+        vae_sha256: Digest of the weights of ``reconstruct``'s VAE.
+        files: Digest of the training files; None for procedural clips.
+    """
     facts = {
         'data': dataset_config,
         'network': repr(MotionClassifier(num_classes)),
@@ -211,7 +225,7 @@ def classifier_digest(
         'seed': seed,
         'vae': vae_sha256,
     }
-    return config_sha256(facts)
+    return config_sha256(facts if files is None else {**facts, 'files': files})
 
 
 def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
@@ -242,8 +256,8 @@ def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:
     record = load_safely(path)
     if digest is not None and record.get('digest') != digest:
         raise ValueError(
-            f'{path} is a classifier trained with another dataset, VAE, number of steps or seed; choose another file, '
-            'or delete it to train again'
+            f'{path} is a classifier trained with another dataset, VAE, number of steps or seed, or the videos changed '
+            'since; choose another file, or delete it to train again'
         )
     state, expected = record['state_dict'], MotionClassifier(1).state_dict()
     if not isinstance(state, dict) or state.keys() != expected.keys():

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from .protocols import Protocol
 from .video_features import VideoFeatures
 
 CACHE_DIR = 'work_dirs/reference_features'
-FORMAT_VERSION = '1'
+FORMAT_VERSION = '2'
 
 _shared: MutableMapping[str, Reference] = weakref.WeakValueDictionary()
 
@@ -40,12 +40,17 @@ class RealFeatures(NamedTuple):
     Attributes:
         reference: ``(N, D)``, compared with generated clips.
         others: ``(M, D)`` of ``M <= N`` other clips. Their distance to the reference is the noise floor.
-        left_out: Number of clips that could not be read.
+        skipped: Indices of the clips that could not be read.
     """
 
     reference: Tensor
     others: Tensor
-    left_out: int
+    skipped: list[int]
+
+    @property
+    def left_out(self) -> int:
+        """Number of clips that could not be read."""
+        return len(self.skipped)
 
 
 class Reference:
@@ -53,7 +58,8 @@ class Reference:
 
     The clips are the first ``2 * num_samples`` of a fixed permutation, which depends only on the length of the dataset.
     The name of the cached file contains a digest of the dataset config, of the paths, sizes and modification times of
-    the chosen files, of the extractor with its weights, and of the preprocessing.
+    the chosen files, of the extractor with its weights, and of the preprocessing. Clips that could not be read are
+    tried again whenever the cache is used.
 
     Args:
         features: Features to compute.
@@ -102,7 +108,7 @@ class Reference:
         return {
             'dataset': self.config,
             'clips_in_dataset': len(self.dataset),
-            'listing_sha256': self._listing_sha256(),
+            'listing_sha256': listing_sha256(self.dataset, self._chosen),
             'num_samples': self.num_samples,
         }
 
@@ -163,7 +169,8 @@ class Reference:
             )
         # If there are too few clips for both sets, the reference comes first.
         features = torch.stack(rows)
-        return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(self._chosen) - len(rows))
+        skipped = [index for position, index in enumerate(self._chosen) if position not in gathered]
+        return RealFeatures(features[: self.num_samples], features[self.num_samples :], skipped)
 
     def _cache_file(self) -> Path | None:
         if self.cache_dir is None:
@@ -172,15 +179,6 @@ class Reference:
         name = f'{self.features.extractor.name}{self.features.protocol.num_frames}'
         return self.cache_dir / f'{name}-{key[:16]}.safetensors'
 
-    def _listing_sha256(self) -> str:
-        """Hash the paths, sizes and times of the chosen files: replaced files make another dataset."""
-        listing = []
-        for index in self._chosen:
-            info = self.dataset.get_data_info(index)
-            listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
-        listing.append(_state_of(str(self.config.get('data_root') or '')))  # if it is an array of all videos
-        return config_sha256(listing)
-
     def _read(self, path: Path) -> RealFeatures | None:
         """Read cached features; return None if the file does not exist or does not match the current settings."""
         if not path.exists():
@@ -188,9 +186,9 @@ class Reference:
         try:
             with safe_open(str(path), framework='pt') as file:
                 record = json.loads(file.metadata()['pvvae_plugin'])
-                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('left_out'))
+                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('skipped'))
             expected = json.loads(json.dumps(self.record, default=str))
-            if record != expected or type(found.left_out) is not int:
+            if record != expected or not set(found.skipped) <= set(self._chosen):
                 raise ValueError('it describes other clips')
             for features in found[:2]:
                 if features.dtype != torch.float32 or features.shape[1:] != (self.features.extractor.feature_dim,):
@@ -199,10 +197,15 @@ class Reference:
                     raise ValueError('its features are not finite')
             if sum(map(len, found[:2])) + found.left_out != len(self._chosen) or len(found.reference) < 2:
                 raise ValueError('its number of clips is wrong')
-            return found
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             print_log(f'{path} is damaged, computing it again: {error}', logger='current', level=logging.WARNING)
             return None
+        for index in found.skipped:
+            if not self.dataset[index]['data_samples'].get('substituted_path'):
+                name = self.dataset.get_data_info(index)['path']
+                print_log(f'{name} was skipped but can be read now, computing {path} again', logger='current')
+                return None
+        return found
 
 
 def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
@@ -257,6 +260,16 @@ def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Refe
     return found
 
 
+def listing_sha256(dataset: Dataset, indices: Sequence[int]) -> str:
+    """Hash the paths, sizes and times of the files of some clips: replaced files make another dataset."""
+    listing = []
+    for index in indices:
+        info = dataset.get_data_info(index)
+        listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
+    listing.append(_state_of(str(getattr(dataset, 'data_root', None) or '')))  # if it is an array of all videos
+    return config_sha256(listing)
+
+
 def _state_of(file: str) -> list[Any]:
     """Return a file's absolute path, size and modification time; an empty list if it does not exist."""
     if not os.path.isfile(file):
@@ -278,7 +291,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
-    header = json.dumps({**record, 'left_out': features.left_out}, default=str)
+    header = json.dumps({**record, 'skipped': features.skipped}, default=str)
     tensors = {'reference': features.reference.contiguous(), 'others': features.others.contiguous()}
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:

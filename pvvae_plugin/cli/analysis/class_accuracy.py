@@ -94,7 +94,9 @@ def get_classifier(
     """Load or train the classifier for the dataset and the VAE; return it with its file."""
     k, device = len(data.classes), next(model.parameters()).device
     vae_sha256 = (model.backbone_source or {}).get('sha256')
-    digest = classifier_digest(data.train_config, k, args.classifier_steps, CLASSIFIER_SEED, vae_sha256)
+    digest = classifier_digest(
+        data.train_config, k, args.classifier_steps, CLASSIFIER_SEED, vae_sha256, data.train_files
+    )
     path = args.classifier or args.out.with_name(f'classifier-{digest[:12]}.pth')
     if path.is_file():
         print(f'reusing the classifier {path}')

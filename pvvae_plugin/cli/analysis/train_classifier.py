@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         data = accuracy.build_labeled_data(cfg, HELD_OUT)
-        digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed)
+        digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed, files=data.train_files)
         if args.out.is_file():
             classifier = load_classifier(args.out, digest)
             print(f'reusing the classifier {args.out}')
