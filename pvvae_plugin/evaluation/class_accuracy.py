@@ -26,6 +26,7 @@ from pvvae_plugin.registry import DATASETS, METRICS
 from pvvae_plugin.structures import SUBSTITUTED
 
 from .motion_classifier import check_labels, iterate_batches, load_classifier
+from .reference import listing_sha256
 
 # Transforms to remove: a clip played backwards shows another motion under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
@@ -34,10 +35,14 @@ LabeledBatches = Iterable[tuple[Tensor, Sequence[int]]]
 
 
 class LabeledData(NamedTuple):
-    """Labeled clips for training a classifier, held-out clips for testing it, and the class names."""
+    """Labeled clips for training a classifier, held-out clips for testing it, and the class names.
+
+    ``train_files`` is a digest of the training files, or None for procedural clips.
+    """
 
     train: Dataset
     train_config: dict
+    train_files: str | None
     held_out: Dataset
     held_out_config: dict
     classes: tuple[str, ...]
@@ -77,7 +82,8 @@ def build_labeled_data(cfg: Config, num: int) -> LabeledData:
     classes = train.metainfo.get('classes')
     if not classes:
         raise ValueError(f"{type(train).__name__} has no class names; set metainfo=dict(classes=('run', 'jump', ...))")
-    return LabeledData(train, train_config, held_out, held_out_config, tuple(classes))
+    files = None if isinstance(train, SyntheticVideoDataset) else listing_sha256(train, range(len(train)))
+    return LabeledData(train, train_config, files, held_out, held_out_config, tuple(classes))
 
 
 def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None:

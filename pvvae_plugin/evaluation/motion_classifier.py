@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
-from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint
 from pvvae_plugin.safe_globals import load_safely
@@ -206,11 +205,17 @@ def classifier_digest(
     steps: int,
     seed: int,
     vae_sha256: str | None = None,
-    videos: Sequence | None = None,
+    files: str | None = None,
 ) -> str:
     """Return a digest of everything that determines the weights.
 
-    ``vae_sha256`` is that of ``reconstruct``'s VAE, and ``videos`` are the :func:`video_states` of the dataset.
+    Args:
+        dataset_config: Config of the training clips.
+        num_classes: See :func:`train_classifier`.
+        steps: See :func:`train_classifier`.
+        seed: See :func:`train_classifier`.
+        vae_sha256: Digest of the weights of ``reconstruct``'s VAE.
+        files: Digest of the training files; None for procedural clips.
     """
     facts = {
         'data': dataset_config,
@@ -220,14 +225,7 @@ def classifier_digest(
         'seed': seed,
         'vae': vae_sha256,
     }
-    return config_sha256(facts | ({'videos': videos} if videos else {}))
-
-
-def video_states(dataset: Dataset) -> list | None:
-    """Return path, size and modification time of the files of a dataset; None if its clips are not files."""
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    states = [(file, file_state(file)) for file in dict.fromkeys(info.get('file', info['path']) for info in infos)]
-    return states if any(state for _, state in states) else None
+    return config_sha256(facts if files is None else {**facts, 'files': files})
 
 
 def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
@@ -238,13 +236,12 @@ def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
     os.replace(part, path)
 
 
-def load_classifier(path: Path, digest: str | None = None, older_digest: str | None = None) -> MotionClassifier:
+def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:
     """Load a classifier.
 
     Args:
         path: File written by :func:`save_classifier`.
         digest: Required digest, see :func:`classifier_digest`; None accepts any.
-        older_digest: Digest without the videos, as older versions wrote it; accepted with a notice.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -257,12 +254,10 @@ def load_classifier(path: Path, digest: str | None = None, older_digest: str | N
         )
     check_checkpoint(str(path))
     record = load_safely(path)
-    if older_digest not in (None, digest) and record.get('digest') == older_digest:
-        print(f'{path} does not record the sizes and times of its videos; delete it to train again if they changed')
-    elif digest is not None and record.get('digest') != digest:
+    if digest is not None and record.get('digest') != digest:
         raise ValueError(
-            f'{path} is a classifier trained with another dataset, VAE, number of steps or seed; choose another file, '
-            'or delete it to train again'
+            f'{path} is a classifier trained with another dataset, VAE, number of steps or seed, or the videos changed '
+            'since; choose another file, or delete it to train again'
         )
     state, expected = record['state_dict'], MotionClassifier(1).state_dict()
     if not isinstance(state, dict) or state.keys() != expected.keys():

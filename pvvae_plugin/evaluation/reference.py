@@ -30,7 +30,7 @@ from .protocols import Protocol
 from .video_features import VideoFeatures
 
 CACHE_DIR = 'work_dirs/reference_features'
-FORMAT_VERSION = '1'
+FORMAT_VERSION = '2'
 
 _shared: MutableMapping[str, Reference] = weakref.WeakValueDictionary()
 
@@ -41,14 +41,17 @@ class RealFeatures(NamedTuple):
     Attributes:
         reference: ``(N, D)``, compared with generated clips.
         others: ``(M, D)`` of ``M <= N`` other clips. Their distance to the reference is the noise floor.
-        left_out: Number of clips that could not be read.
-        unreadable: Their indices in the dataset; empty in files of older versions.
+        skipped: Indices of the clips that could not be read.
     """
 
     reference: Tensor
     others: Tensor
-    left_out: int
-    unreadable: Sequence[int] = ()
+    skipped: list[int]
+
+    @property
+    def left_out(self) -> int:
+        """Number of clips that could not be read."""
+        return len(self.skipped)
 
 
 class Reference:
@@ -56,7 +59,8 @@ class Reference:
 
     The clips are the first ``2 * num_samples`` of a fixed permutation, which depends only on the length of the dataset.
     The name of the cached file contains a digest of the dataset config, of the paths, sizes and modification times of
-    the chosen files, of the extractor with its weights, and of the preprocessing.
+    the chosen files, of the extractor with its weights, and of the preprocessing. Clips that could not be read are
+    tried again whenever the cache is used.
 
     Args:
         features: Features to compute.
@@ -105,7 +109,7 @@ class Reference:
         return {
             'dataset': self.config,
             'clips_in_dataset': len(self.dataset),
-            'listing_sha256': self._listing_sha256(),
+            'listing_sha256': listing_sha256(self.dataset, self._chosen),
             'num_samples': self.num_samples,
         }
 
@@ -159,7 +163,6 @@ class Reference:
             print(file=sys.stderr)
         gathered = {position: row for part in all_gather_object(kept) for position, row in part.items()}
         rows = [gathered[position] for position in sorted(gathered)]
-        unreadable = [index for position, index in enumerate(self._chosen) if position not in gathered]
         if len(rows) < 2:
             raise ValueError(
                 f'only {len(rows)} of {len(self._chosen)} real clips of {self.config} could be read; at least 2 are '
@@ -167,7 +170,8 @@ class Reference:
             )
         # If there are too few clips for both sets, the reference comes first.
         features = torch.stack(rows)
-        return RealFeatures(features[: self.num_samples], features[self.num_samples :], len(unreadable), unreadable)
+        skipped = [index for position, index in enumerate(self._chosen) if position not in gathered]
+        return RealFeatures(features[: self.num_samples], features[self.num_samples :], skipped)
 
     def _cache_file(self) -> Path | None:
         if self.cache_dir is None:
@@ -176,15 +180,6 @@ class Reference:
         name = f'{self.features.extractor.name}{self.features.protocol.num_frames}'
         return self.cache_dir / f'{name}-{key[:16]}.safetensors'
 
-    def _listing_sha256(self) -> str:
-        """Hash the paths, sizes and times of the chosen files: replaced files make another dataset."""
-        listing = []
-        for index in self._chosen:
-            info = self.dataset.get_data_info(index)
-            listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
-        listing.append(_state_of(str(self.config.get('data_root') or '')))  # if it is an array of all videos
-        return config_sha256(listing)
-
     def _read(self, path: Path) -> RealFeatures | None:
         """Read cached features; return None if the file does not exist or does not match the current settings."""
         if not path.exists():
@@ -192,10 +187,9 @@ class Reference:
         try:
             with safe_open(str(path), framework='pt') as file:
                 record = json.loads(file.metadata()['pvvae_plugin'])
-                counts = record.pop('left_out'), record.pop('unreadable', [])
-                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), *counts)
+                found = RealFeatures(file.get_tensor('reference'), file.get_tensor('others'), record.pop('skipped'))
             expected = json.loads(json.dumps(self.record, default=str))
-            if record != expected or type(found.left_out) is not int:
+            if record != expected or not set(found.skipped) <= set(self._chosen):
                 raise ValueError('it describes other clips')
             for features in found[:2]:
                 if features.dtype != torch.float32 or features.shape[1:] != (self.features.extractor.feature_dim,):
@@ -204,18 +198,15 @@ class Reference:
                     raise ValueError('its features are not finite')
             if sum(map(len, found[:2])) + found.left_out != len(self._chosen) or len(found.reference) < 2:
                 raise ValueError('its number of clips is wrong')
-            again = next((index for index in found.unreadable if self._is_readable(index)), None)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             print_log(f'{path} is damaged, computing it again: {error}', logger='current', level=logging.WARNING)
             return None
-        if again is not None:
-            name = self.dataset.get_data_info(again)['path']
-            print_log(f'real clips: {name} was skipped but can be read now; computing the features again', 'current')
-            return None
+        for index in found.skipped:
+            if not self.dataset[index]['data_samples'].get('substituted_path'):
+                name = self.dataset.get_data_info(index)['path']
+                print_log(f'{name} was skipped but can be read now, computing {path} again', logger='current')
+                return None
         return found
-
-    def _is_readable(self, index: int) -> bool:
-        return index in self._chosen and not self.dataset[index]['data_samples'].get('substituted_path')
 
 
 def real_clips_config(dataset: Mapping[str, Any], protocol: Protocol) -> dict[str, Any]:
@@ -270,6 +261,16 @@ def shared_reference(features: VideoFeatures, config: Mapping[str, Any]) -> Refe
     return found
 
 
+def listing_sha256(dataset: Dataset, indices: Sequence[int]) -> str:
+    """Hash the paths, sizes and times of the files of some clips: replaced files make another dataset."""
+    listing = []
+    for index in indices:
+        info = dataset.get_data_info(index)
+        listing.append([str(info['path']), *_state_of(str(info.get('file', info['path'])))])
+    listing.append(_state_of(str(getattr(dataset, 'data_root', None) or '')))  # if it is an array of all videos
+    return config_sha256(listing)
+
+
 def _state_of(file: str) -> list[Any]:
     """Return a file's absolute path, size and modification time; an empty list if it does not exist."""
     state = file_state(file)
@@ -289,8 +290,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _write(path: Path, features: RealFeatures, record: Mapping[str, Any]) -> None:
-    left_out = {'left_out': features.left_out, 'unreadable': list(features.unreadable)}
-    header = json.dumps({**record, **left_out}, default=str)
+    header = json.dumps({**record, 'skipped': features.skipped}, default=str)
     tensors = {'reference': features.reference.contiguous(), 'others': features.others.contiguous()}
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 
@@ -14,9 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_extractors import Statistics
 
-from pvvae_plugin.datasets import ClipDataset, ClipError
-from pvvae_plugin.evaluation import FVD
+from pvvae_plugin.datasets import VideoDataset
+from pvvae_plugin.datasets.errors import ClipError
+from pvvae_plugin.evaluation import FVD, resolve_protocol
 from pvvae_plugin.evaluation.extractors import FeatureExtractor
+from pvvae_plugin.evaluation.reference import Reference
+from pvvae_plugin.evaluation.video_features import VideoFeatures
 
 FRAMES = 5
 PROTOCOL = {'base': 'paper', 'num_frames': FRAMES, 'num_samples': 12, 'real_clip': 'first'}
@@ -102,7 +104,7 @@ def test_videos_that_changed_are_not_those_of_the_cache(real, tmp_path):
     assert changed == measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path / 'fresh')))
 
 
-@pytest.mark.parametrize('what', ['rows', 'type', 'dimension', 'nan', 'record', 'left_out', 'nested', 'garbage'])
+@pytest.mark.parametrize('what', ['rows', 'type', 'dimension', 'nan', 'record', 'skipped', 'nested', 'garbage'])
 def test_a_cache_that_holds_something_else_is_made_anew(what, real, tmp_path, log_lines):
     right = measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path)))
     file = cache_file(tmp_path)
@@ -120,8 +122,8 @@ def test_a_cache_that_holds_something_else_is_made_anew(what, real, tmp_path, lo
         tensors['reference'][0, 0] = float('nan')
     elif what == 'record':
         record['listing_sha256'] = '0' * 64
-    elif what == 'left_out':
-        record['left_out'] = 'x'
+    elif what == 'skipped':
+        record['skipped'] = ['x']
     header = '[' * 100_000 if what == 'nested' else json.dumps(record)
     save_file(tensors, str(file), metadata={'pvvae_plugin': header})
     if what == 'garbage':
@@ -149,33 +151,65 @@ def test_features_that_are_not_finite_are_refused_and_not_kept(real, tmp_path):
     assert not list((tmp_path / 'cache').iterdir())
 
 
-class Flaky(ClipDataset):
-    """Thirty clips. Clip 3 cannot be read while ``broken`` is True, and no file changes with it."""
+class FromFile(FeatureExtractor):
+    """Extractor that reads weights and does not record them."""
 
-    broken = True
+    name, feature_dim = 'from_file', 3
 
-    def load_data_list(self):
-        return [{'path': f'clip{i}', 'number': i, 'label': None} for i in range(24)]
+    def __init__(self, path):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(float(path.read_text())))
 
-    def load_clip(self, info, rng):
-        if info['number'] == 3 and self.broken:
-            raise ClipError(info['path'], 'no answer from the network')
-        return np.full((self.clip_len, 6, 6, 3), 9 * info['number'], np.uint8)
+    def features(self, video):
+        return self.scale * video.mean((2, 3, 4))
+
+    def preprocessing(self):
+        return {}
 
 
-def test_a_clip_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch, log_lines):
-    options = {'dataset': {'type': Flaky}, 'num_workers': 0, 'cache_dir': str(tmp_path / 'cache')}
+@pytest.mark.parametrize(
+    ('extractor', 'protocol'),
+    [
+        (lambda t: Gain(2.0), {}),
+        (lambda t: Other(1.0), {}),
+        (lambda t: {'type': FromFile, 'path': t / 'weights.txt'}, {}),
+        (lambda t: Gain(1.0), {'num_samples': 11}),
+        (lambda t: Gain(1.0), {'num_frames': 4}),
+        (lambda t: Gain(1.0), {'real_clip': 'middle'}),
+        (lambda t: Gain(1.0), {'frame_interval': 2, 'num_frames': 2}),
+        (lambda t: Gain(1.0), {'eight_bit': 'truncate'}),
+    ],
+)
+def test_every_setting_is_part_of_the_key(extractor, protocol, real, tmp_path):
+    def key(extractor, protocol):
+        return FVD(extractor, {**PROTOCOL, **protocol}, reference(real, tmp_path)).reference._cache_file()
 
-    def skipped():
-        metric = FVD(Statistics(), PROTOCOL, options)
-        measure(metric)
-        texts = metric.records['gen/FVD5_12']['warnings']
-        del metric
-        gc.collect()  # metrics of one process share the reference as long as one of them is alive
-        return [text for text in texts if 'could not be read' in text]
+    keys = [key(Gain(1.0), {}), key(Gain(1.0), {})]
+    for weights in '12':
+        (tmp_path / 'weights.txt').write_text(weights)
+        keys.append(key(extractor(tmp_path), protocol))
+    changed = 1 + isinstance(extractor(tmp_path), dict)  # the file of weights was replaced
+    assert len(set(keys)) == 1 + changed
 
-    assert skipped() == ['1 real clips could not be read and were skipped']
-    assert len(skipped()) == 1 and any('loaded features from' in line for line in log_lines)
-    monkeypatch.setattr(Flaky, 'broken', False)
-    assert skipped() == []
-    assert any('clip3 was skipped but can be read now' in line for line in log_lines)
+
+def test_skipped_videos_are_tried_again(tmp_path, write_video, log_lines, monkeypatch):
+    for i in range(6):
+        write_video(tmp_path / 'real' / f'{i}.mp4', num_frames=FRAMES)
+    data = {'type': 'VideoDataset', 'data_root': str(tmp_path / 'real')}
+    config = {**reference(tmp_path, tmp_path), 'dataset': data, 'num_samples': 3}
+    load_clip = VideoDataset.load_clip
+
+    def without_a_decoder(self, info, rng):
+        if info['path'].endswith('2.mp4'):
+            raise ClipError(info['path'], 'no decoder')
+        return load_clip(self, info, rng)
+
+    def left_out():
+        return Reference(VideoFeatures(Statistics(), resolve_protocol(PROTOCOL)), **config).get().left_out
+
+    monkeypatch.setattr(VideoDataset, 'load_clip', without_a_decoder)
+    assert [left_out(), left_out()] == [1, 1]
+    assert sum('loaded features' in line for line in log_lines) == 1
+    monkeypatch.undo()
+    assert left_out() == 0
+    assert any('2.mp4 was skipped but can be read now' in line for line in log_lines)

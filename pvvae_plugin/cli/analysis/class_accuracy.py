@@ -33,7 +33,6 @@ from pvvae_plugin.evaluation.motion_classifier import (
     load_classifier,
     save_classifier,
     train_classifier,
-    video_states,
 )
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models import LatentVideoGenerator
@@ -95,12 +94,13 @@ def get_classifier(
     """Load or train the classifier for the dataset and the VAE; return it with its file."""
     k, device = len(data.classes), next(model.parameters()).device
     vae_sha256 = (model.backbone_source or {}).get('sha256')
-    facts = (data.train_config, k, args.classifier_steps, CLASSIFIER_SEED, vae_sha256)
-    digest = classifier_digest(*facts, video_states(data.train))
+    digest = classifier_digest(
+        data.train_config, k, args.classifier_steps, CLASSIFIER_SEED, vae_sha256, data.train_files
+    )
     path = args.classifier or args.out.with_name(f'classifier-{digest[:12]}.pth')
     if path.is_file():
         print(f'reusing the classifier {path}')
-        return load_classifier(path, digest, older_digest=classifier_digest(*facts)).to(device), path
+        return load_classifier(path, digest).to(device), path
     print(f'training the classifier on {k} classes: {", ".join(data.classes[:10])}')
     start = time.time()
     reconstruct = functools.partial(accuracy.reconstruct, model.backbone)

@@ -24,7 +24,6 @@ from pvvae_plugin.evaluation.motion_classifier import (
     load_classifier,
     save_classifier,
     train_classifier,
-    video_states,
 )
 
 HELD_OUT = 700  # clips
@@ -52,10 +51,9 @@ def main(argv: list[str] | None = None) -> None:
         init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
         args.out.parent.mkdir(parents=True, exist_ok=True)
         data = accuracy.build_labeled_data(cfg, HELD_OUT)
-        facts = (data.train_config, len(data.classes), args.steps, args.seed)
-        digest = classifier_digest(*facts, videos=video_states(data.train))
+        digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed, files=data.train_files)
         if args.out.is_file():
-            classifier = load_classifier(args.out, digest, older_digest=classifier_digest(*facts))
+            classifier = load_classifier(args.out, digest)
             print(f'reusing the classifier {args.out}')
         else:
             print(f'training on {len(data.classes)} classes: {", ".join(data.classes[:10])}')

@@ -67,13 +67,3 @@ def test_a_judge_of_other_videos_is_not_used(tool, tmp_path, folder_config, writ
     write_video(tmp_path / 'videos' / 'run' / 'a.avi', fourcc='MJPG', num_frames=9)
     with pytest.raises(SystemExit, match='trained with another dataset'):
         tool.main(arguments)
-
-
-def test_a_judge_that_does_not_record_its_videos_still_works(tool, tmp_path, folder_config, monkeypatch, capsys):
-    out = tmp_path / 'judge.pth'
-    arguments = [str(folder_config), '--out', str(out), '--steps', '1']
-    with monkeypatch.context() as older:
-        older.setattr(train_classifier, 'video_states', lambda dataset: None)
-        tool.main(arguments)
-    tool.main(arguments)
-    assert 'does not record the sizes and times of its videos' in capsys.readouterr().out
