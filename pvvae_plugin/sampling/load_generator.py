@@ -64,6 +64,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
         raise ValueError(
             f'{path} was trained with condition_prob=0 and cannot continue frames: set model.condition_prob to 0'
         )
+    model.class_dropout = trained.get('class_dropout', model.class_dropout)  # checkpoints of earlier versions lack it
     state = record['state_dict']
     if raw_weights:
         if not record.get('raw_weights'):

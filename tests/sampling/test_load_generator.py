@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from pvvae_plugin.models.checkpoints import generator_config
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.sampling import load_generator, resolve_labels
 
@@ -57,6 +58,18 @@ def test_what_does_not_fit_is_refused(cfg, record, tmp_path):
     path.write_bytes(b'nothing')
     with pytest.raises(ValueError, match='damaged'):
         load_generator(cfg, str(path))
+
+
+def test_guidance_follows_the_class_dropout_of_the_checkpoint(cfg, record, tmp_path):
+    trained = {**generator_config(cfg.model), 'class_dropout': 0.0}
+    torch.save({**record, 'generator_config': trained}, tmp_path / 'it.pth')
+    cfg.model.class_dropout = 0.1  # of the config, not of the training
+    model = load_generator(cfg, str(tmp_path / 'it.pth'))
+    with pytest.raises(ValueError, match='guidance_scale=3'):
+        model.generate(1, 5, (32, 32), labels=[0], guidance_scale=3)
+    del trained['class_dropout']  # written by an earlier version
+    torch.save({**record, 'generator_config': trained}, tmp_path / 'it.pth')
+    load_generator(cfg, str(tmp_path / 'it.pth')).generate(1, 5, (32, 32), labels=[0], guidance_scale=3)
 
 
 def test_a_config_of_a_vae_is_refused(tiny_vae_config, record, tmp_path):

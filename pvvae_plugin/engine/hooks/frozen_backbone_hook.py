@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from pvvae_plugin.models.checkpoints import check_backbone_source, check_generator_config, generator_config
@@ -33,13 +33,20 @@ class FrozenBackboneHook(Hook):
         state = checkpoint['state_dict']
         for name in [n for n in state if n.startswith('backbone.') and n not in STATISTICS]:
             del state[name]
-        checkpoint['backbone_source'] = _unwrapped(runner).backbone_source
-        checkpoint['generator_config'] = generator_config(runner.cfg.model)
+        model = _unwrapped(runner)
+        checkpoint['backbone_source'] = model.backbone_source
+        checkpoint['generator_config'] = {
+            **generator_config(runner.cfg.model),
+            'class_dropout': model.class_dropout,
+        }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
         check_backbone_source(checkpoint.get('backbone_source'), model.backbone_source)
-        check_generator_config(checkpoint.get('generator_config'), generator_config(runner.cfg.model))
+        trained = checkpoint.get('generator_config')
+        check_generator_config(trained, generator_config(runner.cfg.model))
+        if not isinstance(runner._train_loop, BaseLoop):  # a test: guidance depends on the training
+            model.class_dropout = (trained or {}).get('class_dropout', model.class_dropout)
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
         checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
 
