@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.renaming import warn_renamed
 from pvvae_plugin.temporal import frames_to_groups
+
+ClipShape = tuple[int, int, int]  # (T, H, W)
 
 
 def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -21,6 +27,47 @@ def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tupl
     vae.check_video(torch.empty(1, 3, num_frames, *size, device='meta'))
     height, width = (side // vae.spatial_ratio for side in size)
     return vae.latent_channels, frames_to_groups(num_frames, vae.temporal_ratio), height, width
+
+
+def untrained_shape(shape: ClipShape, trained_on: Collection[ClipShape], vae: nn.Module) -> str | None:
+    """Compare a clip shape with those of the training.
+
+    Args:
+        shape: ``(T, H, W)`` of the clips to generate or to measure.
+        trained_on: Shapes of the training clips; empty if unknown.
+        vae: The backbone.
+
+    Returns:
+        A description of the difference; None if the generator was trained on this shape, or if that is unknown.
+    """
+    if not trained_on or shape in trained_on:
+        return None
+
+    def describe(frames: int, height: int, width: int) -> str:
+        _, *latents = latent_shape(vae, frames, (height, width))
+        return f'{frames} x {height} x {width} (latents {" x ".join(map(str, latents))})'
+
+    trained = ', '.join(describe(*one) for one in sorted(trained_on))
+    return f'clips of {describe(*shape)}, but the generator is trained on {trained}'
+
+
+def shape_records(trained_on: Iterable[ClipShape], vae: nn.Module) -> list[dict[str, Any]]:
+    """Return the shapes of the training clips as a checkpoint stores them."""
+    return [
+        {'num_frames': frames, 'size': list(size), 'latent_shape': list(latent_shape(vae, frames, size))}
+        for frames, *size in sorted(trained_on)
+    ]
+
+
+def recorded_shapes(checkpoint: Mapping) -> set[ClipShape]:
+    """Return the shapes of the training clips stored in a checkpoint; empty for one of an earlier version."""
+    return {(record['num_frames'], *record['size']) for record in checkpoint.get('trained_on', ())}
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log a warning once per process."""
+    print_log(text, 'current', logging.WARNING)
 
 
 def steps_of_calls(calls: int, solver: str) -> int:

@@ -27,6 +27,8 @@ from .generator_checks import (
     check_labels,
     latent_shape,
     steps_of_calls,
+    untrained_shape,
+    warn_once,
 )
 from .vae import DiagonalGaussian
 
@@ -56,6 +58,7 @@ class LatentVideoGenerator(BaseModel):
         optimized_modules (dict[str, nn.Module]): Optimizer name -> submodule that it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
+        trained_on (set[tuple[int, int, int]]): Shapes ``(T, H, W)`` of all training clips so far.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -103,6 +106,7 @@ class LatentVideoGenerator(BaseModel):
         self.class_dropout = class_dropout
         self.condition_prob = condition_prob
         self.parallel: dict[str, Any] = {}
+        self.trained_on: set[tuple[int, int, int]] = set()
 
     @property
     def optimized_modules(self) -> dict[str, nn.Module]:
@@ -119,6 +123,7 @@ class LatentVideoGenerator(BaseModel):
         optim = optim_wrapper['head'] if isinstance(optim_wrapper, OptimWrapperDict) else optim_wrapper
         with optim.optim_context(self.parallel.get('head', self.head)):
             data = self.data_preprocessor(data, training=True)
+            self.trained_on.add(self.clip_shape(data['inputs'][0]))
             losses = self.loss(data['inputs'], data['data_samples'])
         total, log = self.parse_losses(losses)
         optim.update_params(total)
@@ -238,6 +243,11 @@ class LatentVideoGenerator(BaseModel):
         ratio = self.backbone.spatial_ratio
         return groups_to_frames(length, self.backbone.temporal_ratio), (height * ratio, width * ratio)
 
+    def clip_shape(self, inputs: Tensor) -> tuple[int, int, int]:
+        """Return ``(T, H, W)`` of a clip ``(3, T, H, W)`` or of moments ``(2 C, t, h, w)``."""
+        num_frames, size = self.clip_geometry(inputs)
+        return num_frames, *size
+
     @renamed_arguments(guidance='guidance_scale', interval='guidance_interval')
     def generate(
         self,
@@ -264,7 +274,8 @@ class LatentVideoGenerator(BaseModel):
         Args:
             num: Number of videos.
             num_frames: Frames ``T`` per video, ``1 + k * p_t``.
-            size: Height and width in pixels, divisible by ``p_s``.
+            size: Height and width in pixels, divisible by ``p_s``. A length or size that the generator was not trained
+                on causes a warning.
             labels: One class per video; None for an unconditional head.
             num_inference_steps: Solver steps. Euler calls the network once per step, Heun twice.
             guidance_scale: Classifier-free guidance scale; 1 disables guidance. Other scales need a class-conditional
@@ -307,6 +318,8 @@ class LatentVideoGenerator(BaseModel):
         labels = check_labels(labels, num, self.head.null_label)
         if first_frames is not None:
             check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
+        if difference := untrained_shape((num_frames, *size), self.trained_on, self.backbone):
+            warn_once(f'asked for {difference}: the quality is unknown; use a length and size of the training')
         solve = functools.partial(flow.SOLVERS[solver].integrate, times=flow.time_grid(num_inference_steps, shift))
         indices = list(range(num) if indices is None else indices)
         batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]

@@ -16,6 +16,7 @@ from pvvae_plugin.models.checkpoints import (
     generator_config,
     resolve_checkpoint,
 )
+from pvvae_plugin.models.generator_checks import recorded_shapes
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
 
@@ -81,6 +82,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
             'LatentStatisticsHook and FrozenBackboneHook'
         )
     model.load_state_dict(state, strict=False)
+    model.trained_on = recorded_shapes(record)
     return model.to(get_device()).eval()
 
 

@@ -7,9 +7,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
+from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
 
 PADDING_TOKEN = 'backbone.padding_token'
@@ -21,6 +22,8 @@ class StartCheckHook(Hook):
 
     - Clips must have a length, size and grouping that the backbone accepts. Cached latents must have the backbone's
       number of channels and come from its checkpoint. The validation set is checked before training, too.
+    - Validation clips of a generator must have a length and size of its training clips. Training or testing on other
+      ones than the checkpoint's gives a warning.
     - Metrics with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
@@ -40,11 +43,19 @@ class StartCheckHook(Hook):
         if runner.val_loop is not None:
             datasets['val'] = runner.val_dataloader.dataset
             _check_metrics('val', datasets['val'], runner.val_loop)
-        _check_datasets(_unwrapped(runner), datasets)
+        model = _unwrapped(runner)
+        _check_datasets(model, datasets)
+        if hasattr(model, 'trained_on'):
+            _check_shapes(runner, model, datasets.get('val'))
 
     def before_test(self, runner: Runner) -> None:
         _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop)
-        _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
+        model = _unwrapped(runner)
+        _check_datasets(model, {'test': runner.test_dataloader.dataset})
+        if hasattr(model, 'trained_on'):
+            shape = model.clip_shape(runner.test_dataloader.dataset[0]['inputs'])
+            if difference := untrained_shape(shape, model.trained_on, model.backbone):
+                runner.logger.warning(f'test_dataloader has {difference}: the metrics are those of another task')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_runs_nothing(checkpoint)  # before MMEngine would execute it
@@ -90,6 +101,34 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
             'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
             'match; set the same class_file in both'
         )
+
+
+def _check_shapes(runner: Runner, model: nn.Module, val: Dataset | None) -> None:
+    """Compare the lengths and sizes of a generator's training and validation clips with each other and the checkpoint.
+
+    Other ones would give the flow loss and the pictures of another task.
+    """
+    train = _shapes(runner.train_dataloader, model)
+    for shape in sorted(train):
+        if difference := untrained_shape(shape, model.trained_on, model.backbone):
+            runner.logger.warning(f'train_dataloader has {difference}: training continues on another task')
+    if val is None:
+        return
+    shape = model.clip_shape(val[0]['inputs'])
+    if difference := untrained_shape(shape, train | model.trained_on, model.backbone):
+        raise ValueError(
+            f'val_dataloader has {difference}; set the clip length and size of val_dataloader to those of '
+            'train_dataloader (of cached latents: extract both from clips of one length and size)'
+        )
+
+
+def _shapes(loader: DataLoader, model: nn.Module) -> set[tuple[int, int, int]]:
+    """Return ``(T, H, W)`` of the clips of a training data loader, of which only the first ones are read."""
+    parts = getattr(loader.dataset, 'datasets', [loader.dataset])  # those of a ConcatDataset
+    shapes = {model.clip_shape(part[0]['inputs']) for part in parts if len(part)}
+    resolutions = getattr(getattr(loader, 'batch_sampler', None), 'resolutions', ())
+    sides = [resolution['size'] for resolution in resolutions]  # of a MultiResolutionBatchSampler
+    return {(frames, side, side) for frames, *_ in shapes for side in sides} if sides else shapes
 
 
 def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:
