@@ -73,6 +73,8 @@ class LatentVideoGenerator(BaseModel):
         [(3, 9, 32, 32), (3, 9, 32, 32)]
     """
 
+    sample_fields = ('flow_losses',)  # added by forward(mode='predict')
+
     @renamed_arguments(times='time_sampling')
     def __init__(
         self,

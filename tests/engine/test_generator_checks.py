@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_extractors import Statistics
 from torch.utils.data import ConcatDataset
 
-from pvvae_plugin.registry import HOOKS, MODELS
+from pvvae_plugin.engine import GenerationLoop
+from pvvae_plugin.registry import HOOKS, METRICS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
 CLASSES = ('bounce', 'fall', 'turn')
@@ -123,6 +125,46 @@ def test_other_sizes_than_those_of_the_checkpoint_are_told(model):
     hook.before_train(runner)
     hook.before_test(runner)
     assert not runner.logged
+
+
+METRICS_BY_NAME = {
+    'VideoReconstruction': {},
+    'FuturePrediction': {},
+    'LatentTemporalDistance': {},
+    'FlowLoss': {},
+    'FVD': {'extractor': Statistics()},
+    'FVD with a reference': {
+        'extractor': Statistics(),
+        'reference': {'dataset': {'type': 'SyntheticVideoDataset', 'length': 4, 'size': 32}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ('giver', 'suitable'),
+    [
+        ('GenerationLoop', ['FVD with a reference']),
+        ('LatentVideoGenerator', ['FlowLoss']),
+        ('VideoAutoencoder', ['VideoReconstruction', 'FuturePrediction', 'LatentTemporalDistance', 'FVD']),
+    ],
+)
+def test_a_metric_that_would_find_nothing_to_measure_is_refused(giver, suitable, model, tiny_vae_config):
+    if giver == 'VideoAutoencoder':
+        model = MODELS.build({'type': giver, 'backbone': tiny_vae_config, 'loss': {'type': 'PredictiveReconLoss'}})
+    runner = runner_of(model, test=clips(classes=CLASSES))
+    runner.test_loop = GenerationLoop.__new__(GenerationLoop) if giver == 'GenerationLoop' else SimpleNamespace()
+    passed = []
+    for name, options in METRICS_BY_NAME.items():
+        metric = METRICS.build({'type': name.split()[0], **options})
+        runner.test_loop.evaluator = SimpleNamespace(metrics=[metric])
+        try:
+            HOOKS.build({'type': 'StartCheckHook'}).before_test(runner)
+            passed.append(name)
+        except ValueError as error:
+            message = str(error)
+            assert f'test_evaluator: {name.split()[0]} reads ' in message and f'but {giver} gives' in message
+            assert suitable[0].split()[0] in message.split('Metrics that work there: ')[1]
+    assert passed == suitable
 
 
 def test_a_test_alone_is_checked_too(model):

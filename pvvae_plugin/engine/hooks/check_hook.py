@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -13,6 +14,13 @@ from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, u
 from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
 
+# Metrics that work with the fields that loops and models add to samples, by one of these fields.
+SUITABLE_METRICS = {
+    'generated': 'FVD, KVD, ProxyFVD and ProxyKVD with a reference, VideoInceptionScore, ClassAccuracy',
+    'flow_losses': 'FlowLoss',
+    'reconstruction': 'VideoReconstruction, FuturePrediction, LatentTemporalDistance, ClassAccuracy; FVD, KVD, '
+    'ProxyFVD and ProxyKVD without a reference',
+}
 PADDING_TOKEN = 'backbone.padding_token'
 
 
@@ -24,7 +32,7 @@ class StartCheckHook(Hook):
       number of channels and come from its checkpoint. The validation set is checked before training, too.
     - Validation clips of a generator must have a length and size of its training clips. Training or testing on other
       ones than the checkpoint's gives a warning.
-    - Metrics with a ``check_clip`` method must accept the clips.
+    - Metrics with ``fields`` must find them in the samples. Metrics with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
     - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
@@ -42,15 +50,15 @@ class StartCheckHook(Hook):
         datasets = {'train': runner.train_dataloader.dataset}
         if runner.val_loop is not None:
             datasets['val'] = runner.val_dataloader.dataset
-            _check_metrics('val', datasets['val'], runner.val_loop)
+            _check_metrics('val', datasets['val'], runner.val_loop, _unwrapped(runner))
         model = _unwrapped(runner)
         _check_datasets(model, datasets)
         if hasattr(model, 'trained_on'):
             _check_shapes(runner, model, datasets.get('val'))
 
     def before_test(self, runner: Runner) -> None:
-        _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop)
         model = _unwrapped(runner)
+        _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop, model)
         _check_datasets(model, {'test': runner.test_dataloader.dataset})
         if hasattr(model, 'trained_on'):
             shape = model.clip_shape(runner.test_dataloader.dataset[0]['inputs'])
@@ -72,14 +80,29 @@ class StartCheckHook(Hook):
         check_weights(kept, state)
 
 
-def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
-    """Call ``check_clip`` of the metrics that have it."""
+def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop, model: nn.Module) -> None:
+    """Check the ``fields`` of metrics that have them, and call ``check_clip`` of those that have it."""
+    giver = loop if hasattr(loop, 'sample_fields') else model
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        _check_fields(name, metric, giver)
         if hasattr(metric, 'check_clip'):
             try:
                 metric.check_clip(dataset[0]['inputs'].shape)
             except ValueError as error:
                 raise ValueError(f'{name}_evaluator cannot measure the clips of {name}_dataloader: {error}') from error
+
+
+def _check_fields(name: str, metric: BaseMetric, giver: BaseLoop | nn.Module) -> None:
+    """Check that the loop or the model adds the fields to samples that a metric reads."""
+    given = getattr(giver, 'sample_fields', None)  # unknown for models of other projects
+    wanted = getattr(metric, 'fields', ())
+    if given is None or all(set(field.split(' or ')) & set(given) for field in wanted):
+        return
+    suitable = next(text for field, text in SUITABLE_METRICS.items() if field in given)
+    raise ValueError(
+        f'{name}_evaluator: {type(metric).__name__} reads {" and ".join(wanted)} of each sample, but '
+        f'{type(giver).__name__} gives {", ".join(given)}. Metrics that work there: {suitable}'
+    )
 
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
