@@ -114,6 +114,11 @@ class WebPage:
             return None
         return list(self.generator.classes or map(str, range(self.generator.num_classes)))
 
+    @property
+    def offers_guidance(self) -> bool:
+        """True if the generator was trained for guidance."""
+        return bool(self.classes) and self.generator.model.class_dropout > 0
+
     def _read(self, path: str | None) -> tuple[np.ndarray, float]:
         if not path:
             raise ValueError('upload a video or an image first')
@@ -188,7 +193,8 @@ def build_page(page: WebPage) -> gradio.Blocks:
                 with gr.Row():
                     num = gr.Slider(1, MAX_VIDEOS, step=1, value=4, label='videos')
                     steps = gr.Slider(1, 200, step=1, value=50, label='steps')
-                    guidance = gr.Slider(1, 8, step=0.1, value=2, label='guidance', visible=bool(page.classes))
+                    scale = 2 if page.offers_guidance else 1
+                    guidance = gr.Slider(1, 8, step=0.1, value=scale, label='guidance', visible=page.offers_guidance)
                     seed = gr.Number(0, precision=0, label='seed')
                 button = gr.Button('Generate', variant='primary')
                 button.click(guarded(page.generate), [labels, num, steps, guidance, seed], outputs())

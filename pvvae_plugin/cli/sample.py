@@ -35,7 +35,7 @@ from pvvae_plugin.files import file_sha256
 from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
-from pvvae_plugin.models.latent_video_generator import steps_of_calls
+from pvvae_plugin.models.generator_checks import steps_of_calls
 from pvvae_plugin.renaming import add_old_option
 from pvvae_plugin.sampling import (
     SampleFolder,

@@ -51,6 +51,8 @@ class GenerationLoop(TestLoop):
         'GenerationLoop'
     """
 
+    sample_fields = ('generated',)  # what metrics can read
+
     def __init__(
         self,
         runner: Runner,

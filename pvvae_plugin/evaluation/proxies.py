@@ -58,6 +58,11 @@ class _ProxyMetric(BaseMetric):
         )
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """See :class:`SetMetric`."""
+        return self.distances[0].fields
+
+    @property
     def records(self) -> dict[str, dict]:
         """See :class:`SetMetric`."""
         return {name: record for distance in self.distances for name, record in distance.records.items()}

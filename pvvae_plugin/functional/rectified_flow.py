@@ -206,10 +206,10 @@ SOLVERS = {'euler': Solver(euler, 1), 'heun': Solver(heun, 2)}
 
 def check_sampler(
     num_inference_steps: int,
-    guidance_scale: float,
-    guidance_interval: tuple[float, float],
-    shift: float,
-    solver: str,
+    guidance_scale: float = 1.0,
+    guidance_interval: tuple[float, float] = (0.0, 1.0),
+    shift: float = 1.0,
+    solver: str = 'euler',
 ) -> None:
     """Check the settings of the sampler.
 

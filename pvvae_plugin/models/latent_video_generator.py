@@ -15,11 +15,21 @@ from pvvae_plugin.functional import rectified_flow as flow
 from pvvae_plugin.functional.conversion import at_least_float32
 from pvvae_plugin.functional.keyed_random import randn_like, torch_rng, torch_rngs
 from pvvae_plugin.registry import MODELS
-from pvvae_plugin.renaming import renamed_arguments, warn_renamed
+from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.structures import VideoDataSample
-from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
+from pvvae_plugin.temporal import groups_to_frames
 
 from .checkpoints import load_backbone, resolve_checkpoint
+from .generator_checks import (
+    check_finite,
+    check_first_frames,
+    check_guidance,
+    check_labels,
+    latent_shape,
+    steps_of_calls,
+    untrained_shape,
+    warn_once,
+)
 from .vae import DiagonalGaussian
 
 NUM_TIMES = 4  # times per clip in the validation loss
@@ -48,6 +58,7 @@ class LatentVideoGenerator(BaseModel):
         optimized_modules (dict[str, nn.Module]): Optimizer name -> submodule that it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
         backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
+        trained_on (set[tuple[int, int, int]]): Shapes ``(T, H, W)`` of all training clips so far.
 
     Example:
         >>> from pvvae_plugin.registry import MODELS
@@ -61,6 +72,8 @@ class LatentVideoGenerator(BaseModel):
         >>> [tuple(video.shape) for _, video in model.generate(2, 9, (32, 32), labels=[0, 2], num_inference_steps=2)]
         [(3, 9, 32, 32), (3, 9, 32, 32)]
     """
+
+    sample_fields = ('flow_losses',)  # added by forward(mode='predict')
 
     @renamed_arguments(times='time_sampling')
     def __init__(
@@ -95,6 +108,7 @@ class LatentVideoGenerator(BaseModel):
         self.class_dropout = class_dropout
         self.condition_prob = condition_prob
         self.parallel: dict[str, Any] = {}
+        self.trained_on: set[tuple[int, int, int]] = set()
 
     @property
     def optimized_modules(self) -> dict[str, nn.Module]:
@@ -111,6 +125,7 @@ class LatentVideoGenerator(BaseModel):
         optim = optim_wrapper['head'] if isinstance(optim_wrapper, OptimWrapperDict) else optim_wrapper
         with optim.optim_context(self.parallel.get('head', self.head)):
             data = self.data_preprocessor(data, training=True)
+            self.trained_on.add(self.clip_shape(data['inputs'][0]))
             losses = self.loss(data['inputs'], data['data_samples'])
         total, log = self.parse_losses(losses)
         optim.update_params(total)
@@ -230,6 +245,11 @@ class LatentVideoGenerator(BaseModel):
         ratio = self.backbone.spatial_ratio
         return groups_to_frames(length, self.backbone.temporal_ratio), (height * ratio, width * ratio)
 
+    def clip_shape(self, inputs: Tensor) -> tuple[int, int, int]:
+        """Return ``(T, H, W)`` of a clip ``(3, T, H, W)`` or of moments ``(2 C, t, h, w)``."""
+        num_frames, size = self.clip_geometry(inputs)
+        return num_frames, *size
+
     @renamed_arguments(guidance='guidance_scale', interval='guidance_interval')
     def generate(
         self,
@@ -256,10 +276,12 @@ class LatentVideoGenerator(BaseModel):
         Args:
             num: Number of videos.
             num_frames: Frames ``T`` per video, ``1 + k * p_t``.
-            size: Height and width in pixels, divisible by ``p_s``.
+            size: Height and width in pixels, divisible by ``p_s``. A length or size that the generator was not trained
+                on causes a warning.
             labels: One class per video; None for an unconditional head.
             num_inference_steps: Solver steps. Euler calls the network once per step, Heun twice.
-            guidance_scale: Classifier-free guidance scale; 1 disables guidance.
+            guidance_scale: Classifier-free guidance scale; 1 disables guidance. Other scales need a class-conditional
+                head trained with ``class_dropout``.
             guidance_interval: Times ``(low, high)`` between which guidance is applied.
             shift: Timestep shift, see :func:`time_grid`.
             solver: ``'euler'`` or ``'heun'``.
@@ -294,9 +316,12 @@ class LatentVideoGenerator(BaseModel):
         if steps is not None:
             num_inference_steps = steps_of_calls(steps, solver)
         flow.check_sampler(num_inference_steps, guidance_scale, guidance_interval, shift, solver)
+        check_guidance(guidance_scale, self.head.null_label, self.class_dropout)
         labels = check_labels(labels, num, self.head.null_label)
         if first_frames is not None:
             check_first_frames(first_frames, self.backbone, self.condition_prob, num, num_frames, size)
+        if difference := untrained_shape((num_frames, *size), self.trained_on, self.backbone):
+            warn_once(f'asked for {difference}: the quality is unknown; use a length and size of the training')
         solve = functools.partial(flow.SOLVERS[solver].integrate, times=flow.time_grid(num_inference_steps, shift))
         indices = list(range(num) if indices is None else indices)
         batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
@@ -340,94 +365,3 @@ class LatentVideoGenerator(BaseModel):
         """Encode the frames to continue, without autocast as in :meth:`_latents`."""
         with torch.autocast(video.device.type, enabled=False):
             return at_least_float32(self.backbone.normalize_latents(self.backbone.encode(video).mode()))
-
-
-def latent_shape(vae: nn.Module, num_frames: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return the shape ``(C, t, h, w)`` of the latents of a video.
-
-    Raises:
-        ValueError: If the VAE does not accept the length or the size.
-    """
-    vae.check_video(torch.empty(1, 3, num_frames, *size, device='meta'))
-    height, width = (side // vae.spatial_ratio for side in size)
-    return vae.latent_channels, frames_to_groups(num_frames, vae.temporal_ratio), height, width
-
-
-def steps_of_calls(calls: int, solver: str) -> int:
-    """Return the number of solver steps for ``calls`` network calls, for the deprecated argument ``steps``.
-
-    Raises:
-        ValueError: If ``calls`` is not a multiple of the solver's calls per step.
-    """
-    per_step = flow.SOLVERS[solver].calls_per_step if solver in flow.SOLVERS else 1
-    if calls % per_step:
-        raise ValueError(
-            f'steps={calls} network calls is not a multiple of {per_step}, the calls per {solver} step: use '
-            f'num_inference_steps={calls // per_step} or {calls // per_step + 1}'
-        )
-    warn_renamed('steps', f'num_inference_steps={calls // per_step}', 'generate')
-    return calls // per_step
-
-
-def check_labels(labels: Sequence[int] | None, num: int, num_classes: int | None) -> list[int] | None:
-    """Return ``num`` class labels as plain integers; None for an unconditional head.
-
-    Raises:
-        ValueError: If the number is wrong, a label is out of range, or an unconditional head gets labels.
-    """
-    if num_classes is None:
-        if labels is not None:
-            raise ValueError('labels must be None, because the head is unconditional')
-        return None
-    labels = None if labels is None else [int(label) for label in labels]
-    if labels is None or len(labels) != num or not all(0 <= label < num_classes for label in labels):
-        raise ValueError(f'labels must be {num} classes in 0..{num_classes - 1}, got {labels}')
-    return labels
-
-
-def check_first_frames(
-    first_frames: Tensor, vae: nn.Module, condition_prob: float, num: int, num_frames: int, size: tuple[int, int]
-) -> None:
-    """Check that the model can continue the given frames.
-
-    Args:
-        first_frames: ``(n, 3, T', H, W)``.
-        vae: The backbone.
-        condition_prob: ``condition_prob`` of the model.
-        num: Number of videos.
-        num_frames: Frames of a video, including the given ones.
-        size: Height and width of a video.
-
-    Raises:
-        ValueError: If the model was not trained to continue frames, or their number, length or size is wrong.
-    """
-    if not condition_prob:
-        raise ValueError(
-            'this model cannot continue frames: it was trained with condition_prob=0. Train a model with e.g. '
-            'model.condition_prob=0.5'
-        )
-    if not 1 <= len(first_frames) <= num:
-        raise ValueError(f'first_frames must hold 1..{num} clips for {num} videos, got {len(first_frames)}')
-    vae.check_video(first_frames)
-    given, height, width = first_frames.shape[2:]
-    if given >= num_frames:
-        raise ValueError(
-            f'first_frames has {given} frames, but a video has only {num_frames}: pass fewer frames, or increase '
-            'num_frames'
-        )
-    if (height, width) != tuple(size):
-        raise ValueError(f'first_frames are {height} x {width}, but the videos are {size[0]} x {size[1]}: resize them')
-
-
-def check_finite(videos: Tensor, indices: Sequence[int]) -> None:
-    """Check that videos ``(N, 3, T, H, W)`` are finite, because a NaN would be written as black.
-
-    Raises:
-        FloatingPointError: If a video is not finite. The message gives its index.
-    """
-    finite = videos.flatten(1).isfinite().all(dim=1).tolist()
-    if not all(finite):
-        raise FloatingPointError(
-            f'video {indices[finite.index(False)]} is not finite: the checkpoint has diverged, or guidance_scale is '
-            'too high'
-        )

@@ -48,6 +48,8 @@ class VideoAutoencoder(BaseModel):
         ['kl', 'loss_diff', 'loss_kl', 'loss_mse', 'mse_observed', 'mse_predicted']
     """
 
+    sample_fields = ('video', 'latents', 'reconstruction', 'predictions')  # added by forward(mode='predict')
+
     def __init__(
         self,
         backbone: dict,

@@ -16,6 +16,7 @@ from pvvae_plugin.models.checkpoints import (
     generator_config,
     resolve_checkpoint,
 )
+from pvvae_plugin.models.generator_checks import recorded_shapes
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
 
@@ -64,6 +65,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
         raise ValueError(
             f'{path} was trained with condition_prob=0 and cannot continue frames: set model.condition_prob to 0'
         )
+    model.class_dropout = trained.get('class_dropout', model.class_dropout)  # checkpoints of earlier versions lack it
     state = record['state_dict']
     if raw_weights:
         if not record.get('raw_weights'):
@@ -80,6 +82,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
             'LatentStatisticsHook and FrozenBackboneHook'
         )
     model.load_state_dict(state, strict=False)
+    model.trained_on = recorded_shapes(record)
     return model.to(get_device()).eval()
 
 

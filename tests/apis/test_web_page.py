@@ -50,6 +50,14 @@ def test_videos_are_generated_and_come_again(page):
     assert page.classes[:2] == ['linear', 'bounce']
 
 
+def test_guidance_is_offered_only_if_it_was_trained(page):
+    assert page.offers_guidance
+    page.generator.model.class_dropout = 0.0
+    assert not page.offers_guidance
+    with pytest.raises(ValueError, match='guidance_scale=2.0 .* class_dropout=0'):
+        page.generate(['zoom'], 1, 2, 2.0, 5)
+
+
 def test_mistakes_are_said(page, tmp_path, write_video):
     with pytest.raises(ValueError, match='upload a video or an image first'):
         page.reconstruct(None)

@@ -37,6 +37,7 @@ def test_checkpoints_leave_the_vae_out_and_resume(runs, tmp_path):
     kept = {name for name in saved['state_dict'] if name.startswith('backbone.')}
     assert kept == {'backbone.latent_mean', 'backbone.latent_std'}
     assert len(saved['backbone_source']['sha256']) == 64
+    assert saved['trained_on'] == [{'num_frames': 9, 'size': [32, 32], 'latent_shape': [32, 3, 4, 4]}]
     arguments = ['--work-dir', str(tmp_path), '--resume', str(root / 'dit' / 'iter_2.pth'), '--cfg-options', *options]
     pvvae('train', 'dit_demo', *arguments)
     resumed = torch.load(tmp_path / 'iter_4.pth', weights_only=True)
@@ -69,6 +70,13 @@ def test_samples_of_a_run_by_averaged_and_by_raw_weights(runs, tmp_path):
         assert manifest['complete'] and manifest['run']['raw_weights'] == bool(weights)
     videos = [(tmp_path / name / '00000_orbit.webm').read_bytes() for name in ('averages', 'raw')]
     assert videos[0] != videos[1]
+
+
+def test_a_size_that_was_not_trained_is_told(runs, tmp_path):
+    root, options = runs
+    arguments = ('dit_demo', root / 'dit', '--num', 1, '--num-inference-steps', 1, '--out-dir', tmp_path)
+    out = pvvae('sample', *arguments, '--size', 16, 16, '--cfg-options', options[0])
+    assert 'clips of 9 x 16 x 16 (latents 3 x 2 x 2)' in out and 'trained on 9 x 32 x 32 (latents 3 x 4 x 4)' in out
 
 
 def test_another_vae_is_refused(runs, tmp_path):

@@ -265,6 +265,7 @@ def marked_columns(path):
         (['--shift', 0], ValueError, 'shift'),
         (['--guidance-interval', 0.5, 1.5], ValueError, 'interval'),
         (['--launcher', 'pytorch'], ValueError, 'torchrun'),
+        (['--guidance-scale', 3, '--cfg-options', 'model.class_dropout=0'], ValueError, 'guidance_scale=3'),
     ],
 )
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(run, options, error, message, tmp_path, monkeypatch):

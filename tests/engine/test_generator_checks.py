@@ -6,8 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_extractors import Statistics
+from torch.utils.data import ConcatDataset
 
-from pvvae_plugin.registry import HOOKS, MODELS
+from pvvae_plugin.engine import GenerationLoop
+from pvvae_plugin.registry import HOOKS, METRICS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
 CLASSES = ('bounce', 'fall', 'turn')
@@ -29,8 +32,8 @@ def clips(labels=(0, 1, 2), frames=5, size=32, **metainfo):
     return Clips(torch.zeros(3, frames, size, size, dtype=torch.uint8), labels, **metainfo)
 
 
-def moments(channels=4, sha256='a' * 64):
-    dataset = Clips(torch.zeros(2 * channels, 2, 2, 2), (0, 1, 2), classes=list(CLASSES))
+def moments(channels=4, sha256='a' * 64, groups=2):
+    dataset = Clips(torch.zeros(2 * channels, groups, 2, 2), (0, 1, 2), classes=list(CLASSES))
     dataset.manifest = {'source': {'checkpoint_sha256': sha256}, 'checkpoint': 'their.pth'}
     return dataset
 
@@ -47,7 +50,11 @@ def model(tiny_vae_config):
 
 def runner_of(model, **datasets):
     loaders = {f'{name}_dataloader': SimpleNamespace(dataset=dataset) for name, dataset in datasets.items()}
-    return SimpleNamespace(model=model, val_loop=datasets.get('val'), test_loop=None, **loaders)
+    logged = []
+    logger = SimpleNamespace(warning=logged.append)
+    return SimpleNamespace(
+        model=model, val_loop=datasets.get('val'), test_loop=None, logger=logger, logged=logged, **loaders
+    )
 
 
 def check(model, train, val=None):
@@ -78,6 +85,14 @@ def test_what_fits_passes(model):
         (clips(classes=CLASSES), clips(classes=CLASSES[::-1]), 'differ in their classes or in the class order'),
         (clips(frames=6, classes=CLASSES), None, r'train_dataloader do not fit the backbone: a clip of 6 frames'),
         (clips(classes=CLASSES), clips(size=40, classes=CLASSES), 'val_dataloader do not fit the backbone: height 40'),
+        (
+            clips(classes=CLASSES),
+            clips(size=48, classes=CLASSES),
+            r'^val_dataloader has clips of 5 x 48 x 48 \(latents 2 x 3 x 3\), but .* trained on 5 x 32 x 32 \(latents '
+            r'2 x 2 x 2\); set the clip length and size of val_dataloader to those of train_dataloader',
+        ),
+        (moments(), clips(frames=9, classes=CLASSES), r'has clips of 9 x 32 x 32 .* trained on 5 x 32 x 32'),
+        (clips(classes=CLASSES), moments(groups=3), r'has clips of 9 x 32 x 32 .* trained on 5 x 32 x 32'),
         (moments(channels=8), None, 'have 8 channels, but the backbone has 4; extract'),
         (moments(), moments(sha256='b' * 64), r'val_dataloader were made by the VAE their\.pth .*our\.pth'),
     ],
@@ -99,6 +114,71 @@ def test_classes_that_only_one_folder_has_are_named_before_their_number(model, n
     assert 'bounce, fall, turn' in text and 'class_file' in text and 'model.head.num_classes=3' in text
     model.head.num_classes = 3
     check(model, train, clips(classes=CLASSES))
+
+
+def test_a_validation_at_any_of_the_trained_sizes_passes(model):
+    train, val = clips(classes=CLASSES), clips(size=48, classes=CLASSES)
+    check(model, ConcatDataset([train, val]), val)
+    runner = runner_of(model, train=train, val=val)
+    runner.train_dataloader.batch_sampler = SimpleNamespace(resolutions=[{'size': 32}, {'size': 48}])
+    HOOKS.build({'type': 'StartCheckHook'}).before_train(runner)
+    model.trained_on = {(5, 48, 48)}  # by the run that wrote the loaded checkpoint
+    check(model, train, val)
+
+
+def test_other_sizes_than_those_of_the_checkpoint_are_told(model):
+    model.trained_on = {(5, 32, 32)}
+    hook, other = HOOKS.build({'type': 'StartCheckHook'}), clips(frames=9, classes=CLASSES)
+    runner = runner_of(model, train=other, test=other)
+    hook.before_train(runner)
+    hook.before_test(runner)
+    assert [text.split(', but')[0] for text in runner.logged] == [
+        f'{name}_dataloader has clips of 9 x 32 x 32 (latents 3 x 2 x 2)' for name in ('train', 'test')
+    ]
+    runner = runner_of(model, train=moments(), test=clips(classes=CLASSES))
+    hook.before_train(runner)
+    hook.before_test(runner)
+    assert not runner.logged
+
+
+METRICS_BY_NAME = {
+    'VideoReconstruction': {},
+    'FuturePrediction': {},
+    'LatentTemporalDistance': {},
+    'FlowLoss': {},
+    'FVD': {'extractor': Statistics()},
+    'FVD with a reference': {
+        'extractor': Statistics(),
+        'reference': {'dataset': {'type': 'SyntheticVideoDataset', 'length': 4, 'size': 32}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ('giver', 'suitable'),
+    [
+        ('GenerationLoop', ['FVD with a reference']),
+        ('LatentVideoGenerator', ['FlowLoss']),
+        ('VideoAutoencoder', ['VideoReconstruction', 'FuturePrediction', 'LatentTemporalDistance', 'FVD']),
+    ],
+)
+def test_a_metric_that_would_find_nothing_to_measure_is_refused(giver, suitable, model, tiny_vae_config):
+    if giver == 'VideoAutoencoder':
+        model = MODELS.build({'type': giver, 'backbone': tiny_vae_config, 'loss': {'type': 'PredictiveReconLoss'}})
+    runner = runner_of(model, test=clips(classes=CLASSES))
+    runner.test_loop = GenerationLoop.__new__(GenerationLoop) if giver == 'GenerationLoop' else SimpleNamespace()
+    passed = []
+    for name, options in METRICS_BY_NAME.items():
+        metric = METRICS.build({'type': name.split()[0], **options})
+        runner.test_loop.evaluator = SimpleNamespace(metrics=[metric])
+        try:
+            HOOKS.build({'type': 'StartCheckHook'}).before_test(runner)
+            passed.append(name)
+        except ValueError as error:
+            message = str(error)
+            assert f'test_evaluator: {name.split()[0]} reads ' in message and f'but {giver} gives' in message
+            assert suitable[0].split()[0] in message.split('Metrics that work there: ')[1]
+    assert passed == suitable
 
 
 def test_a_test_alone_is_checked_too(model):

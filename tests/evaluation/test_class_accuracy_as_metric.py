@@ -91,6 +91,7 @@ def test_proxies_are_distances_on_features_of_the_networks(file, tmp_path):
     found = {}
     for kind in (ProxyFVD, ProxyKVD):
         metric = kind(PROTOCOL, reference, appearance_size=32, classifier=file)
+        assert metric.fields == ('generated',)
         metric.process(None, clips)
         found |= metric.evaluate(12)
     extractors = {

@@ -122,6 +122,20 @@ def test_what_cannot_be_made_is_refused_before_anything_is(model, options, messa
         model.generate(2, **options)  # no video is requested
 
 
+@pytest.mark.parametrize('scale', [0.0, 3.0])
+def test_guidance_without_a_trained_null_class_is_refused(model, scale):
+    options = {'num': 1, 'num_frames': 5, 'size': (32, 32), 'guidance_scale': scale}
+    model.class_dropout = 0.0
+    with pytest.raises(ValueError, match=f'guidance_scale={scale} .* class_dropout=0: use guidance_scale=1, or train'):
+        model.generate(**options, labels=[0])
+    model.generate(**{**options, 'guidance_scale': 1.0}, labels=[0])
+    model.class_dropout = 0.1
+    model.generate(**options, labels=[0])
+    model.head.num_classes = None
+    with pytest.raises(ValueError, match=f'guidance_scale={scale} .* unconditional .*: use guidance_scale=1$'):
+        model.generate(**options)
+
+
 class Reads(TorchDispatchMode):
     """Counter of values read back from the device."""
 

@@ -182,6 +182,8 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     torch.save({'state_dict': {f'backbone.{n}': p for n, p in other.state_dict().items()}}, tmp_path / 'other.pth')
 
     class Runner:
+        _train_loop = None
+
         def __init__(self, path, heads=2):
             self.model = build(config, backbone_checkpoint=str(tmp_path / path))
             self.cfg = SimpleNamespace(model={**config, 'head': {**config['head'], 'num_heads': heads}})
@@ -197,6 +199,10 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     again = Runner('vae.pth')
     hook.after_load_checkpoint(again, checkpoint)
     again.model.load_state_dict(checkpoint['state_dict'])
+    checkpoint['generator_config']['class_dropout'] = 0.0
+    hook.after_load_checkpoint(again, checkpoint)
+    with pytest.raises(ValueError, match='guidance_scale=2.0'):  # a test: the config has the default class_dropout
+        videos(again.model, guidance_scale=2.0)
     with pytest.raises(ValueError, match='other.pth'):
         hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
     with pytest.raises(ValueError, match=r'model.head.num_heads=1 \(trained with 2\)'):

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from pvvae_plugin.models.checkpoints import generator_config
+from pvvae_plugin.models.generator_checks import warn_once
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.sampling import load_generator, resolve_labels
 
@@ -57,6 +59,40 @@ def test_what_does_not_fit_is_refused(cfg, record, tmp_path):
     path.write_bytes(b'nothing')
     with pytest.raises(ValueError, match='damaged'):
         load_generator(cfg, str(path))
+
+
+def test_guidance_follows_the_class_dropout_of_the_checkpoint(cfg, record, tmp_path):
+    trained = {**generator_config(cfg.model), 'class_dropout': 0.0}
+    torch.save({**record, 'generator_config': trained}, tmp_path / 'it.pth')
+    cfg.model.class_dropout = 0.1  # of the config, not of the training
+    model = load_generator(cfg, str(tmp_path / 'it.pth'))
+    with pytest.raises(ValueError, match='guidance_scale=3'):
+        model.generate(1, 5, (32, 32), labels=[0], guidance_scale=3)
+    del trained['class_dropout']  # written by an earlier version
+    torch.save({**record, 'generator_config': trained}, tmp_path / 'it.pth')
+    load_generator(cfg, str(tmp_path / 'it.pth')).generate(1, 5, (32, 32), labels=[0], guidance_scale=3)
+
+
+def test_a_size_that_the_generator_never_saw_is_told_once(cfg, record, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr('pvvae_plugin.models.generator_checks.print_log', lambda text, *_: told.append(text))
+    warn_once.cache_clear()
+    torch.save(record, tmp_path / 'it.pth')
+    old = load_generator(cfg, str(tmp_path / 'it.pth'))
+    told.clear()
+    old.generate(1, 9, (32, 32), labels=[0])
+    assert not told  # a checkpoint without the record
+    trained_on = [{'num_frames': 5, 'size': [32, 48], 'latent_shape': [4, 2, 2, 3]}]
+    torch.save({**record, 'trained_on': trained_on}, tmp_path / 'it.pth')
+    model = load_generator(cfg, str(tmp_path / 'it.pth'))
+    told.clear()
+    model.generate(1, 5, (32, 48), labels=[0])
+    assert not told
+    for _ in range(2):
+        model.generate(1, 9, (32, 32), labels=[0])
+    assert len(told) == 1
+    assert 'clips of 9 x 32 x 32 (latents 3 x 2 x 2), but ' in told[0]
+    assert 'trained on 5 x 32 x 48 (latents 2 x 2 x 3)' in told[0]
 
 
 def test_a_config_of_a_vae_is_refused(tiny_vae_config, record, tmp_path):

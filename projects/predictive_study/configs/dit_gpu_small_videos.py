@@ -2,6 +2,10 @@
 _base_ = 'dit_gpu_small.py'
 
 model = dict(head=dict(num_classes=None))
+custom_hooks = [  # guidance needs classes
+    dict(hook, guidance_scale=1.0) if hook['type'] == 'GenerationVisualizationHook' else hook
+    for hook in _base_.custom_hooks
+]
 
 test_pipeline = [
     dict(type='ResizeClip', size=64),

@@ -35,8 +35,10 @@ from pvvae_plugin.evaluation.motion_classifier import (
     train_classifier,
 )
 from pvvae_plugin.files import file_sha256
+from pvvae_plugin.functional.rectified_flow import check_sampler
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.models.generator_checks import check_guidance
 from pvvae_plugin.renaming import add_old_option
 from pvvae_plugin.sampling import load_generator
 from pvvae_plugin.visualization.confusion import draw_confusions
@@ -154,6 +156,8 @@ def main(argv: list[str] | None = None) -> None:
     data = accuracy.build_labeled_data(cfg, args.num)
     model = load_generator(cfg, args.checkpoint, args.raw_weights)
     accuracy.check_generator(model, data.classes)
+    check_sampler(args.num_inference_steps, args.guidance_scale)  # before the classifier is trained
+    check_guidance(args.guidance_scale, model.head.null_label, model.class_dropout)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.open('a').close()  # fail now, before the work, if it is not writable
     facts = provenance(args, model, data)  # before a run in progress deletes this checkpoint

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
+from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
 
+# Metrics that work with the fields that loops and models add to samples, by one of these fields.
+SUITABLE_METRICS = {
+    'generated': 'FVD, KVD, ProxyFVD and ProxyKVD with a reference, VideoInceptionScore, ClassAccuracy',
+    'flow_losses': 'FlowLoss',
+    'reconstruction': 'VideoReconstruction, FuturePrediction, LatentTemporalDistance, ClassAccuracy; FVD, KVD, '
+    'ProxyFVD and ProxyKVD without a reference',
+}
 PADDING_TOKEN = 'backbone.padding_token'
 
 
@@ -23,6 +32,9 @@ class StartCheckHook(Hook):
 
     - Clips must have a length, size and grouping that the backbone accepts. Cached latents must have the backbone's
       number of channels and come from its checkpoint. The validation set is checked before training, too.
+    - Validation clips of a generator must have a length and size of its training clips. Training or testing on other
+      ones than the checkpoint's gives a warning.
+    - Metrics with ``fields`` must find them in the samples.
     - Metrics and losses with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
@@ -41,12 +53,20 @@ class StartCheckHook(Hook):
         datasets = {'train': runner.train_dataloader.dataset}
         if runner.val_loop is not None:
             datasets['val'] = runner.val_dataloader.dataset
-            _check_metrics('val', datasets['val'], runner.val_loop)
-        _check_datasets(_unwrapped(runner), datasets)
+            _check_metrics('val', datasets['val'], runner.val_loop, _unwrapped(runner))
+        model = _unwrapped(runner)
+        _check_datasets(model, datasets)
+        if hasattr(model, 'trained_on'):
+            _check_shapes(runner, model, datasets.get('val'))
 
     def before_test(self, runner: Runner) -> None:
-        _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop)
-        _check_datasets(_unwrapped(runner), {'test': runner.test_dataloader.dataset})
+        model = _unwrapped(runner)
+        _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop, model)
+        _check_datasets(model, {'test': runner.test_dataloader.dataset})
+        if hasattr(model, 'trained_on'):
+            shape = model.clip_shape(runner.test_dataloader.dataset[0]['inputs'])
+            if difference := untrained_shape(shape, model.trained_on, model.backbone):
+                runner.logger.warning(f'test_dataloader has {difference}: the metrics are those of another task')
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_runs_nothing(checkpoint)  # before MMEngine would execute it
@@ -63,9 +83,11 @@ class StartCheckHook(Hook):
         check_weights(kept, state)
 
 
-def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
-    """Call ``check_clip`` of the metrics that have it."""
+def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop, model: nn.Module) -> None:
+    """Check the ``fields`` of metrics that have them, and call ``check_clip`` of those that have it."""
+    giver = loop if hasattr(loop, 'sample_fields') else model
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        _check_fields(name, metric, giver)
         if hasattr(metric, 'check_clip'):
             try:
                 metric.check_clip(dataset[0]['inputs'].shape)
@@ -80,6 +102,19 @@ def _check_loss(loss: nn.Module, clip: Tensor) -> None:
             loss.check_clip(clip.shape)
         except ValueError as error:
             raise ValueError(f'model.loss cannot compare the clips of train_dataloader: {error}') from error
+
+
+def _check_fields(name: str, metric: BaseMetric, giver: BaseLoop | nn.Module) -> None:
+    """Check that the loop or the model adds the fields to samples that a metric reads."""
+    given = getattr(giver, 'sample_fields', None)  # unknown for models of other projects
+    wanted = getattr(metric, 'fields', ())
+    if given is None or all(set(field.split(' or ')) & set(given) for field in wanted):
+        return
+    suitable = next(text for field, text in SUITABLE_METRICS.items() if field in given)
+    raise ValueError(
+        f'{name}_evaluator: {type(metric).__name__} reads {" and ".join(wanted)} of each sample, but '
+        f'{type(giver).__name__} gives {", ".join(given)}. Metrics that work there: {suitable}'
+    )
 
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
@@ -120,6 +155,34 @@ def _check_same_classes(classes: dict[str, Sequence[str]]) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return ', '.join(names[:20]) + f' and {len(names) - 20} more' * (len(names) > 20)
+
+
+def _check_shapes(runner: Runner, model: nn.Module, val: Dataset | None) -> None:
+    """Compare the lengths and sizes of a generator's training and validation clips with each other and the checkpoint.
+
+    Other ones would give the flow loss and the pictures of another task.
+    """
+    train = _shapes(runner.train_dataloader, model)
+    for shape in sorted(train):
+        if difference := untrained_shape(shape, model.trained_on, model.backbone):
+            runner.logger.warning(f'train_dataloader has {difference}: training continues on another task')
+    if val is None:
+        return
+    shape = model.clip_shape(val[0]['inputs'])
+    if difference := untrained_shape(shape, train | model.trained_on, model.backbone):
+        raise ValueError(
+            f'val_dataloader has {difference}; set the clip length and size of val_dataloader to those of '
+            'train_dataloader (of cached latents: extract both from clips of one length and size)'
+        )
+
+
+def _shapes(loader: DataLoader, model: nn.Module) -> set[tuple[int, int, int]]:
+    """Return ``(T, H, W)`` of the clips of a training data loader, of which only the first ones are read."""
+    parts = getattr(loader.dataset, 'datasets', [loader.dataset])  # those of a ConcatDataset
+    shapes = {model.clip_shape(part[0]['inputs']) for part in parts if len(part)}
+    resolutions = getattr(getattr(loader, 'batch_sampler', None), 'resolutions', ())
+    sides = [resolution['size'] for resolution in resolutions]  # of a MultiResolutionBatchSampler
+    return {(frames, side, side) for frames, *_ in shapes for side in sides} if sides else shapes
 
 
 def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from pvvae_plugin.models.checkpoints import check_backbone_source, check_generator_config, generator_config
+from pvvae_plugin.models.generator_checks import recorded_shapes, shape_records
 from pvvae_plugin.registry import HOOKS
 
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
@@ -17,7 +18,8 @@ STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 class FrozenBackboneHook(Hook):
     """Store the source of the VAE (path, SHA-256) in :class:`LatentVideoGenerator` checkpoints, not its weights.
 
-    Checkpoints keep the latent statistics and record the configs of VAE and head. Loading a checkpoint raises an error
+    Checkpoints keep the latent statistics and record the configs of VAE and head, and the lengths and sizes of the
+    training clips. Loading a checkpoint raises an error
     if it was trained with another VAE, or if its network differs, even if all weights have the same shapes.
 
     Example:
@@ -33,13 +35,22 @@ class FrozenBackboneHook(Hook):
         state = checkpoint['state_dict']
         for name in [n for n in state if n.startswith('backbone.') and n not in STATISTICS]:
             del state[name]
-        checkpoint['backbone_source'] = _unwrapped(runner).backbone_source
-        checkpoint['generator_config'] = generator_config(runner.cfg.model)
+        model = _unwrapped(runner)
+        checkpoint['backbone_source'] = model.backbone_source
+        checkpoint['generator_config'] = {
+            **generator_config(runner.cfg.model),
+            'class_dropout': model.class_dropout,
+        }
+        checkpoint['trained_on'] = shape_records(model.trained_on, model.backbone)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
         check_backbone_source(checkpoint.get('backbone_source'), model.backbone_source)
-        check_generator_config(checkpoint.get('generator_config'), generator_config(runner.cfg.model))
+        trained = checkpoint.get('generator_config')
+        check_generator_config(trained, generator_config(runner.cfg.model))
+        if not isinstance(runner._train_loop, BaseLoop):  # a test: guidance depends on the training
+            model.class_dropout = (trained or {}).get('class_dropout', model.class_dropout)
+        model.trained_on = recorded_shapes(checkpoint)
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
         checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
 

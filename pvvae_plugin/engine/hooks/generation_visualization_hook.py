@@ -15,7 +15,9 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from pvvae_plugin.files import without_space
+from pvvae_plugin.functional.rectified_flow import check_sampler
 from pvvae_plugin.functional.sharded import is_sharded
+from pvvae_plugin.models.generator_checks import check_guidance
 from pvvae_plugin.registry import HOOKS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.visualization.strips import draw_panels, draw_strip, to_uint8
@@ -83,6 +85,18 @@ class GenerationVisualizationHook(Hook):
                 'GenerationVisualizationHook draws at validations, but this run has none; set its interval (in '
                 'iterations)'
             )
+        self._check_sampling(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        self._check_sampling(runner)
+
+    def _check_sampling(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        try:
+            check_sampler(self.num_inference_steps, self.guidance_scale)
+            check_guidance(self.guidance_scale, model.head.null_label, model.class_dropout)
+        except ValueError as error:
+            raise ValueError(f'GenerationVisualizationHook: {error}') from error
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None

@@ -102,6 +102,21 @@ def test_a_run_without_validations_needs_an_interval(vae, tmp_path):
         HOOKS.build({**HOOK, 'interval': 0})
 
 
+@pytest.mark.parametrize(
+    ('hook', 'class_dropout', 'message'),
+    [
+        (HOOK, 0.0, r'GenerationVisualizationHook: guidance_scale=2\.0 .* class_dropout=0'),
+        ({**HOOK, 'guidance_scale': 1e9}, 0.1, 'GenerationVisualizationHook: guidance_scale must be within'),
+    ],
+)
+def test_sampling_that_cannot_be_is_refused_before_the_first_step(vae, tmp_path, hook, class_dropout, message):
+    cfg = configure(vae, tmp_path / 'refused', {**hook, 'interval': 2})
+    cfg.model.class_dropout = class_dropout
+    with pytest.raises(ValueError, match=message):
+        Runner.from_cfg(cfg).train()
+    assert not list(tmp_path.rglob('*.pth'))
+
+
 class Visualizer:
     _vis_backends = {}
 
@@ -126,7 +141,7 @@ def test_cached_latents_and_unconditional_heads_are_drawn_too(vae, tmp_path, num
     }
     config = {'type': 'LatentVideoGenerator', 'backbone': vae[0], 'backbone_checkpoint': None, 'head': head}
     model = MODELS.build(config).train()
-    hook = HOOKS.build(HOOK)
+    hook = HOOKS.build({**HOOK, 'guidance_scale': 2.0 if num_classes else 1.0})
     hook.after_test_iter(FakeRunner(model, tmp_path), 0, {'inputs': [torch.zeros(8, 2, 4, 8)]})
     assert model.training and not model.backbone.training
     gif = Image.open(tmp_path / 'vis' / 'test' / 'samples.gif')
