@@ -91,7 +91,7 @@ def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, 
     """
     try:
         with torch.device('meta'):
-            twin = network.from_config(config).eval()
+            twin = without_temporal_tiling(network.from_config(config)).eval()
         return twin, latent_facts(twin.config)
     except (TypeError, KeyError, ValueError, ZeroDivisionError, RuntimeError, IndexError, ImportError) as error:
         raise ValueError(f'{folder}/config.json does not describe a {network.__name__}: {error!r}') from error
@@ -136,6 +136,15 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
             f'{folder}: the weights do not match the config: '
             + '; '.join(f'{len(keys)} {what} ({", ".join(map(str, sorted(keys)[:3]))})' for what, keys in wrong.items())
         )
+    return without_temporal_tiling(vae)
+
+
+def without_temporal_tiling(vae: nn.Module) -> nn.Module:
+    """Turn off temporal tiling, which diffusers turns on for HunyuanVideo's clips of 17 frames or more.
+
+    A later tile would consist of padding only, so its frames would not depend on the observed ones.
+    """
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
     return vae
 
 

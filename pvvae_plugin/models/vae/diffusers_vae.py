@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,22 @@ from pvvae_plugin.registry import MODELS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.temporal import Observed, groups_to_frames
 
-from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
+from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256, without_temporal_tiling
 from .posterior import DiagonalGaussian
 from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
 EXACT = 1e-4  # upper bound on float32 rounding error, relative to the largest value
+LONGEST_REACH = 32  # latent frames; a longer temporal reach is not told from an infinite one
 
 
 @MODELS.register_module()
 class DiffusersVAE(VideoVAE):
     """VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo from diffusers.
 
-    Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Two limits are
-    measured when the network is built, and logged. If the network is not causal (norms over time), clips that observe
-    different numbers of frames are encoded separately. Clip lengths that decode to a different length are rejected.
+    Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Clips are never tiled
+    in time. Two limits are measured when the network is built, and logged. If the network is not causal (norms over
+    time), clips that observe different numbers of frames are encoded separately. Clip lengths that decode to a
+    different length are rejected.
 
     Args:
         pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub.
@@ -77,7 +81,7 @@ class DiffusersVAE(VideoVAE):
         self._lengths: dict[int, bool] = {}
         self._check_ratios()
         on_meta = torch.get_default_device().type == 'meta'
-        self.vae = network.from_config(config) if on_meta else load_weights(network, folder)
+        self.vae = without_temporal_tiling(network.from_config(config)) if on_meta else load_weights(network, folder)
         if gradient_checkpointing:
             if not self.vae._supports_gradient_checkpointing:
                 raise ValueError(
@@ -148,6 +152,23 @@ class DiffusersVAE(VideoVAE):
         self.check_latents(latents)
         self._check_groups(latents.shape[2])
         return self.vae.decode(latents.to(self.last_layer.dtype)).sample
+
+    @cached_property
+    def temporal_reach(self) -> float:
+        """Number of past latent frames that the decoder sees, measured at first use; infinite from 32 on.
+
+        A NaN in the first latent frame reaches every frame that depends on it, whatever the weights are.
+        """
+        if self.last_layer.is_meta:
+            return math.inf
+        num_groups = 1 + LONGEST_REACH
+        latents = torch.zeros(1, self.latent_channels, num_groups, 1, 1).to(self.last_layer)
+        latents[:, :, 0] = math.nan
+        with torch.no_grad():
+            video = self.vae.decode(latents).sample
+        last_frames = video[0, :, :: self.temporal_ratio]  # (3, groups, h, w): the last frame of each group
+        reach = int(last_frames.isnan().any(dim=-1).any(dim=-1).any(dim=0).nonzero()[-1])
+        return reach if reach < LONGEST_REACH else math.inf
 
     def _check_groups(self, num_groups: int) -> None:
         if self._comes_back(num_groups):
