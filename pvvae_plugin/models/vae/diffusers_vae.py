@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -13,12 +14,24 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.temporal import Observed, groups_to_frames
 
-from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256, without_temporal_tiling
+from .diffusers_files import (
+    PART,
+    find_export,
+    find_folder,
+    load_weights,
+    network_config,
+    read_config,
+    read_facts,
+    weights_sha256,
+    without_temporal_tiling,
+)
 from .posterior import DiagonalGaussian
+from .pretrained import read_config as read_export
 from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
 EXACT = 1e-4  # upper bound on float32 rounding error, relative to the largest value
@@ -35,7 +48,8 @@ class DiffusersVAE(VideoVAE):
     different length are rejected.
 
     Args:
-        pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub.
+        pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub. A folder
+            exported from a training of this class also gives its padding token and latent statistics.
         subfolder: Subfolder that holds the VAE, e.g. ``'vae'`` in a full pipeline.
         download: Allow downloads from the Hub. If False, a named repository must already be in the Hub cache.
         padding: Padding for dropped latents, see :meth:`VideoVAE.add_padding`.
@@ -72,7 +86,7 @@ class DiffusersVAE(VideoVAE):
         gradient_checkpointing: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        folder = find_folder(pretrained, subfolder, download)
+        folder, exported = find_export(find_folder(pretrained, subfolder, download), type(self).__name__)
         network, config = read_config(folder)
         twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
@@ -98,18 +112,41 @@ class DiffusersVAE(VideoVAE):
         if not on_meta:
             self.source = {'path': str(folder), 'sha256': weights_sha256(folder)}
             self._check_causality()
+        if exported is not None:
+            self._load_export(exported)
 
     kept_apart = ('vae.',)
 
-    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
+    def _save_parts(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # diffusers can load this folder too, unless shards of an older export remain in it.
-        shutil.rmtree(folder / 'vae', ignore_errors=True)
-        self.vae.save_pretrained(folder / 'vae')
-        return super()._save_parts(folder)
+        part = folder / PART
+        shutil.rmtree(part, ignore_errors=True)
+        self.vae.save_pretrained(part)
+        write_atomically(part / 'config.json', json.dumps(self._network_config(), indent=2).encode())
+        return super()._save_parts(folder)[0], {'vae_sha256': weights_sha256(part)}
+
+    def _network_config(self) -> dict[str, Any]:
+        known = (self.latent_mean, self.latent_std) if self.knows_statistics else (None, None)
+        return network_config(self.vae, *known)
+
+    def _load_export(self, folder: Path) -> None:
+        """Load what an exported VAE adds to the network: padding token and latent statistics."""
+        config, padding = read_export(folder), self.arguments['padding']
+        if padding != (trained := config['arguments'].get('padding', padding)):
+            raise ValueError(
+                f'padding={padding!r}, but the VAE in {folder} was trained with padding={trained!r}: set '
+                f'padding={trained!r}, or copy {folder / PART} to another folder to train with a new padding'
+            )
+        if self.source and config.get('vae_sha256', self.source['sha256']) != self.source['sha256']:
+            raise ValueError(
+                f'{folder / PART} is not the network that was exported to {folder}: export it again, or move the '
+                'network to another folder'
+            )
+        self._load_parts(folder, config)
 
     @classmethod
     def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> DiffusersVAE:
-        return cls(str(folder), 'vae', **arguments)
+        return cls(str(folder), PART, **arguments)
 
     @property
     def last_layer(self) -> Tensor:
