@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from pvvae_plugin.files import file_sha256
 
+from .pretrained import exported_config
+
 WEIGHTS = 'diffusion_pytorch_model'
+PART = 'vae'  # subfolder of an exported VAE that diffusers can load
+STATISTICS = ('latents_mean', 'latents_std', 'scaling_factor', 'shift_factor')
 SUPPORTED = ('AutoencoderKLWan', 'AutoencoderKLCogVideoX', 'AutoencoderKLHunyuanVideo')
 
 
@@ -91,7 +95,7 @@ def read_facts(network: Any, config: Mapping, folder: Path) -> tuple[nn.Module, 
     """
     try:
         with torch.device('meta'):
-            twin = network.from_config(config).eval()
+            twin = without_temporal_tiling(network.from_config(config)).eval()
         return twin, latent_facts(twin.config)
     except (TypeError, KeyError, ValueError, ZeroDivisionError, RuntimeError, IndexError, ImportError) as error:
         raise ValueError(f'{folder}/config.json does not describe a {network.__name__}: {error!r}') from error
@@ -106,14 +110,67 @@ def latent_facts(config: Mapping) -> dict[str, Any]:
         'temporal_ratio': int(config.get('scale_factor_temporal') or config['temporal_compression_ratio']),
         'spatial_ratio': int(space or 2 ** (len(config['block_out_channels']) - 1)),
     }
-    mean, std = config.get('latents_mean'), config.get('latents_std')
+    mean, std, scale = (config.get(name) for name in ('latents_mean', 'latents_std', 'scaling_factor'))
     if mean is None and std is None:
-        mean, std = [[value] * channels for value in (config.get('shift_factor') or 0.0, 1 / config['scaling_factor'])]
+        if scale is None:  # removed at export, see network_config()
+            return facts
+        mean, std = [[value] * channels for value in (config.get('shift_factor') or 0.0, 1 / scale)]
     if min(std) <= 0:
         raise ValueError(f'latents_std must be positive, got {min(std)}')
     if len(mean) == len(std) == channels:  # configs with another number of channels still contain Wan's defaults
         facts |= {'mean': torch.tensor(mean, device='cpu'), 'std': torch.tensor(std, device='cpu')}
     return facts
+
+
+def network_config(vae: nn.Module, mean: Tensor | None, std: Tensor | None) -> dict[str, Any]:
+    """Return the config of a network as plain values, without local paths and with the given latent statistics.
+
+    Args:
+        vae: The network.
+        mean: Mean ``(C,)`` of raw latents. None if unknown: the config then has no statistics, and pipelines of
+            diffusers fail instead of using outdated ones.
+        std: Standard deviation ``(C,)``; None if unknown.
+    """
+    config = json.loads(vae.to_json_string())
+    config.pop('_name_or_path', None)
+    facts = latent_facts(config)
+    known = mean is not None and 'mean' in facts
+    if known and torch.equal(facts['mean'].to(mean), mean) and torch.equal(facts['std'].to(std), std):
+        return config
+    config |= {name: None for name in STATISTICS if name in config}
+    if mean is not None and 'latents_mean' in config:
+        config |= {'latents_mean': mean.tolist(), 'latents_std': std.tolist()}
+    return config
+
+
+def find_export(folder: Path, kind: str) -> tuple[Path, Path | None]:
+    """Return the folder of the network, and the exported VAE that it is part of; None if there is none.
+
+    Args:
+        folder: A folder of diffusers, or one written by ``save_pretrained`` of a ``kind``, or :data:`PART` in it.
+        kind: Name of the class.
+
+    Raises:
+        FileNotFoundError: If the network of an exported VAE is missing.
+        ValueError: If the folder is, or is in, an exported VAE of another kind.
+    """
+    if (config := exported_config(folder)) is not None:
+        if config['type'] != kind:
+            raise ValueError(
+                f'{folder} holds a {config["type"]} written by pvvae export, not a network of diffusers: use '
+                f"type='PretrainedVAE', pretrained={str(folder)!r}"
+            )
+        if not (folder / PART / 'config.json').is_file():
+            raise FileNotFoundError(f'{folder} holds no {PART}/config.json: copy the whole folder')
+        return folder / PART, folder
+    if (config := exported_config(folder.parent)) is None:
+        return folder, None
+    if config['type'] != kind or folder.name != PART:
+        raise ValueError(
+            f'{folder} is not part of the exported VAE in {folder.parent}: move it out of that folder, which holds a '
+            f'{config["type"]}'
+        )
+    return folder, folder.parent
 
 
 def load_weights(network: Any, folder: Path) -> nn.Module:
@@ -136,6 +193,15 @@ def load_weights(network: Any, folder: Path) -> nn.Module:
             f'{folder}: the weights do not match the config: '
             + '; '.join(f'{len(keys)} {what} ({", ".join(map(str, sorted(keys)[:3]))})' for what, keys in wrong.items())
         )
+    return without_temporal_tiling(vae)
+
+
+def without_temporal_tiling(vae: nn.Module) -> nn.Module:
+    """Turn off temporal tiling, which diffusers turns on for HunyuanVideo's clips of 17 frames or more.
+
+    A later tile would consist of padding only, so its frames would not depend on the observed ones.
+    """
+    vae.use_framewise_encoding = vae.use_framewise_decoding = False
     return vae
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +14,42 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.temporal import Observed, groups_to_frames
 
-from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
+from .diffusers_files import (
+    PART,
+    find_export,
+    find_folder,
+    load_weights,
+    network_config,
+    read_config,
+    read_facts,
+    weights_sha256,
+    without_temporal_tiling,
+)
 from .posterior import DiagonalGaussian
+from .pretrained import read_config as read_export
 from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
 EXACT = 1e-4  # upper bound on float32 rounding error, relative to the largest value
+LONGEST_REACH = 32  # latent frames; a longer temporal reach is not told from an infinite one
 
 
 @MODELS.register_module()
 class DiffusersVAE(VideoVAE):
     """VAE of Wan 2.1, Wan 2.2, CogVideoX or HunyuanVideo from diffusers.
 
-    Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Two limits are
-    measured when the network is built, and logged. If the network is not causal (norms over time), clips that observe
-    different numbers of frames are encoded separately. Clip lengths that decode to a different length are rejected.
+    Latents are raw, as returned by diffusers' ``encode``; their statistics come from its config. Clips are never tiled
+    in time. Two limits are measured when the network is built, and logged. If the network is not causal (norms over
+    time), clips that observe different numbers of frames are encoded separately. Clip lengths that decode to a
+    different length are rejected.
 
     Args:
-        pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub.
+        pretrained: Folder with ``config.json`` and safetensors, or a repository name on the Hugging Face Hub. A folder
+            exported from a training of this class also gives its padding token and latent statistics.
         subfolder: Subfolder that holds the VAE, e.g. ``'vae'`` in a full pipeline.
         download: Allow downloads from the Hub. If False, a named repository must already be in the Hub cache.
         padding: Padding for dropped latents, see :meth:`VideoVAE.add_padding`.
@@ -68,7 +86,7 @@ class DiffusersVAE(VideoVAE):
         gradient_checkpointing: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        folder = find_folder(pretrained, subfolder, download)
+        folder, exported = find_export(find_folder(pretrained, subfolder, download), type(self).__name__)
         network, config = read_config(folder)
         twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
@@ -77,7 +95,7 @@ class DiffusersVAE(VideoVAE):
         self._lengths: dict[int, bool] = {}
         self._check_ratios()
         on_meta = torch.get_default_device().type == 'meta'
-        self.vae = network.from_config(config) if on_meta else load_weights(network, folder)
+        self.vae = without_temporal_tiling(network.from_config(config)) if on_meta else load_weights(network, folder)
         if gradient_checkpointing:
             if not self.vae._supports_gradient_checkpointing:
                 raise ValueError(
@@ -94,18 +112,41 @@ class DiffusersVAE(VideoVAE):
         if not on_meta:
             self.source = {'path': str(folder), 'sha256': weights_sha256(folder)}
             self._check_causality()
+        if exported is not None:
+            self._load_export(exported)
 
     kept_apart = ('vae.',)
 
-    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
+    def _save_parts(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # diffusers can load this folder too, unless shards of an older export remain in it.
-        shutil.rmtree(folder / 'vae', ignore_errors=True)
-        self.vae.save_pretrained(folder / 'vae')
-        return super()._save_parts(folder)
+        part = folder / PART
+        shutil.rmtree(part, ignore_errors=True)
+        self.vae.save_pretrained(part)
+        write_atomically(part / 'config.json', json.dumps(self._network_config(), indent=2).encode())
+        return super()._save_parts(folder)[0], {'vae_sha256': weights_sha256(part)}
+
+    def _network_config(self) -> dict[str, Any]:
+        known = (self.latent_mean, self.latent_std) if self.knows_statistics else (None, None)
+        return network_config(self.vae, *known)
+
+    def _load_export(self, folder: Path) -> None:
+        """Load what an exported VAE adds to the network: padding token and latent statistics."""
+        config, padding = read_export(folder), self.arguments['padding']
+        if padding != (trained := config['arguments'].get('padding', padding)):
+            raise ValueError(
+                f'padding={padding!r}, but the VAE in {folder} was trained with padding={trained!r}: set '
+                f'padding={trained!r}, or copy {folder / PART} to another folder to train with a new padding'
+            )
+        if self.source and config.get('vae_sha256', self.source['sha256']) != self.source['sha256']:
+            raise ValueError(
+                f'{folder / PART} is not the network that was exported to {folder}: export it again, or move the '
+                'network to another folder'
+            )
+        self._load_parts(folder, config)
 
     @classmethod
     def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> DiffusersVAE:
-        return cls(str(folder), 'vae', **arguments)
+        return cls(str(folder), PART, **arguments)
 
     @property
     def last_layer(self) -> Tensor:
@@ -148,6 +189,23 @@ class DiffusersVAE(VideoVAE):
         self.check_latents(latents)
         self._check_groups(latents.shape[2])
         return self.vae.decode(latents.to(self.last_layer.dtype)).sample
+
+    @cached_property
+    def temporal_reach(self) -> float:
+        """Number of past latent frames that the decoder sees, measured at first use; infinite from 32 on.
+
+        A NaN in the first latent frame reaches every frame that depends on it, whatever the weights are.
+        """
+        if self.last_layer.is_meta:
+            return math.inf
+        num_groups = 1 + LONGEST_REACH
+        latents = torch.zeros(1, self.latent_channels, num_groups, 1, 1).to(self.last_layer)
+        latents[:, :, 0] = math.nan
+        with torch.no_grad():
+            video = self.vae.decode(latents).sample
+        last_frames = video[0, :, :: self.temporal_ratio]  # (3, groups, h, w): the last frame of each group
+        reach = int(last_frames.isnan().any(dim=-1).any(dim=-1).any(dim=0).nonzero()[-1])
+        return reach if reach < LONGEST_REACH else math.inf
 
     def _check_groups(self, num_groups: int) -> None:
         if self._comes_back(num_groups):

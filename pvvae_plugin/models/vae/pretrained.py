@@ -63,7 +63,8 @@ class PretrainedMixin:
             'trained_frames': self.trained_frames,
         }
         clear_folder(Path(folder))
-        write_folder(Path(folder), config, self._save_parts(Path(folder)))
+        state, record = self._save_parts(Path(folder))
+        write_folder(Path(folder), {**config, **record}, state)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -100,22 +101,27 @@ class PretrainedMixin:
             vae = kind._from_folder(folder, config['arguments'])
         except (TypeError, ValueError) as error:
             raise ValueError(f'{folder}: {config["type"]} cannot be built with these arguments: {error}') from error
-        if not vae.latent_mean.is_meta:
-            found = read_weights(folder)
-            check_weights(
-                {name: p for name, p in vae.state_dict().items() if not name.startswith(vae.kept_apart)}, found
-            )
-            vae.load_state_dict(found, strict=False)
-            if not (vae.latent_std > 0).all():
-                raise ValueError(f'{folder}: latent_std must be positive, got {vae.latent_std.min():.3g}')
-            vae.source = vae.source or weights_source(folder)
-        vae.knows_statistics = config['knows_statistics']
-        vae.trained_frames = config.get('trained_frames')
+        vae._load_parts(folder, config)
         return vae.eval()
 
-    def _save_parts(self, folder: Path) -> dict[str, Tensor]:
-        """Write the weights kept in separate files, and return the others."""
-        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.kept_apart)}
+    def _load_parts(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Load all but the weights kept in separate files."""
+        if not self.latent_mean.is_meta:
+            found = read_weights(folder)
+            check_weights(
+                {name: p for name, p in self.state_dict().items() if not name.startswith(self.kept_apart)}, found
+            )
+            self.load_state_dict(found, strict=False)
+            if not (self.latent_std > 0).all():
+                raise ValueError(f'{folder}: latent_std must be positive, got {self.latent_std.min():.3g}')
+            self.source = self.source or weights_source(folder)
+        self.knows_statistics = config['knows_statistics']
+        self.trained_frames = config.get('trained_frames')
+
+    def _save_parts(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Write the weights kept in separate files. Return the others, and what the config records of those files."""
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(self.kept_apart)}
+        return state, {}
 
     @classmethod
     def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> Self:
@@ -154,6 +160,19 @@ def write_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Te
     """
     write_atomically(folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()}))
     write_atomically(folder / CONFIG, (json.dumps({**config, 'pvvae_plugin': __version__}, indent=2) + '\n').encode())
+
+
+def exported_config(folder: Path) -> dict[str, Any] | None:
+    """Return the config of a VAE folder, or None if the folder has another origin.
+
+    Raises:
+        ValueError: If :func:`write_folder` wrote the config, but it is damaged.
+    """
+    try:
+        ours = 'pvvae_plugin' in json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+    return read_config(folder) if ours else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class VideoVAE(PretrainedMixin, BaseModule):
 
     Attributes:
         arguments (dict): Constructor arguments of the subclass as plain values, for :meth:`save_pretrained`.
-        temporal_reach (float): Number of past latent frames that the decoder sees.
+        temporal_reach (float): Number of past latent frames that the last frame of a group depends on.
         is_causal (bool): True if encoding a prefix gives the prefix of the encoding.
         encodes_longest (bool): If the clips of a batch observe different numbers of groups, encode all clips up to the
             largest number instead of one pass per number. For causal networks only.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def build(folder, **arguments):
     return MODELS.build({'type': 'DiffusersVAE', 'pretrained': folder, 'subfolder': 'vae', **arguments}).eval()
 
 
-def clip(vae, frames=9, n=2):
-    side = 2 * vae.spatial_ratio
+def clip(vae, frames=9, n=2, positions=2):
+    side = positions * vae.spatial_ratio
     return torch.rand(n, 3, frames, side, side, generator=torch.Generator().manual_seed(frames)) * 2 - 1
 
 
@@ -39,6 +40,54 @@ def test_both_ways_are_diffusers_own(name, diffusers_folders):
     assert torch.equal(posterior.mean, expected.mean)
     assert torch.equal(posterior.logvar, expected.logvar)
     assert torch.equal(vae.decode(posterior.mode()), theirs.decode(expected.mode()).sample)
+
+
+LONG = [(name, frames) for name in NAMES for frames in (25 if name == 'cogvideox' else 21, 33)]
+
+
+@pytest.mark.parametrize(('name', 'frames'), LONG)
+@torch.no_grad()
+def test_long_clips_are_not_tiled(name, frames, diffusers_folders):
+    """diffusers tiles HunyuanVideo's clips in time from 17 frames on, unless told otherwise."""
+    vae = build(diffusers_folders[name])
+    theirs = getattr(diffusers, type(vae.vae).__name__).from_pretrained(diffusers_folders[name], subfolder='vae').eval()
+    video = clip(vae, frames, n=1, positions=1)
+    if name == 'hunyuan':
+        mean = theirs.quant_conv(theirs.encoder(video)).chunk(2, dim=1)[0]
+        decoded = theirs.decoder(theirs.post_quant_conv(mean))
+    else:
+        mean = theirs.encode(video).latent_dist.mean
+        decoded = theirs.decode(mean).sample
+    assert torch.equal(vae.encode(video).mean, mean)
+    assert torch.equal(vae.decode(mean), decoded)
+
+
+@pytest.mark.parametrize(('name', 'frames'), LONG)
+def test_the_last_frame_depends_on_the_observed_frame(name, frames, diffusers_folders):
+    vae = build(diffusers_folders[name])
+    observed = clip(vae, 1, n=1, positions=1).requires_grad_()
+    vae.predict(observed, num_frames=frames)[:, :, -1].sum().backward()
+    assert vae.temporal_reach >= frames // 4
+    assert observed.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_temporal_reach_is_what_the_decoder_really_sees(name, diffusers_folders):
+    vae = build(diffusers_folders[name])
+    latents = torch.randn(1, vae.latent_channels, 33, 1, 1, requires_grad=True)
+    vae.decode(latents)[:, :, -1].sum().backward()
+    first = int(latents.grad.abs().amax(dim=(0, 1, 3, 4)).nonzero()[0])
+    assert vae.temporal_reach == (32 - first if first else math.inf)
+    assert math.isfinite(vae.temporal_reach) is (name in CAUSAL)  # the others normalize over time or attend to it
+
+
+def test_padding_beyond_the_reach_is_reported(diffusers_folders):
+    vae = build(diffusers_folders['wan21'])
+    latents = torch.zeros(1, 16, 1, 1, 1)
+    with pytest.warns(UserWarning, match='30 groups are padded, but the decoder sees only 29 latent frames back'):
+        vae.pad_latents(latents, num_groups=31)
+    with torch.device('meta'):
+        assert build(diffusers_folders['wan21']).temporal_reach == math.inf  # nothing to measure
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -65,6 +66,85 @@ def test_a_vae_of_diffusers_keeps_its_weights_where_diffusers_finds_them(diffuse
     assert_alike(vae, DiffusersVAE.from_pretrained(tmp_path))
     theirs = diffusers.AutoencoderKLWan.from_pretrained(tmp_path, subfolder='vae')
     assert torch.equal(theirs.decoder.conv_out.weight, vae.last_layer)
+
+
+@pytest.fixture
+def fine_tuned(diffusers_folders):
+    """A wrapped VAE by name, as ``load_backbone`` leaves it: trained, so the published statistics are void."""
+
+    def build(name='wan21'):
+        vae = MODELS.build({'type': 'DiffusersVAE', 'pretrained': diffusers_folders[name], 'subfolder': 'vae'}).eval()
+        with torch.no_grad():
+            vae.padding_token.fill_(0.3)
+        vae.knows_statistics = False
+        return vae
+
+    return build
+
+
+@pytest.mark.parametrize('name', ['wan21', 'cogvideox', 'hunyuan'])
+def test_statistics_that_no_longer_hold_are_not_exported_for_diffusers(name, fine_tuned, tmp_path):
+    import diffusers
+
+    vae = fine_tuned(name)
+    vae.save_pretrained(tmp_path)
+    text = (tmp_path / 'vae' / 'config.json').read_text()
+    assert json.loads(text).get('latents_mean') is None and json.loads(text).get('scaling_factor') is None
+    assert str(tmp_path.parent) not in text and '_name_or_path' not in text  # no local paths
+    theirs = getattr(diffusers, type(vae.vae).__name__).from_pretrained(tmp_path / 'vae')
+    assert torch.equal([p for p in theirs.decoder.parameters() if p.ndim == 5][-1], vae.last_layer)
+    again = MODELS.build({'type': 'DiffusersVAE', 'pretrained': str(tmp_path / 'vae')})
+    assert not again.knows_statistics
+
+
+def test_measured_statistics_are_exported_for_diffusers(fine_tuned, diffusers_folders, tmp_path):
+    vae = fine_tuned()
+    vae.latent_std.fill_(3.0)
+    vae.knows_statistics = True
+    vae.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / 'vae' / 'config.json').read_text())['latents_std'] == [3.0] * 16
+    published = MODELS.build({'type': 'DiffusersVAE', 'pretrained': diffusers_folders['hunyuan'], 'subfolder': 'vae'})
+    published.save_pretrained(tmp_path / 'copy')
+    assert json.loads((tmp_path / 'copy' / 'vae' / 'config.json').read_text())['scaling_factor'] == 0.476986
+
+
+@pytest.mark.parametrize(('inside', 'subfolder'), [('', None), ('', 'vae'), ('vae', None)])
+def test_a_wrapped_vae_is_opened_with_its_own_padding_token(inside, subfolder, fine_tuned, tmp_path):
+    vae = fine_tuned()
+    vae.latent_std.fill_(3.0)
+    vae.knows_statistics = True
+    vae.trained_frames = 9
+    vae.save_pretrained(tmp_path)
+    again = DiffusersVAE(str(tmp_path / inside), subfolder)
+    assert torch.equal(again.padding_token, vae.padding_token)
+    assert torch.equal(again.latent_std, vae.latent_std)
+    assert again.knows_statistics and again.trained_frames == 9
+
+
+def test_a_folder_that_holds_something_else_is_not_opened_as_a_wrapped_vae(vae, fine_tuned, tmp_path):
+    wrapped = fine_tuned()
+    wrapped.save_pretrained(tmp_path / 'a')
+    with pytest.raises(
+        ValueError, match="padding='gaussian', but the VAE in .*/a was trained with padding='learnable': set"
+    ):
+        DiffusersVAE(str(tmp_path / 'a'), padding='gaussian')
+    with torch.no_grad():
+        wrapped.last_layer.zero_()
+    wrapped.save_pretrained(tmp_path / 'b')
+    shutil.rmtree(tmp_path / 'a' / 'vae')
+    shutil.copytree(tmp_path / 'b' / 'vae', tmp_path / 'a' / 'vae')
+    for load in (DiffusersVAE, VideoVAE.from_pretrained):
+        with pytest.raises(ValueError, match='/a/vae is not the network that was exported to .*/a: export it again'):
+            load(str(tmp_path / 'a'))
+    shutil.rmtree(tmp_path / 'a' / 'vae')
+    with pytest.raises(FileNotFoundError, match='/a holds no vae/config.json: copy the whole folder'):
+        DiffusersVAE(str(tmp_path / 'a'))
+    vae.save_pretrained(tmp_path / 'c')
+    with pytest.raises(ValueError, match="/c holds a PredictiveVAE .*type='PretrainedVAE', pretrained='.*/c'"):
+        DiffusersVAE(str(tmp_path / 'c'))
+    shutil.copytree(tmp_path / 'b' / 'vae', tmp_path / 'c' / 'vae')
+    with pytest.raises(ValueError, match='/c/vae is not part of the exported VAE in .*/c: move it'):
+        DiffusersVAE(str(tmp_path / 'c'), 'vae')
 
 
 def test_on_the_meta_device_no_weights_are_read(vae, tmp_path):
