@@ -104,7 +104,7 @@ def message_for_users(error: Exception) -> str | None:
     frames = [(frame.filename, frame.line or '') for frame in traceback.extract_tb(error.__traceback__)]
     if 'in DataLoader worker process' in message:  # PyTorch puts the traceback of the worker into the message
         frames = re.findall(r'File "(.+)", line \d+, in .+\n +(.+)', message)
-        message = message.rpartition(f'\n{type(error).__name__}: ')[2]
+        message = message.rpartition(f'{type(error).__name__}: ')[2].strip()
     file, line = frames[-1]
     packages = [Path(find_spec(name).origin).parent for name in ('pvvae_plugin', 'mmengine')]
     deliberate = line.startswith('raise ') and any(Path(file).is_relative_to(package) for package in packages)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from commands import pvvae
 
-from pvvae_plugin.cli.benchmarks import BENCHMARKS
 from pvvae_plugin.cli import console
+from pvvae_plugin.cli.benchmarks import BENCHMARKS
 from pvvae_plugin.cli.console import COMMON, OTHERS, main, start
 from pvvae_plugin.temporal import frames_to_groups
 
