@@ -62,6 +62,6 @@ def pvvae(*arguments: object) -> str:
     ):
         for kind in (MMLogger, MessageHub, Visualizer):
             kind._instance_dict.clear()
-        code = main([str(argument) for argument in arguments])
+        code = main([*map(str, arguments), '--debug'])  # errors raise
     assert not code, printed.getvalue()
     return printed.getvalue()

@@ -6,6 +6,7 @@ python tools/browse_dataset.py CONFIG [--split SPLIT] [--num N] [--out-dir DIR]
 import sys
 
 from pvvae_plugin.cli.browse import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -5,7 +5,8 @@ python tools/evaluate_videos.py REAL FAKE [--metrics NAME ...] [--protocol NAME]
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.evaluate import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

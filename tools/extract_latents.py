@@ -5,7 +5,8 @@ python tools/extract_latents.py CONFIG CHECKPOINT OUT_DIR [--split SPLIT] [--fli
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.extract_latents import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -101,8 +101,9 @@ def main() -> int:
         codes = {failure.exitcode for failure in error.failures.values()}
         if codes & {PREEMPTED, -signal.SIGUSR1} and codes <= {PREEMPTED, -signal.SIGTERM, -signal.SIGUSR1}:
             return INTERRUPTED if signal.SIGINT in received else PREEMPTED
-        print(error, file=sys.stderr)
         rank, first = error.get_first_failure()
+        if first.exitcode < 0:  # killed, so it printed no error
+            print(error, file=sys.stderr)
         how = f'exit code {first.exitcode}' if first.exitcode > 0 else signal.Signals(-first.exitcode).name
         print(
             f'process {rank} ended first ({how}); see its message above. Use --resume to continue',

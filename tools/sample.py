@@ -5,7 +5,8 @@ python tools/sample.py CONFIG CHECKPOINT [--num N] [--labels CLASS ...] [--out-d
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.sample import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

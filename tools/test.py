@@ -5,7 +5,8 @@ python tools/test.py CONFIG CHECKPOINT [--out JSON] [--show-dir DIR] [--cfg-opti
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.test import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -5,7 +5,8 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [CKPT]] [--cfg-options K
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.train import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -5,7 +5,8 @@ python tools/web_demo.py [--vae CONFIG CHECKPOINT] [--generator CONFIG CHECKPOIN
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.web import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -1,13 +1,21 @@
 """Console command ``pvvae``. Imports only the standard library until a command is chosen.
 
-Each command is a module with ``main(argv=None)``; ``tools/`` has an equivalent script for each.
+Each command is a module with ``main(argv=None)``; ``tools/`` has an equivalent script for each. All of them run in
+:func:`start`, which reports errors.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import re
 import sys
+import time
+import traceback
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -46,6 +54,64 @@ OTHERS = {
 }
 
 
+# Each launcher sets one of these to the rank of the process.
+RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+# Seconds that other processes wait before they report an error. If the first process failed as well, its error is
+# printed, and the launcher ends the others in the meantime.
+WAIT_FOR_FIRST = 5.0
+
+
+def start(main: Callable[[list[str]], int | None], argv: list[str] | None = None) -> int | None:
+    """Run the ``main`` function of a command, and print errors that are meant for its user without a traceback.
+
+    Unexpected errors keep their traceback. ``--debug``, which every command accepts, shows all tracebacks.
+
+    Args:
+        main: The function.
+        argv: Its arguments (default: ``sys.argv[1:]``).
+
+    Returns:
+        The exit code; ``None`` is 0.
+
+    Example:
+        >>> from pvvae_plugin.cli.console import start
+        >>> from pvvae_plugin.cli.train import main
+        >>> start(main, ['no_such_config'])  # prints "error: no config 'no_such_config.py' in ..."
+        1
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    debug = '--debug' in argv
+    try:
+        return main([argument for argument in argv if argument != '--debug'])
+    except Exception as error:
+        message = message_for_users(error)
+        if debug or message is None:
+            raise
+        rank = next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
+        if rank:
+            time.sleep(WAIT_FOR_FIRST)
+        print(f'error: {message}' + (f' (process {rank})' if rank else ''), file=sys.stderr)
+        return 1
+
+
+def message_for_users(error: Exception) -> str | None:
+    """Return the message of an error that tells a user what to change, or None if the error is unexpected.
+
+    Messages are meant for users if they are about files and packages, or come from a ``raise`` statement of this
+    package or of MMEngine, or from MMEngine's registry, which builds the components of a config.
+    """
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    frames = [(frame.filename, frame.line or '') for frame in traceback.extract_tb(error.__traceback__)]
+    if 'in DataLoader worker process' in message:  # PyTorch puts the traceback of the worker into the message
+        frames = re.findall(r'File "(.+)", line \d+, in .+\n +(.+)', message)
+        message = message.rpartition(f'{type(error).__name__}: ')[2].strip()
+    file, line = frames[-1]
+    packages = [Path(find_spec(name).origin).parent for name in ('pvvae_plugin', 'mmengine')]
+    deliberate = line.startswith('raise ') and any(Path(file).is_relative_to(package) for package in packages)
+    of_a_config = Path(file).is_relative_to(packages[1] / 'registry')
+    return message if deliberate or of_a_config or isinstance(error, (OSError, ImportError)) else None
+
+
 def main(argv: list[str] | None = None) -> int | None:
     """Run a command of ``pvvae``.
 
@@ -67,7 +133,7 @@ def main(argv: list[str] | None = None) -> int | None:
         print(__version__)
         return 0
     groups = {'commands': COMMON, 'more commands': OTHERS}
-    return run_command('pvvae', 'pvvae_plugin.cli', groups, argv)
+    return start(lambda arguments: run_command('pvvae', 'pvvae_plugin.cli', groups, arguments), argv)
 
 
 def run_command(prog: str, package: str, groups: dict[str, dict[str, Command]], argv: list[str]) -> int | None:
@@ -104,7 +170,14 @@ def help_text(prog: str, groups: dict[str, dict[str, Command]]) -> str:
     lines = [f'usage: {prog} COMMAND [ARGUMENTS ...]']
     for heading, group in groups.items():
         lines += ['', f'{heading}:', *(f'  {name:<{width}}{command.help}' for name, command in group.items())]
-    return '\n'.join([*lines, '', f'"{prog} COMMAND --help" describes a command and its arguments.'])
+    return '\n'.join(
+        [
+            *lines,
+            '',
+            f'"{prog} COMMAND --help" describes a command and its arguments.',
+            'With --debug, every command shows the traceback of an error.',
+        ]
+    )
 
 
 if __name__ == '__main__':  # for launchers that start a module

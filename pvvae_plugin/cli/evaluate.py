@@ -29,7 +29,6 @@ from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
-from pvvae_plugin.datasets import NoReadableClipError
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.reference import CACHE_DIR
@@ -102,13 +101,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     init_default_scope('pvvae_plugin')
     MMLogger.get_instance('evaluate_videos')
+    start_processes(args.launcher)
     try:
-        start_processes(args.launcher)
         metrics, numbers = measure(args)
-    except (ValueError, OSError, ImportError, NoReadableClipError) as error:  # user errors: no traceback
-        said = str(error).rpartition('NoReadableClipError: ')[2]  # a worker's error includes its traceback
-        hint = ' Set the path with --weights; --metrics proxy needs no file.' if 'extractor.weights' in said else ''
-        sys.exit(f'error: {said}{hint}')
+    except FileNotFoundError as error:
+        if 'extractor.weights' not in str(error):
+            raise
+        raise FileNotFoundError(f'{error} Set the path with --weights; --metrics proxy needs no file.') from error
     if get_dist_info()[0] == 0:
         report(args, metrics, numbers)
     end_processes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
 
     Raises:
         FileNotFoundError: If the config does not exist. The message lists the configs of this package.
-        ValueError: If an override would have no effect.
+        ValueError: If an override would have no effect, or the config cannot be read. The message names the line.
 
     Example:
         >>> from pvvae_plugin.config import read_config
@@ -52,9 +53,24 @@ def _read(config: str | Path) -> Config:
     if not os.path.isfile(path):
         path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise ValueError(f'{path} cannot be read: {_describe(error)}') from error
     warn_of_misspelled_keys(cfg)
     return cfg
+
+
+def _describe(error: Exception) -> str:
+    """Return type and message of an error in a config, and the line that caused it."""
+    if isinstance(error, SyntaxError):
+        what, place, line = error.msg, f'line {error.lineno}', error.text or ''
+    else:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what, place, line = str(error), f'{last.filename}, line {last.lineno}', last.line or ''
+    return f'{type(error).__name__}: {what} ({place}: {line.strip()})'
 
 
 def _old_names(cfg: Config) -> dict[str, dict[str, str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
@@ -10,9 +13,34 @@ from pvvae_plugin.registry import STRATEGIES
 
 from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
 
+# First words of MMEngine's listings of the environment, the config and the hooks: about 300 lines.
+LISTINGS = ('\n' + '-' * 60, 'Config:\n', 'Hooks will be executed')
+
+
+class _ShortConsole:
+    """Write the listings to the log file only. On the console, they would bury the messages of a start that fails."""
+
+    logger: logging.Logger
+
+    def _log_env(self, *args: Any) -> None:
+        for handler in self.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda record: not record.getMessage().startswith(LISTINGS))
+        super()._log_env(*args)
+
+
+class _Runner(_ShortConsole, Runner):
+    pass
+
+
+class _FlexibleRunner(_ShortConsole, FlexibleRunner):
+    pass
+
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """Build the runner of a config: MMEngine's ``Runner``, or ``FlexibleRunner`` if there is a ``strategy``.
+
+    Environment, config and list of hooks are written to the log file only.
 
     Raises:
         ValueError: If the strategy does not match the model or the launcher.
@@ -27,7 +55,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """
     strategy = cfg.get('strategy')
     if strategy is None:
-        return Runner.from_cfg(cfg)
+        return _Runner.from_cfg(cfg)
     kind = STRATEGIES.get(strategy['type']) if isinstance(strategy['type'], str) else strategy['type']
     if kind is None or not issubclass(kind, GeneratorFSDPStrategy):
         raise ValueError(
@@ -37,4 +65,4 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     if 'head' not in cfg.model:
         raise ValueError(only_for_generators(cfg.model['type']))
     check_launcher(cfg.get('launcher', 'none'))
-    return FlexibleRunner.from_cfg(cfg)
+    return _FlexibleRunner.from_cfg(cfg)

@@ -12,6 +12,7 @@ import pytest
 from tiny_extractors import Colors, Statistics
 
 from pvvae_plugin.cli import evaluate
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.datasets import read_clip
 
 FRAMES = 5
@@ -102,7 +103,7 @@ def test_a_folder_of_samples_is_its_list(tool, tmp_path):
     (fake / 'samples.json').write_text(json.dumps({'complete': True, 'files': files}))
     assert run(tool, real, fake)['metrics'] == plain['metrics']
     (fake / 'samples.json').write_text(json.dumps({'complete': False, 'files': files}))
-    with pytest.raises(SystemExit, match='sampling was stopped'):
+    with pytest.raises(ValueError, match='sampling was stopped'):
         run(tool, real, fake)
 
 
@@ -114,10 +115,10 @@ def test_pairs(tool, tmp_path):
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     (made / 'clip0.avi').rename(made / 'other.avi')
-    with pytest.raises(SystemExit, match="no source with the same name, e.g. 'other'"):
+    with pytest.raises(ValueError, match="no source with the same name, e.g. 'other'"):
         run(tool, sources, made, '--metrics', 'psnr')
     small = write_videos(tmp_path / 'small', size=(16, 16))
-    with pytest.raises(SystemExit, match='resize them to the same size'):
+    with pytest.raises(ValueError, match='resize them to the same size'):
         run(tool, sources, small, '--metrics', 'psnr')
 
 
@@ -152,11 +153,10 @@ def test_however_many_are_too_short(tool, tmp_path):
     assert record['num_real'] == 4 and any('could not be read' in warning for warning in record['warnings'])
 
 
-def test_what_workers_say_comes_without_their_trace(tool, tmp_path):
+def test_what_workers_say_comes_without_their_trace(tool, tmp_path, capsys):
     short = write_videos(tmp_path / 'short', num=3, frames=2)
-    with pytest.raises(SystemExit) as error:
-        tool.main([str(short), str(short), '--extractor', 'i3d', '--workers', '1'])
-    assert str(error.value).startswith('error: none of 3 clips in a row could be read')
+    assert start(tool.main, [str(short), str(short), '--extractor', 'i3d', '--workers', '1']) == 1
+    assert 'error: none of 3 clips in a row could be read' in capsys.readouterr().err
 
 
 def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
@@ -196,7 +196,7 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
         ),
     ],
 )
-def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message):
+def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message, capsys):
     write_videos(tmp_path / 'real')
     (tmp_path / 'empty').mkdir()
     write_videos(tmp_path / 'one', num=1)
@@ -204,6 +204,5 @@ def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message):
     options = [] if '--extractor' in arguments else ['--extractor', 'i3d']
     if '--protocol-options' not in arguments and '--protocol' not in arguments:
         options += ['--protocol-options', f'num_frames={FRAMES}']
-    with pytest.raises(SystemExit) as error:
-        tool.main([*arguments, *options, '--workers', '0'])
-    assert message in str(error.value)
+    assert start(tool.main, [*arguments, *options, '--workers', '0']) == 1
+    assert message in capsys.readouterr().err

@@ -447,33 +447,33 @@ EVALUATION = [
     Mistake(
         'a folder to judge that is not there',
         lambda t: evaluate(t, t.videos, '/no/such/folder', '--metrics', 'psnr'),
-        SystemExit,
+        FileNotFoundError,
         ("no folder, list or array of videos at '/no/such/folder'",),
     ),
     Mistake(
         'one video',
         lambda t: evaluate(t, t.videos, t.one, '--metrics', 'proxy'),
-        SystemExit,
+        ValueError,
         ('1 video', 'each set needs at least 2'),
         faq='has 1 video; each set needs at least 2',
     ),
     Mistake(
         'a file for a folder',
         lambda t: evaluate(t, t.videos, t.videos / '0.mp4', '--metrics', 'psnr'),
-        SystemExit,
+        ValueError,
         ('is one file', 'give a folder'),
     ),
     Mistake(
         'no weights of I3D',
         lambda t: evaluate(t, t.videos, t.videos, '--metrics', 'fvd'),
-        SystemExit,
+        FileNotFoundError,
         ('file i3d_torchscript.pt not found', 'Suitable weights and their sources', 'Download one'),
         faq='extractor.weights: file i3d_torchscript.pt not found, looked at',
     ),
     Mistake(
         'an unknown metric',
         lambda t: evaluate(t, t.videos, t.videos, '--metrics', 'fid'),
-        SystemExit,
+        ValueError,
         ('fid', 'fvd.*psnr'),
     ),
     Mistake(

@@ -15,6 +15,7 @@ from mistakes import MISTAKES, train
 from tiny_runs import ROOT, make_runs, script
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer
+from pvvae_plugin.cli.console import message_for_users
 from pvvae_plugin.config import read_config
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.registry import MODELS
@@ -106,6 +107,7 @@ def test_a_mistake_is_told_at_the_start(mistake, t, capsys):
     assert not missing, f'{mistake.what}: {missing} not in: {message}'
     assert mistake.faq in ' '.join(message.split()), message
     assert not list(t.tmp.rglob('iter_*.pth'))  # before any work
+    assert mistake.error is SystemExit or message_for_users(caught.value)  # printed without its traceback
 
 
 # Messages that docs/faq.md quotes and that are made elsewhere: packages that are missing, other VAEs, a run's end.

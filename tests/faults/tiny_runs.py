@@ -37,7 +37,7 @@ val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(leng
 def script(name: str, *arguments: object) -> None:
     """Run a script of tools/ in this process, as from the command line."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        patch.setattr(sys, 'argv', [name, *map(str, arguments), '--debug'])  # errors raise
         try:
             runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
         except SystemExit as ended:

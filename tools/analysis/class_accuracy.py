@@ -6,6 +6,7 @@ python tools/analysis/class_accuracy.py CONFIG CHECKPOINT [--guidance-scale S] [
 import sys
 
 from pvvae_plugin.cli.analysis.class_accuracy import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/analysis/metric_sensitivity.py VIDEOS ... [--metrics NAME ...] [--o
 import sys
 
 from pvvae_plugin.cli.analysis.metric_sensitivity import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/analysis/plot_logs.py WORK_DIR --panel KEY ... [--out PNG]
 import sys
 
 from pvvae_plugin.cli.analysis.plot_logs import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/analysis/print_config.py CONFIG [--cfg-options K=V ...] [--out FILE
 import sys
 
 from pvvae_plugin.cli.analysis.print_config import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

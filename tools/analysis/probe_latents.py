@@ -6,6 +6,7 @@ python tools/analysis/probe_latents.py CONFIG CHECKPOINT --out DIR
 import sys
 
 from pvvae_plugin.cli.analysis.probe_latents import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/analysis/report.py METRICS.json [--max-ratio R]
 import sys
 
 from pvvae_plugin.cli.analysis.report import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

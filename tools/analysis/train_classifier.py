@@ -6,6 +6,7 @@ python tools/analysis/train_classifier.py CONFIG --out FILE.pth
 import sys
 
 from pvvae_plugin.cli.analysis.train_classifier import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

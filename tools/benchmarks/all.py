@@ -6,6 +6,7 @@ python tools/benchmarks/all.py --out DIR (--device cuda | --tiny)
 import sys
 
 from pvvae_plugin.cli.benchmarks.all import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/benchmarks/data.py [--config CONFIG] [--data VIDEOS] [--json FILE]
 import sys
 
 from pvvae_plugin.cli.benchmarks.data import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

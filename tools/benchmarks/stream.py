@@ -6,6 +6,7 @@ python tools/benchmarks/stream.py [--config CONFIG] [--lengths T ...]
 import sys
 
 from pvvae_plugin.cli.benchmarks.stream import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

@@ -6,6 +6,7 @@ python tools/benchmarks/vae.py [--device cuda] [--size SIZE] [--json FILE]
 import sys
 
 from pvvae_plugin.cli.benchmarks.vae import main
+from pvvae_plugin.cli.console import start
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

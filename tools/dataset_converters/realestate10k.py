@@ -5,7 +5,8 @@ python tools/dataset_converters/realestate10k.py --cameras DIR --videos DIR --ou
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.converters.realestate10k import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

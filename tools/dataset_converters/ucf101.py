@@ -5,7 +5,8 @@ python tools/dataset_converters/ucf101.py --videos DIR --splits DIR [--out DIR]
 
 import sys
 
+from pvvae_plugin.cli.console import start
 from pvvae_plugin.cli.converters.ucf101 import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(start(main))

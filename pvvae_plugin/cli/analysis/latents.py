@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from torch import Tensor
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer
 from pvvae_plugin.apis.video_input import check_lengths, check_size, find_videos, read_video
-from pvvae_plugin.datasets import ClipError
 from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, resolve_checkpoint
@@ -65,23 +63,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     init_default_scope('pvvae_plugin')
-    try:
-        files = find_videos(args.videos, args.num_clips)
-        if args.size:
-            check_size(args.size)
-        vae = VideoAutoencoderInferencer(args.model, args.checkpoint).vae
-        check_lengths(files, args.num_frames, vae.temporal_ratio)
-        args.out.mkdir(parents=True, exist_ok=True)
-        source = source_of(args, vae)
-        names = picture_names(files[: args.num_pictures])
-        clips = []
-        for i, file in enumerate(files):
-            clip = analysis.encode_clip(vae, read_video(file, args.size, args.num_frames)[0], frozen=True)
-            if i < len(names):
-                analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
-            clips.append(analysis.measure_change(clip, vae.spatial_ratio))
-    except (ClipError, ValueError, OSError) as error:  # user errors: no traceback
-        sys.exit(f'error: {error}')
+    files = find_videos(args.videos, args.num_clips)
+    if args.size:
+        check_size(args.size)
+    vae = VideoAutoencoderInferencer(args.model, args.checkpoint).vae
+    check_lengths(files, args.num_frames, vae.temporal_ratio)
+    args.out.mkdir(parents=True, exist_ok=True)
+    source = source_of(args, vae)
+    names = picture_names(files[: args.num_pictures])
+    clips = []
+    for i, file in enumerate(files):
+        clip = analysis.encode_clip(vae, read_video(file, args.size, args.num_frames)[0], frozen=True)
+        if i < len(names):
+            analysis.write_strip(args.out / names[i], clip, vae.spatial_ratio)
+        clips.append(analysis.measure_change(clip, vae.spatial_ratio))
     record, steps = analysis.summarize(clips)
     content = {
         **record,

@@ -99,11 +99,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     init_default_scope('pvvae_plugin')
-    try:
-        extractors = build_extractors(args)
-        halves, counts = read_halves(args)
-    except (ValueError, FileNotFoundError, ImportError) as error:  # user errors: no traceback
-        sys.exit(f'error: {error}')
+    extractors = build_extractors(args)
+    halves, counts = read_halves(args)
     distances = measure(extractors, *halves, args)
     for line in table(distances, counts, args):
         print(line)

@@ -11,7 +11,6 @@ output is a complete config without inheritance, which every command accepts.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from mmengine.config import Config
@@ -43,10 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.out and args.out.suffix != '.py':
         parser.error(f'--out must end in .py, got {args.out}')
-    try:
-        text = resolved(args.config, args.cfg_options).pretty_text
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    text = resolved(args.config, args.cfg_options).pretty_text
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)

@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer
 from pvvae_plugin.config import add_override_argument, read_config
-from pvvae_plugin.datasets import ClipError, ClipIndex, SyntheticVideoDataset
+from pvvae_plugin.datasets import ClipIndex, SyntheticVideoDataset
 from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.files import file_sha256, write_atomically
@@ -139,27 +139,23 @@ def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> di
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        cfg = read_config(args.config, args.cfg_options)
-        init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-        checkpoint = resolve_checkpoint(args.checkpoint)
-        train, held_out = (
-            DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED))
-            for split in ('train', 'val')
-        )
-        vae = VideoAutoencoderInferencer(args.config, args.checkpoint).vae
-        ratios = vae.temporal_ratio, vae.spatial_ratio
-        args.out.mkdir(parents=True, exist_ok=True)
-        judged_on, changes = [], []
-        for number, (index, clip) in enumerate(encoded(vae, held_out, args.num_held_out, fresh=False)):
-            if number < args.num_pictures:
-                analysis.write_strip(args.out / f'pca_{number}.png', clip, vae.spatial_ratio)
-            judged_on.append(rows_of(index, clip, held_out, *ratios))
-            changes.append(analysis.measure_change(clip, vae.spatial_ratio))
-        clips = encoded(vae, train, args.num_clips, fresh=True)
-        fitted_on = [rows_of(index, clip, train, *ratios) for index, clip in clips]
-    except (ClipError, ValueError, OSError) as error:  # user errors: no traceback
-        sys.exit(f'error: {error}')
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    checkpoint = resolve_checkpoint(args.checkpoint)
+    train, held_out = (
+        DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED)) for split in ('train', 'val')
+    )
+    vae = VideoAutoencoderInferencer(args.config, args.checkpoint).vae
+    ratios = vae.temporal_ratio, vae.spatial_ratio
+    args.out.mkdir(parents=True, exist_ok=True)
+    judged_on, changes = [], []
+    for number, (index, clip) in enumerate(encoded(vae, held_out, args.num_held_out, fresh=False)):
+        if number < args.num_pictures:
+            analysis.write_strip(args.out / f'pca_{number}.png', clip, vae.spatial_ratio)
+        judged_on.append(rows_of(index, clip, held_out, *ratios))
+        changes.append(analysis.measure_change(clip, vae.spatial_ratio))
+    clips = encoded(vae, train, args.num_clips, fresh=True)
+    fitted_on = [rows_of(index, clip, train, *ratios) for index, clip in clips]
     probes = {name: probe(fitted_on, judged_on, name) for name in judged_on[0].features}
     record, _ = analysis.summarize(changes)
     content = {

@@ -11,7 +11,6 @@ for all VAEs and generators. An existing file is reused; it is rejected if it wa
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -46,23 +45,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    try:
-        cfg = read_config(args.config, args.cfg_options)
-        init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        data = accuracy.build_labeled_data(cfg, HELD_OUT)
-        digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed, files=data.train_files)
-        if args.out.is_file():
-            classifier = load_classifier(args.out, digest)
-            print(f'reusing the classifier {args.out}')
-        else:
-            print(f'training on {len(data.classes)} classes: {", ".join(data.classes[:10])}')
-            start = time.time()
-            classifier = train_classifier(data.train, len(data.classes), args.steps, args.seed)
-            save_classifier(classifier, args.out, digest)
-            print(f'trained in {time.time() - start:.0f} s, saved to {args.out}')
-    except (ValueError, OSError) as error:  # user errors: no traceback
-        sys.exit(f'error: {error}')
+    cfg = read_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    data = accuracy.build_labeled_data(cfg, HELD_OUT)
+    digest = classifier_digest(data.train_config, len(data.classes), args.steps, args.seed, files=data.train_files)
+    if args.out.is_file():
+        classifier = load_classifier(args.out, digest)
+        print(f'reusing the classifier {args.out}')
+    else:
+        print(f'training on {len(data.classes)} classes: {", ".join(data.classes[:10])}')
+        start = time.time()
+        classifier = train_classifier(data.train, len(data.classes), args.steps, args.seed)
+        save_classifier(classifier, args.out, digest)
+        print(f'trained in {time.time() - start:.0f} s, saved to {args.out}')
     counts = accuracy.judge(classifier, accuracy.real_clips(data, HELD_OUT, batch_size=32), len(data.classes))
     found = accuracy.summarize(counts, data.classes)
     low, high = found['interval_95']
