@@ -22,10 +22,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open('a').close()  # fail now, before the evaluation, if it is not writable
     cfg.pop('strategy', None)  # sharding is for training; each process tests with all weights
-    runner = Runner.from_cfg(cfg)
+    runner = build_runner(cfg)
     with missing_together(cfg.test_evaluator), naming_files():
         limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()

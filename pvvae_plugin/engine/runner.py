@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
@@ -9,6 +12,12 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from pvvae_plugin.registry import STRATEGIES
 
 from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
+from .log_text import hide_messages_not_for_users
+
+
+class _Runner(Runner):
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
 
 
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
@@ -27,7 +36,7 @@ def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """
     strategy = cfg.get('strategy')
     if strategy is None:
-        return Runner.from_cfg(cfg)
+        return _Runner.from_cfg(cfg)
     kind = STRATEGIES.get(strategy['type']) if isinstance(strategy['type'], str) else strategy['type']
     if kind is None or not issubclass(kind, GeneratorFSDPStrategy):
         raise ValueError(

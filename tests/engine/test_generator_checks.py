@@ -6,7 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from pvvae_plugin.engine.hooks import check_hook
+from pvvae_plugin.models.checkpoints import load_backbone
 from pvvae_plugin.registry import HOOKS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -85,6 +88,36 @@ def test_what_fits_passes(model):
 def test_what_does_not_fit_is_refused(model, train, val, message):
     with pytest.raises(ValueError, match=message):
         check(model, train, val)
+
+
+def test_the_size_of_the_data_is_logged_and_doubted(model, monkeypatch):
+    lines = []
+    monkeypatch.setattr(check_hook, 'print_log', lambda text, *_: lines.append(text))
+    check(model, clips(classes=CLASSES), moments())
+    assert lines == [
+        'train_dataloader: 3 clips of 5 x 32 x 32',
+        'val_dataloader: 3 clips as cached latents of 2 x 2 x 2',
+    ]
+    lines.clear()
+    model.head.num_classes = None
+    model.backbone.trained_frames = 5
+    check(model, clips(labels=(0,), frames=9), moments())
+    assert lines[0] == 'train_dataloader: 1 clip of 9 x 32 x 32' and len(lines) == 4
+    assert 'only 1 clip' in lines[1] and 'data_root' in lines[1]
+    assert '9 frames, but the VAE was trained on clips of 5' in lines[2]
+
+
+def test_a_vae_remembers_the_length_it_was_trained_on(tiny_vae_config, tmp_path):
+    vae = MODELS.build(tiny_vae_config)
+    state = {f'backbone.{name}': tensor for name, tensor in vae.state_dict().items()}
+    loader = {'dataset': {'type': 'MotionWeightedDataset', 'dataset': {'clip_len': 9}}}
+    runner = SimpleNamespace(cfg=Config({'train_dataloader': loader}), seed=0)
+    checkpoint = {'state_dict': state}
+    HOOKS.build({'type': 'RunRecordHook'}).before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'iter_1.pth')
+    assert vae.trained_frames is None
+    load_backbone(vae, str(tmp_path / 'iter_1.pth'))
+    assert vae.trained_frames == 9
 
 
 def test_a_test_alone_is_checked_too(model):
