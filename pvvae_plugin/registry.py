@@ -47,6 +47,7 @@ HOOKS = PluginRegistry(root.HOOKS, ['pvvae_plugin.engine'])
 LOOPS = PluginRegistry(root.LOOPS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPERS = PluginRegistry(root.OPTIM_WRAPPERS, ['pvvae_plugin.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = PluginRegistry(root.OPTIM_WRAPPER_CONSTRUCTORS, ['pvvae_plugin.engine'])
+LOG_PROCESSORS = PluginRegistry(root.LOG_PROCESSORS, ['pvvae_plugin.engine'])
 STRATEGIES = PluginRegistry(root.STRATEGIES, ['pvvae_plugin.engine'])
 # MMEngine has no registry for extractors. This one has no parent, because other projects also register a C3D.
 EXTRACTORS = Registry('extractor', scope=SCOPE, locations=['pvvae_plugin.evaluation.extractors'])
@@ -58,7 +59,6 @@ for _parent in (
     root.EVALUATOR,
     root.FUNCTIONS,
     root.INFERENCERS,
-    root.LOG_PROCESSORS,
     root.OPTIMIZERS,
     root.PARAM_SCHEDULERS,
     root.RUNNERS,

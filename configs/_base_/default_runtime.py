@@ -21,7 +21,7 @@ visualizer = dict(
     type='Visualizer',
     vis_backends=[dict(type='CurvesVisBackend'), dict(type='VideoTensorboardVisBackend')],
 )
-log_processor = dict(by_epoch=False, window_size=50)
+log_processor = dict(type='ShortLogProcessor', by_epoch=False, window_size=50)
 log_level = 'INFO'
 
 env_cfg = dict(

@@ -18,7 +18,6 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 from numpy.lib.format import open_memmap
 
 from pvvae_plugin.config import read_config
@@ -26,6 +25,7 @@ from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.class_accuracy import reconstruct
 from pvvae_plugin.evaluation.reference import real_clips_config
 from pvvae_plugin.models.checkpoints import load_backbone
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS, MODELS
 from pvvae_plugin.visualization import to_uint8
 

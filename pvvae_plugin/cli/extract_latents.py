@@ -22,7 +22,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -37,6 +36,7 @@ from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, MODELS
 
 # Transforms that generator data must not use: mirrored views are encoded separately, and a reversed clip shows a

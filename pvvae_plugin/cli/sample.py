@@ -25,7 +25,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
@@ -36,6 +35,7 @@ from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
 from pvvae_plugin.models.generator_checks import steps_of_calls
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.renaming import add_old_option
 from pvvae_plugin.sampling import (
     SampleFolder,

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner, Runner
 
 from pvvae_plugin.cli.launching import add_launch_arguments, load_config
 from pvvae_plugin.engine import build_runner
@@ -123,9 +125,31 @@ def enable_amp(cfg: Config) -> None:
         wrapper.dtype = 'bfloat16'
 
 
+def summary(runner: Runner | FlexibleRunner, config: str) -> str:
+    """Return the results of a run and the command to run next."""
+    work_dir = runner.work_dir
+    pictures = Path(work_dir) / 'vis' / 'latest.png'
+    is_generator = 'head' in runner.cfg.model
+    # Overrides that the command needs, too. Sampling also reads the clip length and the class names.
+    settings = ('model.', 'val_', 'test_', *(['train_dataloader.dataset.'] if is_generator else []))
+    overrides = runner.cfg.get('command_line_overrides') or {}
+    options = [shlex.quote(f'{key}={value}') for key, value in overrides.items() if key.startswith(settings)]
+    command = ['pvvae', 'sample' if is_generator else 'test', shlex.quote(config), shlex.quote(work_dir)]
+    lines = {
+        'checkpoint': last_checkpoint(work_dir),
+        'pictures': pictures if pictures.is_file() else None,
+        'next': ' '.join([*command, *(['--cfg-options', *options] if options else [])]),
+    }
+    rows = [f'\n  {name:<10}  {value}' for name, value in lines.items() if value]
+    return f'trained {runner.iter} iterations{"".join(rows)}'
+
+
 def main(argv: list[str] | None = None) -> None:
     # Before the first step there is nothing to save; this exit code asks the scheduler to start the job again.
     for name in ('SIGTERM', 'SIGUSR1'):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: sys.exit(EXIT_CODE))
-    build_runner(configure(parse_args(argv))).train()
+    args = parse_args(argv)
+    runner = build_runner(configure(args))
+    runner.train()
+    runner.logger.info(summary(runner, args.config))

@@ -25,7 +25,6 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 
 from pvvae_plugin.config import read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
@@ -33,6 +32,7 @@ from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
 from pvvae_plugin.datasets.folders import LeftOut
 from pvvae_plugin.files import write_atomically
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test')

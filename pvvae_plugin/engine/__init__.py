@@ -16,6 +16,7 @@ from .hooks import (
     TrainedWeightsEMAHook,
     TrainingHealthHook,
 )
+from .log_text import ShortLogProcessor
 from .optim import AutocastOptimWrapper, SubmoduleOptimWrapperConstructor
 from .runner import build_runner
 
@@ -32,6 +33,7 @@ __all__ = [
     'FrozenBackboneHook',
     'LatentStatisticsHook',
     'RunRecordHook',
+    'ShortLogProcessor',
     'SkippedClipsHook',
     'StartCheckHook',
     'SubmoduleDistributedDataParallel',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from torch.utils._pytree import tree_map_only
 from pvvae_plugin.functional.sharded import gather_to_main, shard_like, whole
 from pvvae_plugin.models.checkpoints import open_checkpoint
 from pvvae_plugin.registry import STRATEGIES
+
+from .log_text import hide_messages_not_for_users
 
 
 @STRATEGIES.register_module()
@@ -61,6 +64,9 @@ class GeneratorFSDPStrategy(DDPStrategy):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_launcher(self.launcher)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         # FlexibleRunner builds the data loaders first, which draws random numbers. Setting the seed again gives the

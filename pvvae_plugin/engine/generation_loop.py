@@ -10,11 +10,11 @@ from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop
-from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader
 
 from pvvae_plugin.evaluation.set_metric import check_distinct
 from pvvae_plugin.functional.sharded import is_sharded
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import LOOPS
 from pvvae_plugin.structures import VideoDataSample
 

@@ -12,6 +12,13 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 from pvvae_plugin.registry import STRATEGIES
 
 from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
+from .log_text import hide_messages_not_for_users
+
+
+class _Runner(Runner):
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
+
 
 # First words of MMEngine's listings of the environment, the config and the hooks: about 300 lines.
 LISTINGS = ('\n' + '-' * 60, 'Config:\n', 'Hooks will be executed')

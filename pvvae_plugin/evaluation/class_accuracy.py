@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.evaluator import BaseMetric
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -22,6 +21,7 @@ from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.functional.classification import confusion_counts, wilson_interval
 from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.models import LatentVideoGenerator
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS
 from pvvae_plugin.structures import SUBSTITUTED
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
-from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets.readers.base import is_image, is_video
 from pvvae_plugin.functional.keyed_random import numpy_rng
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS
 
 from .protocols import Protocol

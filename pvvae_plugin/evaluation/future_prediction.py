@@ -73,7 +73,7 @@ class FuturePrediction(BaseMetric):
         return sums
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute errors and ratios for each k and log them as a table.
+        """Compute errors and ratios for each k.
 
         Args:
             results: One entry per clip: empty if nothing was predicted, :data:`SUBSTITUTED` if the clip replaced an
@@ -98,8 +98,6 @@ class FuturePrediction(BaseMetric):
                     f'k{k}_moving_', total.moving_model, total.moving_repeat, total.moving_mean, total.moving_count
                 )
             )
-        if metrics:
-            print_log(format_prediction_table(metrics), logger='current', level=logging.INFO)
         return metrics
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.dataset import pseudo_collate
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,6 +21,7 @@ from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.safe_globals import load_safely
 
 WIDTHS = (16, 32, 48, 64)  # channels of the four levels

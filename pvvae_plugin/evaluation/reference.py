@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.dist import all_gather_object, barrier, get_dist_info
 from mmengine.logging import print_log
-from mmengine.utils import ProgressBar
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import numpy_rng
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS
 
 from .protocols import Protocol

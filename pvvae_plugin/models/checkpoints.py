@@ -268,6 +268,8 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     check_weights(backbone.state_dict(), state)
     backbone.load_state_dict(state)
     backbone.knows_statistics = False  # training changed the latent statistics
+    if frames := (checkpoint.get('run_settings') or {}).get('frames'):
+        backbone.trained_frames = frames
     return file_sha256(path)
 
 

@@ -59,9 +59,23 @@ def load(path: Path) -> dict:
 def test_a_run_says_what_it_needs_and_draws_what_it_predicts(finished):
     work_dir, log = finished
     assert 'time        about' in log
-    assert 'dropped groups' in log  # the table of predictions
     assert (work_dir / 'vis' / 'latest.png').is_file()
     assert 'Failed to search registry' not in log
+
+
+def test_a_log_names_the_data_and_the_results_and_has_one_line_per_validation(finished):
+    work_dir, log = finished
+    assert 'train_dataloader: 100000 clips of 9 x 32 x 32' in log
+    assert 'val_dataloader: 5 clips of 9 x 32 x 32' in log
+    assert log.count('iteration 1 of 6 took') == 1 and 'iteration 2 of 6' not in log
+    (validation,) = (line for line in log.splitlines() if 'recon/psnr' in line)
+    assert 'predict/k1_vs_repeat' in validation and 'predict/k2_vs_repeat' in validation
+    assert len(validation) < 300
+    assert 'dropped groups' not in log  # the table is for tests
+    assert 'will be deprecated' not in log and 'SyncBN' not in log
+    end = log[log.index('trained 6 iterations') :]
+    assert str(work_dir / 'iter_6.pth') in end and str(work_dir / 'vis' / 'latest.png') in end
+    assert f'pvvae test configs/pvvae_demo.py {work_dir}' in end and 'val_dataloader.dataset.length=5' in end
 
 
 def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
@@ -98,7 +112,9 @@ def test_test_script_writes_metrics_with_their_provenance(finished, tmp_path):
     work_dir, _ = finished
     out = tmp_path / 'metrics.json'
     options = ('--out', out, '--show-dir', tmp_path / 'show', '--cfg-options', *SMALL)
-    pvvae('test', 'pvvae_demo', work_dir, '--work-dir', tmp_path, *options)
+    log = pvvae('test', 'pvvae_demo', work_dir, '--work-dir', tmp_path, *options)
+    assert 'dropped groups' in log
+    assert not any('recon/psnr' in line and 'k1_mse' in line for line in log.splitlines())  # the table has it
     record = json.loads(out.read_text())
     assert record['checkpoint'].endswith('iter_6.pth')
     assert len(record['checkpoint_sha256']) == 64

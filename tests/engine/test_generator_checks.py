@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from tiny_extractors import Statistics
 from torch.utils.data import ConcatDataset
 
 from pvvae_plugin.engine import GenerationLoop
+from pvvae_plugin.engine.hooks import check_hook
+from pvvae_plugin.models.checkpoints import load_backbone
 from pvvae_plugin.registry import HOOKS, METRICS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -141,14 +144,16 @@ def test_other_sizes_than_those_of_the_checkpoint_are_told(model):
     assert not runner.logged
 
 
+SHORT = {'base': 'paper', 'num_frames': 5}
 METRICS_BY_NAME = {
     'VideoReconstruction': {},
     'FuturePrediction': {},
     'LatentTemporalDistance': {},
     'FlowLoss': {},
-    'FVD': {'extractor': Statistics()},
+    'FVD': {'extractor': Statistics(), 'protocol': SHORT},
     'FVD with a reference': {
         'extractor': Statistics(),
+        'protocol': SHORT,
         'reference': {'dataset': {'type': 'SyntheticVideoDataset', 'length': 4, 'size': 32}},
     },
 }
@@ -179,6 +184,36 @@ def test_a_metric_that_would_find_nothing_to_measure_is_refused(giver, suitable,
             assert f'test_evaluator: {name.split()[0]} reads ' in message and f'but {giver} gives' in message
             assert suitable[0].split()[0] in message.split('Metrics that work there: ')[1]
     assert passed == suitable
+
+
+def test_the_size_of_the_data_is_logged_and_doubted(model, monkeypatch):
+    lines = []
+    monkeypatch.setattr(check_hook, 'print_log', lambda text, *_: lines.append(text))
+    check(model, clips(classes=CLASSES), moments())
+    assert lines == [
+        'train_dataloader: 3 clips of 5 x 32 x 32',
+        'val_dataloader: 3 clips as cached latents of 2 x 2 x 2',
+    ]
+    lines.clear()
+    model.head.num_classes = None
+    model.backbone.trained_frames = 5
+    check(model, clips(labels=(0,), frames=9), moments(groups=3))
+    assert lines[0] == 'train_dataloader: 1 clip of 9 x 32 x 32' and len(lines) == 5
+    assert 'only 1 clip' in lines[1] and 'data_root' in lines[1]
+    assert '9 frames, but the VAE was trained on clips of 5' in lines[2]
+
+
+def test_a_vae_remembers_the_length_it_was_trained_on(tiny_vae_config, tmp_path):
+    vae = MODELS.build(tiny_vae_config)
+    state = {f'backbone.{name}': tensor for name, tensor in vae.state_dict().items()}
+    loader = {'dataset': {'type': 'MotionWeightedDataset', 'dataset': {'clip_len': 9}}}
+    runner = SimpleNamespace(cfg=Config({'train_dataloader': loader}), seed=0)
+    checkpoint = {'state_dict': state}
+    HOOKS.build({'type': 'RunRecordHook'}).before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'iter_1.pth')
+    assert vae.trained_frames is None
+    load_backbone(vae, str(tmp_path / 'iter_1.pth'))
+    assert vae.trained_frames == 9
 
 
 def test_a_test_alone_is_checked_too(model):

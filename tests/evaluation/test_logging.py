@@ -66,7 +66,7 @@ def runner(make_sample, tmp_path):
             },
         },
         custom_hooks=[PredictionVisualizationHook(num_clips=1)],
-        log_processor={'by_epoch': False},
+        log_processor={'type': 'pvvae_plugin.ShortLogProcessor', 'by_epoch': False},
         visualizer=Visualizer(name=str(tmp_path), vis_backends=[backend]),
         experiment_name=tmp_path.name,
     )

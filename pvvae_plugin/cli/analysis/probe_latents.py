@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -36,6 +35,7 @@ from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 from pvvae_plugin.functional.optical_flow import cell_means
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
+from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS
 
 # A reversed or shortened clip does not have the motion that the dataset reports for it.

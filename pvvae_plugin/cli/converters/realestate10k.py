@@ -19,10 +19,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.utils import track_iter_progress
-
 from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_video
+from pvvae_plugin.progress import ProgressBar
 
 # Test comes first: segments in both splits are dropped from train.
 SPLITS = ('test', 'train')
@@ -108,13 +107,16 @@ def read_cameras(folder: Path) -> list[Sequence]:
     sequences, malformed = [], []
     # macOS writes metadata files with a leading dot and the same extension.
     paths = sorted(path for path in folder.glob('*.txt') if not path.name.startswith('.') and path.is_file())
-    for path in track_iter_progress(paths, file=sys.stderr):
+    progress = ProgressBar(len(paths), file=sys.stderr)
+    for path in paths:
         try:
             sequences.append(read_camera_file(path))
         except OSError as error:
             malformed.append(f'{shown(name_of(path))}: {error.strerror}')
         except ValueError as error:
             malformed.append(f'{shown(name_of(path))}: {error}')
+        progress.update()
+    print(file=sys.stderr)
     print(f'sequences: {len(paths)}')
     report('malformed camera files, skipped', malformed)
     return sequences
@@ -197,12 +199,15 @@ def keep_readable(sequences: list[Sequence], root: Path, files: dict[str, str]) 
     by_video = sorted(
         sequences, key=lambda sequence: sequence.video
     )  # reads a file's segments together while it is in the page cache
-    for sequence in track_iter_progress(by_video, file=sys.stderr):
+    progress = ProgressBar(len(by_video), file=sys.stderr)
+    for sequence in by_video:
         try:
             check_segment(str(root / files[sequence.video]), sequence)
             kept.append(sequence)
         except ClipError as error:
             broken.append(f'{shown(sequence.name)} of {files[sequence.video]}: {error.reason}')
+        progress.update()
+    print(file=sys.stderr)
     report('unreadable, skipped', broken)
     return sorted(kept)
 

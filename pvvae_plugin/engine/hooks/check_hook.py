@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets import VideoDataset
 from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
 from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
+from pvvae_plugin.temporal import groups_to_frames
 
 # Metrics that work with the fields that loops and models add to samples, by one of these fields.
 SUITABLE_METRICS = {
@@ -41,6 +45,9 @@ class StartCheckHook(Hook):
     - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
       missing weights and keeps random ones.) It must not contain code that MMEngine would execute. The only weight that
       may be dropped is a learned padding token, if training with noise padding starts from such a checkpoint.
+
+    The size of each dataset is logged. A training set of a single clip, and clips of a generator that are longer than
+    those its VAE was trained on, give a warning.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -124,6 +131,7 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
+        _describe(name, dataset, sample['inputs'], model)
         if len(sample['inputs']) == 3:  # RGB; moments have an even number of channels
             _check_clip(name, sample['inputs'], model.backbone)
             if name == 'train':
@@ -183,6 +191,33 @@ def _shapes(loader: DataLoader, model: nn.Module) -> set[tuple[int, int, int]]:
     resolutions = getattr(getattr(loader, 'batch_sampler', None), 'resolutions', ())
     sides = [resolution['size'] for resolution in resolutions]  # of a MultiResolutionBatchSampler
     return {(frames, side, side) for frames, *_ in shapes for side in sides} if sides else shapes
+
+
+def _describe(name: str, dataset: Dataset, inputs: Tensor, model: nn.Module) -> None:
+    """Log the size of a dataset, and warn if it is unlikely to be the intended one."""
+    is_clip = len(inputs) == 3
+    unit = 'video' if isinstance(dataset, VideoDataset) and inputs.shape[1] > 1 else 'clip'
+    count = f'{len(dataset)} {unit}{"" if len(dataset) == 1 else "s"}'
+    kind = {'video': ', clips', 'clip': ''}[unit] if is_clip else ' as cached latents'
+    root = getattr(dataset, 'data_root', '')
+    where = f' in {root}' if root else ''
+    print_log(f'{name}_dataloader: {count}{where}{kind} of {" x ".join(map(str, inputs.shape[1:]))}', 'current')
+    if name == 'train' and len(dataset) < 2:
+        print_log(
+            f'train_dataloader has only {count}: a network memorizes it. Train on at least 2; check '
+            'train_dataloader.dataset.data_root',
+            'current',
+            logging.WARNING,
+        )
+    trained = getattr(model.backbone, 'trained_frames', None) if hasattr(model, 'head') else None
+    frames = inputs.shape[1] if is_clip else groups_to_frames(inputs.shape[1], model.backbone.temporal_ratio)
+    if trained is not None and frames > trained:
+        print_log(
+            f'clips of {name}_dataloader have {frames} frames, but the VAE was trained on clips of {trained}: later '
+            f'frames may be poor. Use at most {trained} frames, or train the VAE on longer clips',
+            'current',
+            logging.WARNING,
+        )
 
 
 def _check_groups(name: str, dataset: Dataset, temporal_ratio: int) -> None:

@@ -74,7 +74,7 @@ class RunRecordHook(Hook):
 
 
 def run_settings(runner: Runner) -> dict[str, Any]:
-    """Return the settings of a run as plain values: ``backbone``, ``seed``, ``step``, and ``kept`` on resume."""
+    """Return plain settings of a run: ``backbone``, ``frames``, ``seed``, ``step``, and ``kept`` on resume."""
     cfg = runner.cfg
     optim = cfg.get('optim_wrapper') or {}
     wrappers = {'model': optim} if 'optimizer' in optim else {k: v for k, v in optim.items() if isinstance(v, dict)}
@@ -82,6 +82,7 @@ def run_settings(runner: Runner) -> dict[str, Any]:
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     settings = {
         'backbone': {**backbone, 'type': str(backbone.get('type')).split('.')[-1]},
+        'frames': _clip_length(loader.get('dataset') or {}),
         'seed': runner.seed,
         'step': {
             'train_dataloader.batch_size': loader.get('batch_size'),
@@ -94,6 +95,11 @@ def run_settings(runner: Runner) -> dict[str, Any]:
         },
     }
     return json.loads(json.dumps(settings, default=str))
+
+
+def _clip_length(dataset: Mapping) -> int | None:
+    """Return the number of frames of a dataset's clips, or None if its config does not set it."""
+    return _clip_length(dataset['dataset']) if 'dataset' in dataset else dataset.get('clip_len')
 
 
 def _differences(there: Any, here: Any, path: str = '') -> Iterator[tuple[str, str]]:

@@ -65,5 +65,5 @@ def test_a_judge_of_other_videos_is_not_used(tool, tmp_path, folder_config, writ
     tool.main(arguments)
     assert 'reusing the classifier' in capsys.readouterr().out
     write_video(tmp_path / 'videos' / 'run' / 'a.avi', fourcc='MJPG', num_frames=9)
-    with pytest.raises(SystemExit, match='trained with another dataset'):
+    with pytest.raises(ValueError, match='trained with another dataset'):
         tool.main(arguments)
