@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
+from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, unwrap_names, upgrade_checkpoint
 from pvvae_plugin.registry import HOOKS
 
 PADDING_TOKEN = 'backbone.padding_token'
@@ -49,8 +49,8 @@ class StartCheckHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_runs_nothing(checkpoint)  # before MMEngine would execute it
         upgrade_checkpoint(checkpoint, getattr(_unwrapped(runner), 'optimized_modules', ()))
-        state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
+        checkpoint['state_dict'] = state = unwrap_names(checkpoint.get('state_dict', checkpoint), weights)
         surplus = PADDING_TOKEN in state and PADDING_TOKEN not in weights
         if (
             surplus and not runner._resume and isinstance(runner._train_loop, BaseLoop)

@@ -16,7 +16,7 @@ from pvvae_plugin import __version__
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.registry import MODELS
 
-from ..checkpoints import IRRELEVANT, check_weights
+from ..checkpoints import IRRELEVANT, check_weights, unwrap_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -107,7 +107,7 @@ class PretrainedMixin:
     def _load_parts(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Load all but the weights kept in separate files."""
         if not self.latent_mean.is_meta:
-            found = read_weights(folder)
+            found = unwrap_names(read_weights(folder), self.state_dict())
             check_weights(
                 {name: p for name, p in self.state_dict().items() if not name.startswith(self.kept_apart)}, found
             )

@@ -215,6 +215,18 @@ def test_weights_that_could_execute_code_are_not_read(diffusers_folders, tmp_pat
         build(str(tmp_path / 'wan'))
 
 
+@pytest.mark.parametrize('size', ['1GB', '100KB'])
+def test_files_of_another_precision_are_named(size, diffusers_folders, tmp_path):
+    network = diffusers.AutoencoderKLWan.from_pretrained(diffusers_folders['wan21'], subfolder='vae')
+    network.half().save_pretrained(tmp_path, variant='fp16', max_shard_size=size)
+    with pytest.raises(FileNotFoundError, match='only a variant of the weights: diffusion_pytorch_model.*fp16'):
+        build(str(tmp_path), subfolder=None)
+    if size == '1GB':  # the remedy in the message
+        single = tmp_path / 'diffusion_pytorch_model.fp16.safetensors'
+        single.rename(tmp_path / 'diffusion_pytorch_model.safetensors')
+        assert build(str(tmp_path), subfolder=None).last_layer.dtype == torch.float32
+
+
 def test_shards_are_what_the_digest_is_of(diffusers_folders, tmp_path):
     network = diffusers.AutoencoderKLWan.from_pretrained(diffusers_folders['wan21'], subfolder='vae')
     network.save_pretrained(tmp_path / 'vae', max_shard_size='100KB')

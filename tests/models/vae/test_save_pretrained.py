@@ -55,6 +55,13 @@ def test_how_a_run_computed_is_not_kept(tiny_vae_config, tmp_path):
     assert again.pixels_at_once > 5
 
 
+def test_a_compiled_part_does_not_show_in_the_folder(vae, tmp_path):
+    decoder, vae.decoder = vae.decoder, torch.compile(vae.decoder)
+    vae.save_pretrained(tmp_path)
+    vae.decoder = decoder
+    assert_alike(vae, VideoVAE.from_pretrained(tmp_path))
+
+
 def test_a_vae_of_diffusers_keeps_its_weights_where_diffusers_finds_them(diffusers_folders, tmp_path):
     import diffusers
 
