@@ -227,6 +227,24 @@ def test_damaged_and_foreign_folders(vae, tmp_path):
         VideoVAE.from_pretrained(tmp_path / 'nothing')
 
 
+def test_a_vae_is_built_again_from_its_description(vae, fine_tuned, tmp_path):
+    for original in (vae, fine_tuned()):
+        torch.save(original.describe(), tmp_path / 'description.pth')
+        description = torch.load(tmp_path / 'description.pth', weights_only=True)
+        again = VideoVAE.from_description(description)
+        assert type(again) is type(original) and not again.latent_mean.is_meta
+        again.load_state_dict(original.state_dict())
+        assert_alike(original, again.eval())
+    for changes, message in (
+        ({'type': 'this.s'}, "holds 'this.s', which is not a registered VideoVAE"),
+        ({'arguments': {'init_cfg': {}}}, 'argument init_cfg is not allowed'),
+        ({'network': {'_class_name': 'Unet'}}, "'Unet'; supported classes"),
+        ({'network': None}, 'DiffusersVAE cannot be built'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            VideoVAE.from_description({**description, **changes})
+
+
 def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
     trained = MODELS.build(Config.fromfile(config_path('pvvae_demo.py')).model.backbone).eval()
     (tmp_path / 'run').mkdir()
