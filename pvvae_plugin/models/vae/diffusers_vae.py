@@ -179,6 +179,8 @@ class DiffusersVAE(VideoVAE):
         output = super().forward(video, observed, rng)
         if not torch.is_grad_enabled():
             return output
+        if self.training:
+            self.knows_statistics = False  # an update changes the latents
         nothing = sum(p.flatten()[0] * 0.0 for p in self.parameters() if p.requires_grad)
         return replace(output, reconstruction=output.reconstruction + nothing)
 

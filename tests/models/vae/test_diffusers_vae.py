@@ -125,6 +125,7 @@ def test_predictive_training_moves_the_padding_token_and_lowers_the_loss(name, d
         losses.append(algorithm.train_step({'inputs': bright, 'data_samples': samples}, optim)['loss'].item())
     assert (vae.padding_token - token).abs().min() > 0
     assert losses[-1] < 0.7 * losses[0]
+    assert not vae.knows_statistics  # those of the published weights
 
 
 @torch.no_grad()
