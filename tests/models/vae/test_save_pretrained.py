@@ -255,5 +255,14 @@ def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
     again = VideoVAE.from_pretrained(tmp_path / 'out')
     assert_alike(trained, again)
     assert again.trained_frames == 9
+    # A run that started from an exported folder which is gone
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {config_path("pvvae_demo.py")!r}\n'
+        "model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='gone'))\n"
+    )
+    torch.save({'state_dict': state, 'vae': again.describe()}, tmp_path / 'run' / 'iter_8.pth')
+    export.main([str(config), str(tmp_path / 'run'), str(tmp_path / 'next')])
+    assert_alike(trained, VideoVAE.from_pretrained(tmp_path / 'next'))
     with pytest.raises(FileNotFoundError, match="type='PretrainedVAE'"):
         resolve_checkpoint(str(tmp_path / 'out'))
