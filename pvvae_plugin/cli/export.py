@@ -22,6 +22,7 @@ from pvvae_plugin.config import add_override_argument, clip_geometry, read_confi
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.checkpoints import check_checkpoint, load_backbone, resolve_checkpoint
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.safe_globals import load_safely
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,6 +34,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def build_vae(backbone: dict, path: str) -> VideoVAE:
+    """Build the VAE of a run. If the run built it from files, the checkpoint describes it, and they are not read."""
+    if 'pretrained' not in backbone:
+        return MODELS.build(backbone)
+    if (description := load_safely(path).get('vae')) is not None:
+        return VideoVAE.from_description(description)
+    try:
+        return MODELS.build(backbone)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'{error}. {path} is from an earlier version, which did not record the network of '
+            'model.backbone.pretrained: give its folder with --cfg-options model.backbone.pretrained=FOLDER'
+        ) from error
+
+
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
@@ -41,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     check_checkpoint(path)
     if args.out_dir.exists() and not args.out_dir.is_dir():
         raise NotADirectoryError(f'{args.out_dir} is a file; give a folder')
-    vae = MODELS.build(cfg.model.backbone)
+    vae = build_vae(cfg.model.backbone, path)
     load_backbone(vae, path)
     with suppress(ValueError):  # the config does not define a clip size
         vae.trained_frames = clip_geometry(cfg)[0]

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pvvae_plugin.config import add_override_argument, read_config
+from pvvae_plugin.models.checkpoints import unwrap_names
 from pvvae_plugin.models.vae.inflate import inflate_
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
@@ -69,6 +70,6 @@ def main(argv: list[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     vae = MODELS.build(cfg.model.backbone)
-    inflate_(vae, state)
+    inflate_(vae, unwrap_names(state, vae.state_dict()))
     vae.save_pretrained(args.out_dir)
     print(f'{args.out_dir}: {sum(p.numel() for p in vae.parameters()) / 1e6:.1f} M parameters, from {args.weights}')

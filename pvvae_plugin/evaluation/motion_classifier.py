@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
-from pvvae_plugin.models.checkpoints import check_checkpoint
+from pvvae_plugin.models.checkpoints import check_checkpoint, unwrap_names
 from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.safe_globals import load_safely
 
@@ -260,7 +260,8 @@ def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:
             'since; choose another file, or delete it to train again'
         )
     state, expected = record['state_dict'], MotionClassifier(1).state_dict()
-    if not isinstance(state, dict) or state.keys() != expected.keys():
+    state = unwrap_names(state, expected) if isinstance(state, dict) else {}
+    if state.keys() != expected.keys():
         raise ValueError(
             f'{path} is not a classifier; train one with tools/analysis/train_classifier.py CONFIG --out FILE'
         )

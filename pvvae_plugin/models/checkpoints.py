@@ -223,6 +223,22 @@ def check_runs_nothing(checkpoint: Mapping, path: str = 'the checkpoint') -> Non
         )
 
 
+def unwrap_names(state: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Remove ``module`` and ``_orig_mod`` from names of weights, which DDP and ``torch.compile`` add in any order.
+
+    Args:
+        state: Weights by name, e.g. ``module.backbone._orig_mod.padding_token``.
+        expected: Names of the network's weights. They are kept, even if a module is called ``module``.
+    """
+    wanted = {_without_wrappers(name): name for name in expected}
+    plain = {name: _without_wrappers(name) for name in state if name not in expected}
+    return {wanted.get(plain[name], plain[name]) if name in plain else name: state[name] for name in state}
+
+
+def _without_wrappers(name: str) -> str:
+    return '.'.join(part for part in name.split('.') if part not in ('module', '_orig_mod'))
+
+
 def check_weights(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Compare the weights of a file with those of a network, or of the given parts of it.
 
@@ -263,9 +279,10 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     path = resolve_checkpoint(path)
     check_checkpoint(path)
     checkpoint = load_safely(path)
-    prefix = 'backbone.'
-    state = {k.removeprefix(prefix): v for k, v in checkpoint['state_dict'].items() if k.startswith(prefix)}
-    check_weights(backbone.state_dict(), state)
+    prefix, expected = 'backbone.', backbone.state_dict()
+    weights = unwrap_names(checkpoint['state_dict'], {prefix + name for name in expected})
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    check_weights(expected, state)
     backbone.load_state_dict(state)
     backbone.knows_statistics = False  # training changed the latent statistics
     if frames := (checkpoint.get('run_settings') or {}).get('frames'):

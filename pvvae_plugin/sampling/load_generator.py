@@ -15,6 +15,7 @@ from pvvae_plugin.models.checkpoints import (
     check_weights,
     generator_config,
     resolve_checkpoint,
+    unwrap_names,
 )
 from pvvae_plugin.models.generator_checks import recorded_shapes
 from pvvae_plugin.registry import MODELS
@@ -74,6 +75,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
                 'raw_weights off'
             )
         state = {**state, **record['raw_weights']}
+    state = unwrap_names(state, model.state_dict())
     check_weights({name: p for name, p in model.state_dict().items() if name.startswith('head.')}, state)
     missing = [name for name in STATISTICS if name not in state]
     if missing:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pvvae_plugin.cli.console import main
+from pvvae_plugin.models import VideoVAE
 
 pytest.importorskip('diffusers')
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,10 +45,21 @@ def test_published_weights_are_tested_without_a_checkpoint(run, capsys):
     assert content['metrics']['recon/psnr'] > 0
 
 
-def test_predictive_training(run, diffusers_folders):
-    work_dir = run('train', 'pvvae_demo', '--work-dir', 'run') / 'run'
-    state = torch.load(work_dir / 'iter_1.pth', weights_only=True)['state_dict']
-    assert {'backbone.padding_token', 'backbone.latent_mean', 'backbone.vae.decoder.conv_out.weight'} <= set(state)
+def test_predictive_training_and_export_of_the_checkpoint_alone(run, tmp_path):
+    """The published weights may be on another machine."""
+    path = run('train', 'pvvae_demo', '--work-dir', 'run') / 'run' / 'iter_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    gone = ('--cfg-options', 'model.backbone.pretrained=gone')
+    run('export', 'pvvae_demo', path, 'exported', *gone)
+    vae = VideoVAE.from_pretrained(tmp_path / 'exported')
+    assert {'padding_token', 'latent_mean', 'vae.decoder.conv_out.weight'} <= set(vae.state_dict())
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(tensor, checkpoint['state_dict'][f'backbone.{name}']), name
+    assert not any('wan21' in file.read_text() for file in (tmp_path / 'exported').rglob('*.json'))  # no local paths
+    del checkpoint['vae']
+    torch.save(checkpoint, path)
+    with pytest.raises(FileNotFoundError, match="no folder 'gone'.*earlier version.*model.backbone.pretrained=FOLDER"):
+        run('export', 'pvvae_demo', path, 'exported', *gone)
 
 
 def test_a_generator_on_published_latents(run):

@@ -116,6 +116,9 @@ def test_checkpoint_of_another_network_is_refused(tiny_vae_config):
     hook = HOOKS.build({'type': 'StartCheckHook'})
     state = dict(runner.model.state_dict())
     hook.after_load_checkpoint(runner, {'state_dict': dict(state)})
+    wrapped = {'state_dict': {f'_orig_mod.module.{name}': tensor for name, tensor in state.items()}}
+    hook.after_load_checkpoint(runner, wrapped)  # of a compiled or data-parallel model
+    assert wrapped['state_dict'].keys() == state.keys()
     del state['backbone.padding_token']
     state['backbone.decoder.out.bias'] = torch.zeros(7)
     state['backbone.surplus'] = torch.zeros(7)

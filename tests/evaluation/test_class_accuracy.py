@@ -164,6 +164,10 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     save_classifier(model, path, digest)
     clip = torch.rand(1, 3, 5, 16, 16)
     assert torch.equal(load_classifier(path, digest)(clip), model(clip))
+    record = torch.load(path, weights_only=True)
+    wrapped = {f'module.{name}': tensor for name, tensor in record['state_dict'].items()}
+    torch.save({**record, 'state_dict': wrapped}, tmp_path / 'wrapped.pth')
+    assert torch.equal(load_classifier(tmp_path / 'wrapped.pth', digest)(clip), model(clip))
     others = [classifier_digest({**data, 'seed': 1}, 3, 10, 0), classifier_digest(data, 3, 11, 0)]
     others += [classifier_digest(data, 3, 10, 1), classifier_digest(data, 4, 10, 0)]
     others += [classifier_digest(data, 3, 10, 0, vae_sha256='0f')]

@@ -14,6 +14,7 @@ from pvvae_plugin.models.checkpoints import (
     load_backbone,
     rename_optimizers,
     resolve_checkpoint,
+    unwrap_names,
     upgrade_checkpoint,
 )
 from pvvae_plugin.registry import MODELS
@@ -110,6 +111,35 @@ def test_a_vae_is_loaded_from_a_run(tiny_vae_config, tmp_path):
     assert torch.equal(vae.last_layer, other.last_layer)
     with pytest.raises(ValueError, match='does not fit'):
         load_backbone(MODELS.build(dict(tiny_vae_config, latent_channels=8)), str(tmp_path))
+
+
+WRAPPED = ['module.{}', '_orig_mod.{}', 'module._orig_mod.{}', '_orig_mod.module.{}']
+
+
+@pytest.mark.parametrize('wrapped', WRAPPED)
+def test_names_of_wrapped_networks_are_unwrapped(wrapped, tiny_vae_config, tmp_path):
+    """DistributedDataParallel and torch.compile put their own names before those of the weights."""
+    vae, other = MODELS.build(tiny_vae_config), MODELS.build(tiny_vae_config)
+    names = vae.state_dict()
+    for pattern in (wrapped.format('backbone.{}'), 'backbone.' + wrapped):
+        torch.save({'state_dict': {pattern.format(n): p for n, p in names.items()}}, tmp_path / 'iter_1.pth')
+        with torch.no_grad():
+            other.last_layer.zero_()
+        load_backbone(other, str(tmp_path))
+        assert torch.equal(vae.last_layer, other.last_layer)
+    inner = {n.replace('decoder.', 'decoder._orig_mod.'): p for n, p in names.items()}
+    torch.save({'state_dict': {f'backbone.{n}': p for n, p in inner.items()}}, tmp_path / 'iter_1.pth')
+    load_backbone(other, str(tmp_path))
+
+
+def test_names_of_a_networks_own_are_kept():
+    expected = {'backbone.module.weight': 1, 'head.weight': 2}
+    assert unwrap_names(expected, expected) == expected
+    assert unwrap_names({'module.backbone.module.weight': 1, 'module.other': 2}, expected) == {
+        'backbone.module.weight': 1,
+        'other': 2,
+    }
+    assert unwrap_names({'backbone.weight': 1}, ['_orig_mod.backbone.weight']) == {'_orig_mod.backbone.weight': 1}
 
 
 def test_another_network_on_weights_of_the_same_shapes_is_refused():

@@ -44,6 +44,14 @@ def test_averages_or_raw_weights_are_loaded(cfg, record, tmp_path):
     assert (raw['backbone.latent_mean'] == 0.25).all()
 
 
+def test_names_of_a_wrapped_network_are_unwrapped(cfg, record, tmp_path):
+    wrapped = {f'module._orig_mod.{name}': tensor for name, tensor in record['state_dict'].items()}
+    torch.save({**record, 'state_dict': wrapped}, tmp_path / 'iter_1.pth')
+    model = load_generator(cfg, str(tmp_path))
+    for name, expected in record['state_dict'].items():
+        assert torch.equal(model.state_dict()[name].cpu(), expected), name
+
+
 def test_what_does_not_fit_is_refused(cfg, record, tmp_path):
     path = tmp_path / 'it.pth'
     torch.save({**record, 'raw_weights': {}}, path)

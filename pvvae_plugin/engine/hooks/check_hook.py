@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import VideoDataset
-from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
+from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, unwrap_names, upgrade_checkpoint
 from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
 from pvvae_plugin.temporal import groups_to_frames
@@ -78,8 +78,8 @@ class StartCheckHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         check_runs_nothing(checkpoint)  # before MMEngine would execute it
         upgrade_checkpoint(checkpoint, getattr(_unwrapped(runner), 'optimized_modules', ()))
-        state = checkpoint.get('state_dict', checkpoint)
         weights = _unwrapped(runner).state_dict()
+        checkpoint['state_dict'] = state = unwrap_names(checkpoint.get('state_dict', checkpoint), weights)
         surplus = PADDING_TOKEN in state and PADDING_TOKEN not in weights
         if (
             surplus and not runner._resume and isinstance(runner._train_loop, BaseLoop)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from pvvae_plugin.models.checkpoints import IRRELEVANT
@@ -21,6 +22,7 @@ EXCHANGEABLE = (*IRRELEVANT, 'padding')
 class RunRecordHook(Hook):
     """Store the settings of a run in its checkpoints, and compare them when a checkpoint is loaded.
 
+    - A VAE that was built from files is described, so the checkpoint can be exported without them.
     - A checkpoint of a VAE with another architecture raises an error, even if all weights have the same shapes.
     - A resumed run must keep its seed.
     - Changes of the batch size, the number of processes or the accumulation count give a warning. The position in the
@@ -36,6 +38,10 @@ class RunRecordHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint['run_settings'] = run_settings(runner)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = getattr(model, 'backbone', None)
+        if getattr(backbone, 'source', None):  # built from files, which may be missing where the run is exported
+            checkpoint['vae'] = backbone.describe()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare the settings of the checkpoint with those of this run.

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from pvvae_plugin.functional.clip_resize import RESIZE_MODES, resize_clip
+from pvvae_plugin.models.checkpoints import unwrap_names
 from pvvae_plugin.registry import EXTRACTORS
 
 from ..weights import check_shapes, find_weights, identify_weights, load_tensors
@@ -239,7 +240,8 @@ class I3D(FeatureExtractor):
             path = find_weights(weights, ('i3d_pretrained_400.pt',))
             self.weights = identify_weights(path, sha256)
             # Older files lack num_batches_tracked, which is not used here.
-            state = {rename(k): v for k, v in load_tensors(path).items() if not k.endswith('num_batches_tracked')}
+            found = unwrap_names(load_tensors(path), ())
+            state = {rename(k): v for k, v in found.items() if not k.endswith('num_batches_tracked')}
             check_shapes(path, shapes, {k: v.shape for k, v in state.items()}, sorted(set(state) - set(shapes)))
         self.network.load_state_dict(fold_batch_norms(state, batch_norm_eps), assign=True)
         # A sixth faster on a CPU; values agree up to float32 rounding.

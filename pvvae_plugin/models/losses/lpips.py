@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
 
+from ..checkpoints import unwrap_names
+
 # net: (builder in torchvision, file name in torch's cache, smallest side that its pooling supports)
 BACKBONES = {
     'vgg': ('vgg16', 'vgg16-397923af.pth', 16),
@@ -145,6 +147,7 @@ def _load_backbone(backbone: nn.Module, path: Path) -> None:
     source = load_safely(path)
     if not isinstance(source, dict):
         raise ValueError(f"{path} is not torchvision's state dict of this backbone: it is a {type(source).__name__}")
+    source = unwrap_names(source, ())
     renamed = {key: 'features.' + key.split('.', 1)[1] for key in backbone.state_dict()}
     absent = sorted(set(renamed.values()) - set(source))
     if absent:

@@ -218,6 +218,11 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file():
         return [single]
     if not index.is_file():
+        if variants := sorted(path.name for path in folder.glob(f'{WEIGHTS}.*.safetensors')):
+            raise FileNotFoundError(
+                f'{folder} holds only a variant of the weights: {", ".join(variants[:3])}. Download the files without '
+                f'a variant, or rename a single file to {single.name}; its values are loaded in float32'
+            )
         raise FileNotFoundError(
             f'{folder} holds no {single.name}; other formats are not supported, because they can execute code'
         )

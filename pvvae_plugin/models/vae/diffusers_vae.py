@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -129,6 +131,17 @@ class DiffusersVAE(VideoVAE):
         known = (self.latent_mean, self.latent_std) if self.knows_statistics else (None, None)
         return network_config(self.vae, *known)
 
+    def describe(self) -> dict[str, Any]:
+        """Return the plain values of :meth:`VideoVAE.describe`, and the config of the network."""
+        return {**super().describe(), 'network': self._network_config()}
+
+    @classmethod
+    def _without_weights(cls, description: Mapping[str, Any]) -> DiffusersVAE:
+        with TemporaryDirectory() as folder, torch.device('meta'):
+            write_atomically(Path(folder, PART, 'config.json'), json.dumps(description['network']).encode())
+            vae = cls(folder, PART, **description['arguments'])
+        return vae.to_empty(device='cpu')
+
     def _load_export(self, folder: Path) -> None:
         """Load what an exported VAE adds to the network: padding token and latent statistics."""
         config, padding = read_export(folder), self.arguments['padding']
@@ -166,6 +179,8 @@ class DiffusersVAE(VideoVAE):
         output = super().forward(video, observed, rng)
         if not torch.is_grad_enabled():
             return output
+        if self.training:
+            self.knows_statistics = False  # an update changes the latents
         nothing = sum(p.flatten()[0] * 0.0 for p in self.parameters() if p.requires_grad)
         return replace(output, reconstruction=output.reconstruction + nothing)
 

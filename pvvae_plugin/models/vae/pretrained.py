@@ -16,7 +16,7 @@ from pvvae_plugin import __version__
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.registry import MODELS
 
-from ..checkpoints import IRRELEVANT, check_weights
+from ..checkpoints import IRRELEVANT, check_weights, unwrap_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,15 +56,48 @@ class PretrainedMixin:
             >>> sorted(os.listdir('my_vae'))
             ['config.json', 'model.safetensors']
         """
-        config = {
+        config = PretrainedMixin.describe(self)
+        clear_folder(Path(folder))
+        state, record = self._save_parts(Path(folder))
+        write_folder(Path(folder), {**config, **record}, state)
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values from which :meth:`from_description` builds the network without weights.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> vae.describe()['type'], vae.describe()['arguments']['latent_channels']
+            ('PredictiveVAE', 4)
+        """
+        return {
             'type': type(self).__name__,
             'arguments': {name: value for name, value in self.arguments.items() if name not in IRRELEVANT},
             'knows_statistics': self.knows_statistics,
             'trained_frames': self.trained_frames,
         }
-        clear_folder(Path(folder))
-        state, record = self._save_parts(Path(folder))
-        write_folder(Path(folder), {**config, **record}, state)
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """Build a VAE whose weights are still to be loaded from what :meth:`describe` returned.
+
+        No code in the description is executed, and only registered VAE classes are allowed.
+
+        Raises:
+            ValueError: If the description is damaged, or of another class.
+
+        Example:
+            >>> from pvvae_plugin.models import PredictiveVAE, VideoVAE
+            >>> vae = PredictiveVAE(latent_channels=4, encoder_widths=(8,) * 5, decoder_widths=(8,) * 5)
+            >>> type(VideoVAE.from_description(vae.describe())).__name__
+            'PredictiveVAE'
+        """
+        where = 'the description of the VAE'
+        kind = cls._registered(check_config(description, where), where)
+        try:
+            return kind._without_weights(description)
+        except (TypeError, ValueError, KeyError) as error:
+            raise ValueError(f'{where}: {description["type"]} cannot be built: {error}') from error
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -89,14 +122,7 @@ class PretrainedMixin:
         """
         folder = Path(folder)
         config = read_config(folder)
-        # Do not use MODELS.get(): it imports the module of a dotted name.
-        MODELS.import_from_location()
-        kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
-        if not (isinstance(kind, type) and issubclass(kind, cls)):
-            raise ValueError(
-                f'{folder} holds {config["type"]!r}, which is not a registered {cls.__name__}: import the module of a '
-                'custom class first'
-            )
+        kind = cls._registered(config, str(folder))
         try:
             vae = kind._from_folder(folder, config['arguments'])
         except (TypeError, ValueError) as error:
@@ -104,10 +130,22 @@ class PretrainedMixin:
         vae._load_parts(folder, config)
         return vae.eval()
 
+    @classmethod
+    def _registered(cls, config: Mapping[str, Any], where: str) -> type[Self]:
+        # Do not use MODELS.get(): it imports the module of a dotted name.
+        MODELS.import_from_location()
+        kind = MODELS.module_dict.get(config['type']) or MODELS.parent.module_dict.get(config['type'])
+        if not (isinstance(kind, type) and issubclass(kind, cls)):
+            raise ValueError(
+                f'{where} holds {config["type"]!r}, which is not a registered {cls.__name__}: import the module of a '
+                'custom class first'
+            )
+        return kind
+
     def _load_parts(self, folder: Path, config: Mapping[str, Any]) -> None:
         """Load all but the weights kept in separate files."""
         if not self.latent_mean.is_meta:
-            found = read_weights(folder)
+            found = unwrap_names(read_weights(folder), self.state_dict())
             check_weights(
                 {name: p for name, p in self.state_dict().items() if not name.startswith(self.kept_apart)}, found
             )
@@ -126,6 +164,10 @@ class PretrainedMixin:
     @classmethod
     def _from_folder(cls, folder: Path, arguments: dict[str, Any]) -> Self:
         return cls(**arguments)
+
+    @classmethod
+    def _without_weights(cls, description: Mapping[str, Any]) -> Self:
+        return cls(**description['arguments'])
 
 
 @MODELS.register_module(name='PretrainedVAE')
@@ -189,15 +231,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-        wrong = [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(
-            f'{path} is not the config of a VAE written by tools/export_vae.py or save_pretrained()'
-        ) from error
-    if wrong:
-        raise ValueError(f'{path}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        config = None
+    return check_config(config, str(path))
+
+
+def check_config(config: Any, where: str) -> dict[str, Any]:
+    """Return the config of a VAE if it is valid.
+
+    Raises:
+        ValueError: If it was not written by :meth:`PretrainedMixin.save_pretrained`.
+    """
+    if not isinstance(config, Mapping) or not KEYS.keys() <= config.keys():
+        raise ValueError(f'{where} is not the config of a VAE written by tools/export_vae.py or save_pretrained()')
+    if wrong := [key for key, kind in KEYS.items() if not isinstance(config[key], kind)]:
+        raise ValueError(f'{where}: {wrong[0]} must be of type {KEYS[wrong[0]].__name__}, got {config[wrong[0]]!r}')
     if refused := [key for key in config['arguments'] if key in IRRELEVANT]:
-        raise ValueError(f'{path}: argument {refused[0]} is not allowed in a VAE folder')
+        raise ValueError(f'{where}: argument {refused[0]} is not allowed in a VAE folder')
     return config
 
 

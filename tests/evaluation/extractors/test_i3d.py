@@ -20,6 +20,7 @@ def folder(tmp_path_factory, state):
     folder = tmp_path_factory.mktemp('weights')
     torch.save(state, folder / 'ours.pt')
     torch.save(other_names(state), folder / 'other.pth')
+    torch.save({f'module.{name}': tensor for name, tensor in state.items()}, folder / 'parallel.pt')
     save_file(state, folder / 'ours.safetensors')
     return folder
 
@@ -55,7 +56,7 @@ def test_epsilon_matters(features):
     assert (features[1e-3] - features[1e-5]).abs().max() > 0.01 * features[1e-3].abs().max()
 
 
-@pytest.mark.parametrize('file', ['other.pth', 'ours.safetensors'])
+@pytest.mark.parametrize('file', ['other.pth', 'ours.safetensors', 'parallel.pt'])
 def test_names_and_formats_of_files_do_not_matter(folder, clip, features, file):
     assert torch.equal(I3D(folder / file)(clip[:, :, :9]), features[1e-3])
 

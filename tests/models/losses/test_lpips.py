@@ -84,6 +84,12 @@ def test_backbone_gets_the_files_weights(distance, alexnet_file):
         torch.testing.assert_close(conv.bias, state[f'features.{index}.bias'], rtol=0, atol=0)
 
 
+def test_prefixes_of_data_parallel_training_are_removed(distance, alexnet_file):
+    torch.save({f'module.{name}': tensor for name, tensor in torch.load(alexnet_file).items()}, alexnet_file)
+    a, b = clips(1, 3, 1, 32, 32)
+    assert torch.equal(LPIPS(net='alex')(a, b), distance(a, b))
+
+
 def test_frames_are_compared_one_by_one_and_in_chunks(distance, monkeypatch):
     a, b = clips(2, 3, 5, 32, 32)
     whole = distance(a, b)

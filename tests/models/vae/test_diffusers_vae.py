@@ -125,6 +125,7 @@ def test_predictive_training_moves_the_padding_token_and_lowers_the_loss(name, d
         losses.append(algorithm.train_step({'inputs': bright, 'data_samples': samples}, optim)['loss'].item())
     assert (vae.padding_token - token).abs().min() > 0
     assert losses[-1] < 0.7 * losses[0]
+    assert not vae.knows_statistics  # those of the published weights
 
 
 @torch.no_grad()
@@ -213,6 +214,18 @@ def test_weights_that_could_execute_code_are_not_read(diffusers_folders, tmp_pat
     weights.write_bytes(b'\x00' * 100)
     with pytest.raises(ValueError, match='damaged'):
         build(str(tmp_path / 'wan'))
+
+
+@pytest.mark.parametrize('size', ['1GB', '100KB'])
+def test_files_of_another_precision_are_named(size, diffusers_folders, tmp_path):
+    network = diffusers.AutoencoderKLWan.from_pretrained(diffusers_folders['wan21'], subfolder='vae')
+    network.half().save_pretrained(tmp_path, variant='fp16', max_shard_size=size)
+    with pytest.raises(FileNotFoundError, match='only a variant of the weights: diffusion_pytorch_model.*fp16'):
+        build(str(tmp_path), subfolder=None)
+    if size == '1GB':  # the remedy in the message
+        single = tmp_path / 'diffusion_pytorch_model.fp16.safetensors'
+        single.rename(tmp_path / 'diffusion_pytorch_model.safetensors')
+        assert build(str(tmp_path), subfolder=None).last_layer.dtype == torch.float32
 
 
 def test_shards_are_what_the_digest_is_of(diffusers_folders, tmp_path):

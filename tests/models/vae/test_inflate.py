@@ -62,6 +62,7 @@ def test_by_one_command(tiny_vae_config, tmp_path):
     )
     images = stirred({**tiny_vae_config, 'strides': ((1, 2), (1, 2), (1, 2), (1, 2))})
     state = {name.replace('encoder.', 'enc.'): p.float().contiguous() for name, p in image_state(images).items()}
+    state = {f'module.{name}': p for name, p in state.items()}  # of data-parallel training
     save_file(state, tmp_path / 'image.safetensors')
     arguments = [str(config), str(tmp_path / 'image.safetensors'), str(tmp_path / 'out')]
     with pytest.raises(ValueError, match=r'unknown \(enc\.'):

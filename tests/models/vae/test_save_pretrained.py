@@ -55,6 +55,13 @@ def test_how_a_run_computed_is_not_kept(tiny_vae_config, tmp_path):
     assert again.pixels_at_once > 5
 
 
+def test_a_compiled_part_does_not_show_in_the_folder(vae, tmp_path):
+    decoder, vae.decoder = vae.decoder, torch.compile(vae.decoder)
+    vae.save_pretrained(tmp_path)
+    vae.decoder = decoder
+    assert_alike(vae, VideoVAE.from_pretrained(tmp_path))
+
+
 def test_a_vae_of_diffusers_keeps_its_weights_where_diffusers_finds_them(diffusers_folders, tmp_path):
     import diffusers
 
@@ -220,6 +227,24 @@ def test_damaged_and_foreign_folders(vae, tmp_path):
         VideoVAE.from_pretrained(tmp_path / 'nothing')
 
 
+def test_a_vae_is_built_again_from_its_description(vae, fine_tuned, tmp_path):
+    for original in (vae, fine_tuned()):
+        torch.save(original.describe(), tmp_path / 'description.pth')
+        description = torch.load(tmp_path / 'description.pth', weights_only=True)
+        again = VideoVAE.from_description(description)
+        assert type(again) is type(original) and not again.latent_mean.is_meta
+        again.load_state_dict(original.state_dict())
+        assert_alike(original, again.eval())
+    for changes, message in (
+        ({'type': 'this.s'}, "holds 'this.s', which is not a registered VideoVAE"),
+        ({'arguments': {'init_cfg': {}}}, 'argument init_cfg is not allowed'),
+        ({'network': {'_class_name': 'Unet'}}, "'Unet'; supported classes"),
+        ({'network': None}, 'DiffusersVAE cannot be built'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            VideoVAE.from_description({**description, **changes})
+
+
 def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
     trained = MODELS.build(Config.fromfile(config_path('pvvae_demo.py')).model.backbone).eval()
     (tmp_path / 'run').mkdir()
@@ -230,5 +255,14 @@ def test_a_checkpoint_is_exported_by_one_command(tmp_path, capsys):
     again = VideoVAE.from_pretrained(tmp_path / 'out')
     assert_alike(trained, again)
     assert again.trained_frames == 9
+    # A run that started from an exported folder which is gone
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {config_path("pvvae_demo.py")!r}\n'
+        "model = dict(backbone=dict(_delete_=True, type='PretrainedVAE', pretrained='gone'))\n"
+    )
+    torch.save({'state_dict': state, 'vae': again.describe()}, tmp_path / 'run' / 'iter_8.pth')
+    export.main([str(config), str(tmp_path / 'run'), str(tmp_path / 'next')])
+    assert_alike(trained, VideoVAE.from_pretrained(tmp_path / 'next'))
     with pytest.raises(FileNotFoundError, match="type='PretrainedVAE'"):
         resolve_checkpoint(str(tmp_path / 'out'))
