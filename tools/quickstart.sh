@@ -7,12 +7,21 @@ vae=work_dirs/quickstart
 generator=work_dirs/quickstart_generator
 mkdir -p "$vae" "$generator"
 
-# Print only the progress; the full log is in the work directory. Errors go to stderr, which is not filtered.
+trap 'code=$?; [ $code = 0 ] || echo "stopped (exit code $code); run \"bash tools/quickstart.sh\" again to resume"' EXIT
+trap 'exit 130' INT  # some commands are killed by Ctrl-C, and bash would skip the trap of EXIT
+
+# Print only estimate, progress and warnings; the full log is in the work directory. Errors go to stderr, which is not
+# filtered. After Ctrl-C, the filter still prints where the state was saved.
 train() { # CONFIG WORK_DIR
-    python tools/train.py "$1" --work-dir "$2" --resume |
-        sed -unE -e 's/.*Iter\(train\) *(\[[^]]*\]).*eta: ([0-9:]+).* loss: ([0-9.]+).*/iteration \1  left \2  loss \3/p' \
+    python tools/train.py "$1" --work-dir "$2" --resume | {
+        trap '' INT
+        sed -unE -e 's/^ *time +(about .*)/estimate: \1/p' \
+            -e 's/.* - INFO - (iteration .* took .*)/\1/p' \
+            -e 's/.* - (WARNING|ERROR) - (.*)/\1: \2/p' \
+            -e 's/.*Iter\(train\) *(\[[^]]*\]).*eta: ([0-9:]+).* loss: ([0-9.]+).*/iteration \1  left \2  loss \3/p' \
             -e 's/.*(recon\/psnr: [0-9.]+) .*(predict\/k1_vs_repeat: [0-9.]+).*(predict\/k2_vs_repeat: [0-9.]+).*/  \1  \2  \3/p' \
             -e 's/.*Iter\(val\).*(flow\/loss: [0-9.]+).*/  held-out \1/p'
+    }
 }
 
 echo

@@ -67,6 +67,7 @@ def test_a_log_names_the_data_and_the_results_and_has_one_line_per_validation(fi
     work_dir, log = finished
     assert 'train_dataloader: 100000 clips of 9 x 32 x 32' in log
     assert 'val_dataloader: 5 clips of 9 x 32 x 32' in log
+    assert log.count('iteration 1 of 6 took') == 1 and 'iteration 2 of 6' not in log
     (validation,) = (line for line in log.splitlines() if 'recon/psnr' in line)
     assert 'predict/k1_vs_repeat' in validation and 'predict/k2_vs_repeat' in validation
     assert len(validation) < 300

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine import dist
@@ -72,14 +74,18 @@ class CostEstimateHook(Hook):
 
     Allocator overhead is not included. The time estimate divides the operations by the FLOP/s that this device reaches
     in one plain convolution and one plain matrix product. Dropping makes a step cheaper, and operations that are not
-    counted make it more expensive. The ETA in the log is accurate after some iterations.
+    counted make it more expensive. The time of the first iteration is logged, too. The ETA in the log is accurate after
+    some iterations.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
         >>> hook = HOOKS.build(dict(type='CostEstimateHook'))  # an entry of custom_hooks
-        >>> hook.get_triggered_stages()
-        ['before_train']
+        >>> sorted(hook.get_triggered_stages())
+        ['after_train_iter', 'before_train']
     """
+
+    def __init__(self) -> None:
+        self._started: float | None = None  # None after the first iteration
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -109,6 +115,17 @@ class CostEstimateHook(Hook):
                 f'this run needs about {memory / GIB:.1f} GiB, but only {available / GIB:.1f} GiB are available. Lower '
                 f'train_dataloader.batch_size, set model.{part}.gradient_checkpointing=True, or use --amp'
             )
+        self._started = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if self._started is not None:
+            runner.logger.info(
+                f'iteration {runner.iter + 1} of {runner.max_iters} took {time.monotonic() - self._started:.1f} s, '
+                'with the start of the data workers'
+            )
+            self._started = None
 
 
 def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCost:
