@@ -101,6 +101,28 @@ def check_numbers(cfg: Config) -> None:
             raise ValueError(f'{path} must be an integer of at least {number}, got {node!r}')
 
 
+def check_settings_are_read(cfg: Config) -> None:
+    """Check settings that MMEngine would ignore silently, in config files as well.
+
+    Raises:
+        ValueError: If nothing reads one. The message names the setting to use instead.
+    """
+    for path in ('env_cfg', 'auto_scale_lr'):
+        for name in cfg.get(path) or {}:
+            _check_new(cfg, path, name, cfg[path], f'{path}.{name}', cfg.get('default_scope', 'pvvae_plugin'))
+    if cfg.get('find_unused_parameters') is None or (cfg.get('model_wrapper_cfg') or cfg.get('strategy')) is None:
+        return
+    remedy = (
+        'remove it'
+        if cfg.get('strategy')
+        else f'set model_wrapper_cfg.find_unused_parameters={cfg.find_unused_parameters} instead'
+    )
+    raise ValueError(
+        f'find_unused_parameters={cfg.find_unused_parameters} has no effect: MMEngine reads it only without '
+        f'model_wrapper_cfg and strategy; {remedy}'
+    )
+
+
 def settle_workers(cfg: Config) -> None:
     """Drop worker options of loaders without workers: torch rejects them if ``num_workers=0``."""
     for name in LOADERS:

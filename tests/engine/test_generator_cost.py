@@ -140,6 +140,19 @@ def test_the_estimate_of_a_generator_on_cached_latents(tiny_vae_config, monkeypa
     assert f'about {1e9 * 3000 * head.flops / 1e12 / 86400:.1f} days' in report
 
 
+@pytest.mark.parametrize('saves_memory', [False, True])
+def test_the_advice_on_memory_names_only_what_would_help(saves_memory, tiny_vae_config, monkeypatch):
+    runner = Runner(tiny_vae_config, torch.zeros(2 * C, *LATENTS[1:]), 1000, monkeypatch)
+    runner.cfg.model.head.gradient_checkpointing = saves_memory
+    runner.cfg.optim_wrapper.head.dtype = 'bfloat16' if saves_memory else 'float32'
+    monkeypatch.setattr(cost_hook, '_available_memory', lambda device: 0)
+    runner.report()
+    (warning,) = (line for line in runner.lines if 'are available' in line)
+    assert 'train_dataloader.batch_size' in warning
+    assert ('model.head.gradient_checkpointing=True' in warning) == (not saves_memory)
+    assert ('--amp' in warning) == (not saves_memory)
+
+
 def test_get_flops_prints_the_head_of_a_generator(tiny_vae_config, tmp_path, capsys):
     config = tmp_path / 'generator.py'
     config.write_text(f'model = dict(backbone={tiny_vae_config}, head={head_config(hidden_size=96)})')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pvvae_plugin.registry import HOOKS
 from ..cost import backbone_cost, convolution_rate, head_cost, matmul_rate
 
 GIB = 2**30
+ENCODER = 'the encoder'
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,10 @@ class CostEstimateHook(Hook):
         )
         available = _available_memory(device)
         if memory > available:
-            part = 'head' if hasattr(model, 'head') else 'backbone'
+            ways = ', '.join(_ways_to_save_memory(runner, model, step))
             runner.logger.warning(
-                f'this run needs about {memory / GIB:.1f} GiB, but only {available / GIB:.1f} GiB are available. Lower '
-                f'train_dataloader.batch_size, set model.{part}.gradient_checkpointing=True, or use --amp'
+                f'this run needs about {memory / GIB:.1f} GiB, but only {available / GIB:.1f} GiB are available. To '
+                f'lower it: {ways}'
             )
         self._started = time.monotonic()
 
@@ -160,11 +162,24 @@ def _generator_step(runner: Runner, model: nn.Module, device: torch.device) -> S
         rate = convolution_rate(device, torch.float32)
         work.append(Work(batch * encoding.encode_flops, 'in the encoder', rate, 'a float32 convolution'))
         if encoding.encode_peak_bytes * batch > kept:
-            kept, whose = encoding.encode_peak_bytes * batch, 'the encoder'
+            kept, whose = encoding.encode_peak_bytes * batch, ENCODER
     clips = f'{batch} clip(s) per step, latents of {" x ".join(map(str, latents))}' + (
         ' from a cache' if cached else ''
     )
     return StepCost(clips, kept, whose, tuple(work))
+
+
+def _ways_to_save_memory(runner: Runner, model: nn.Module, step: StepCost) -> list[str]:
+    """Return the settings that would lower the memory of this run."""
+    part = 'head' if hasattr(model, 'head') else 'backbone'
+    ways = ['a smaller train_dataloader.batch_size'] if (runner.train_dataloader.batch_size or 2) > 1 else []
+    if step.whose != ENCODER:  # encoding needs no gradient and runs in float32
+        can_recompute = 'gradient_checkpointing' in inspect.signature(type(getattr(model, part))).parameters
+        if can_recompute and not runner.cfg.model[part].get('gradient_checkpointing'):
+            ways.append(f'model.{part}.gradient_checkpointing=True')
+        if not _in_bfloat16(runner):
+            ways.append('--amp')
+    return [*ways, 'shorter or smaller clips']
 
 
 def _in_bfloat16(runner: Runner) -> bool:
