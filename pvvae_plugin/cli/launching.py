@@ -76,7 +76,7 @@ def load_config(args: argparse.Namespace) -> Config:
     _check_launcher(args.launcher)
     if args.launcher == 'pytorch':
         _check_gpus()
-        init_cpu_process_group()
+        init_cpu_process_group(((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout'))
     return cfg
 
 

@@ -86,13 +86,14 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
 
 
 def check_numbers(cfg: Config) -> None:
-    """Check that batch sizes, worker counts, iterations and intervals are integers in their valid range.
+    """Check that batch sizes, worker counts, iterations, intervals and timeouts are integers in their valid range.
 
     Raises:
         ValueError: If one is not. The message names the entry.
     """
     least = {f'{loader}.{key}': number for loader in LOADERS for key, number in LEAST.items()}
     least |= {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1}
+    least['env_cfg.dist_cfg.timeout'] = 1  # seconds
     for path, number in least.items():
         node: Any = cfg
         for part in path.split('.'):

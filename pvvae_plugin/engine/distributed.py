@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -67,10 +68,13 @@ class SubmoduleDistributedDataParallel(nn.Module):
             yield
 
 
-def init_cpu_process_group() -> None:
+def init_cpu_process_group(timeout: float | None = None) -> None:
     """Initialize a gloo process group from torchrun's variables on machines without a GPU.
 
     MMEngine's own initialization assumes CUDA.
+
+    Args:
+        timeout: Seconds that an operation waits for the other processes (default: that of PyTorch, 30 minutes).
 
     Example:
         >>> # Needs several processes, started by torchrun.
@@ -80,4 +84,5 @@ def init_cpu_process_group() -> None:
         'gloo'
     """
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        torch.distributed.init_process_group('gloo', timeout=limit)
