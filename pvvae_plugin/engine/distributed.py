@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -43,9 +44,12 @@ class SubmoduleDistributedDataParallel(nn.Module):
         self.module = module.to(get_device())
         options = {'broadcast_buffers': False, 'gradient_as_bucket_view': True, **kwargs}
         names = {id(child): name for name, child in module.named_children()}
-        for part in module.optimized_modules.values():
-            if any(p.requires_grad for p in part.parameters()):
-                module.parallel[names[id(part)]] = DistributedDataParallel(part, **options)
+        with warnings.catch_warnings():
+            # Its successor does not exist in older versions of torch.
+            warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
+            for part in module.optimized_modules.values():
+                if any(p.requires_grad for p in part.parameters()):
+                    module.parallel[names[id(part)]] = DistributedDataParallel(part, **options)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)

@@ -131,6 +131,7 @@ def test_two_cpu_processes_train_and_test(tmp_path):
     env = {**os.environ, 'PORT': '29617', 'PATH': path}
     done = subprocess.run([*command, '--cfg-options', *SMALL], cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert 'Warning' not in done.stderr
     command = ('bash', 'tools/dist_test.sh', 'configs/pvvae_demo.py', str(tmp_path), '2', '--work-dir', str(tmp_path))
     done = subprocess.run(
         [*command, '--out', str(tmp_path / 'two.json'), '--cfg-options', *SMALL],
