@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG = """12/01 00:00:00 - mmengine - INFO - Estimated cost for each of 1 process(es):
   memory      about 0.3 GiB, including 0.1 GiB for activations of the VAE
   time        about 5.0 minutes for 2400 iterations at these rates
-12/01 00:00:00 - mmengine - INFO - iteration 1 of 2400 took 1.9 s, with the start of the data workers
+12/01 00:00:00 - mmengine - INFO - iteration 1 of 2400 took 1.9 s, including start-up
 12/01 00:00:00 - mmengine - WARNING - work_dirs/quickstart has 0.10 GiB free
 12/01 00:00:00 - mmengine - INFO - Iter(train) [  50/2400]  eta: 0:04:00  time: 0.1  loss: 8.1  loss_mse: 6.8
 """
@@ -79,7 +79,7 @@ def test_ctrl_c_says_how_to_resume(project):
     lines = printed[printed.index('Training') :].splitlines()[1:]
     assert lines == [
         'estimate: about 5.0 minutes for 2400 iterations at these rates',
-        'iteration 1 of 2400 took 1.9 s, with the start of the data workers',
+        'iteration 1 of 2400 took 1.9 s, including start-up',
         'WARNING: work_dirs/quickstart has 0.10 GiB free',
         'iteration [  50/2400]  left 0:04:00  loss 8.1',
         'WARNING: the state is in iter_60.pth',

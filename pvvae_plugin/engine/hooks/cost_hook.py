@@ -144,7 +144,7 @@ class CostEstimateHook(Hook):
         if self._started is not None:
             runner.logger.info(
                 f'iteration {runner.iter + 1} of {runner.max_iters} took {time.monotonic() - self._started:.1f} s, '
-                'with the start of the data workers'
+                'including start-up'
             )
             self._started = None
 
