@@ -16,7 +16,12 @@ from mmengine.config import Config
 from mmengine.dist import init_dist
 
 from pvvae_plugin.config.config_file import read_config
-from pvvae_plugin.config.overrides import add_override_argument, check_numbers, settle_workers
+from pvvae_plugin.config.overrides import (
+    add_override_argument,
+    check_numbers,
+    check_settings_are_read,
+    settle_workers,
+)
 from pvvae_plugin.engine import init_cpu_process_group
 from pvvae_plugin.models.checkpoints import last_checkpoint
 from pvvae_plugin.registry import METRICS
@@ -51,10 +56,11 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If the config does not exist.
-        ValueError: If an override would change nothing, or a value that must be a number is not one.
+        ValueError: If a setting would have no effect, or a value that must be a number is not one.
     """
     cfg = read_config(args.config, args.cfg_options)
     check_numbers(cfg)
+    check_settings_are_read(cfg)
     settle_workers(cfg)
     if args.cfg_options:
         cfg.command_line_overrides = {name: str(value) for name, value in args.cfg_options.items()}
@@ -70,7 +76,7 @@ def load_config(args: argparse.Namespace) -> Config:
     _check_launcher(args.launcher)
     if args.launcher == 'pytorch':
         _check_gpus()
-        init_cpu_process_group()
+        init_cpu_process_group(((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout'))
     return cfg
 
 

@@ -86,19 +86,42 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
 
 
 def check_numbers(cfg: Config) -> None:
-    """Check that batch sizes, worker counts, iterations and intervals are integers in their valid range.
+    """Check that batch sizes, worker counts, iterations, intervals and timeouts are integers in their valid range.
 
     Raises:
         ValueError: If one is not. The message names the entry.
     """
     least = {f'{loader}.{key}': number for loader in LOADERS for key, number in LEAST.items()}
     least |= {'train_cfg.max_iters': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1}
+    least['env_cfg.dist_cfg.timeout'] = 1  # seconds
     for path, number in least.items():
         node: Any = cfg
         for part in path.split('.'):
             node = node.get(part) if isinstance(node, Mapping) or node is cfg else None
         if node is not None and (isinstance(node, bool) or not isinstance(node, int) or node < number):
             raise ValueError(f'{path} must be an integer of at least {number}, got {node!r}')
+
+
+def check_settings_are_read(cfg: Config) -> None:
+    """Check settings that MMEngine would ignore silently, in config files as well.
+
+    Raises:
+        ValueError: If nothing reads one. The message names the setting to use instead.
+    """
+    for path in ('env_cfg', 'auto_scale_lr'):
+        for name in cfg.get(path) or {}:
+            _check_new(cfg, path, name, cfg[path], f'{path}.{name}', cfg.get('default_scope', 'pvvae_plugin'))
+    if cfg.get('find_unused_parameters') is None or (cfg.get('model_wrapper_cfg') or cfg.get('strategy')) is None:
+        return
+    remedy = (
+        'remove it'
+        if cfg.get('strategy')
+        else f'set model_wrapper_cfg.find_unused_parameters={cfg.find_unused_parameters} instead'
+    )
+    raise ValueError(
+        f'find_unused_parameters={cfg.find_unused_parameters} has no effect: MMEngine reads it only without '
+        f'model_wrapper_cfg and strategy; {remedy}'
+    )
 
 
 def settle_workers(cfg: Config) -> None:

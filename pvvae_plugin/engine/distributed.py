@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -42,9 +44,12 @@ class SubmoduleDistributedDataParallel(nn.Module):
         self.module = module.to(get_device())
         options = {'broadcast_buffers': False, 'gradient_as_bucket_view': True, **kwargs}
         names = {id(child): name for name, child in module.named_children()}
-        for part in module.optimized_modules.values():
-            if any(p.requires_grad for p in part.parameters()):
-                module.parallel[names[id(part)]] = DistributedDataParallel(part, **options)
+        with warnings.catch_warnings():
+            # Its successor does not exist in older versions of torch.
+            warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated', category=FutureWarning)
+            for part in module.optimized_modules.values():
+                if any(p.requires_grad for p in part.parameters()):
+                    module.parallel[names[id(part)]] = DistributedDataParallel(part, **options)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
@@ -67,10 +72,13 @@ class SubmoduleDistributedDataParallel(nn.Module):
             yield
 
 
-def init_cpu_process_group() -> None:
+def init_cpu_process_group(timeout: float | None = None) -> None:
     """Initialize a gloo process group from torchrun's variables on machines without a GPU.
 
     MMEngine's own initialization assumes CUDA.
+
+    Args:
+        timeout: Seconds that an operation waits for the other processes (default: that of PyTorch, 30 minutes).
 
     Example:
         >>> # Needs several processes, started by torchrun.
@@ -80,4 +88,5 @@ def init_cpu_process_group() -> None:
         'gloo'
     """
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        limit = None if timeout is None else timedelta(seconds=timeout)
+        torch.distributed.init_process_group('gloo', timeout=limit)

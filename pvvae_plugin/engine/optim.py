@@ -139,6 +139,27 @@ def left_out_steps(runner: Runner) -> bool:
     return any(SkippedSteps(runner.message_hub, part).get()['in_a_row'] for part in optim_wrappers(runner))
 
 
+def advice_after_divergence(runner: Runner, part: str | None = None) -> str:
+    """Return what to try after non-finite gradients or weights, given how the run is configured.
+
+    Args:
+        runner: The runner.
+        part: The part that diverged, if known.
+    """
+    is_dict = isinstance(runner.optim_wrapper, OptimWrapperDict)
+    places = {name: f'optim_wrapper.{name}' if is_dict else 'optim_wrapper' for name in optim_wrappers(runner)}
+    low = [places[name] for name, w in optim_wrappers(runner).items() if getattr(w, 'dtype', None) == 'bfloat16']
+    rates = ' and '.join(f'{place}.optimizer.lr' for name, place in places.items() if part in (None, name))
+    start = f'start from its weights with load_from=WORK_DIR and a lower {rates} (--resume keeps the old learning rate)'
+    if not low:
+        return f'To continue from the last checkpoint, {start}'
+    options = ' '.join(f'{place}.dtype=float32' for place in low)
+    return (
+        'Resume from the last checkpoint in float32, with --resume and --cfg-options '
+        f'{options} and without --amp, or {start}'
+    )
+
+
 class CountedOptimWrapperDict(OptimWrapperDict):
     """``OptimWrapperDict`` that passes the iteration to its members, so gradient accumulation survives a resume."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 from mmengine.config import Config
@@ -16,6 +17,11 @@ from .log_text import hide_messages_not_for_users
 
 
 class _Runner(Runner):
+    def setup_env(self, env_cfg: dict) -> None:
+        with warnings.catch_warnings():  # each process would report that it uses one thread
+            warnings.filterwarnings('ignore', message='Setting (OMP|MKL)_NUM_THREADS')
+            super().setup_env(env_cfg)
+
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
 

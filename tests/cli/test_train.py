@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,7 @@ def test_two_cpu_processes_train_and_test(tmp_path):
     env = {**os.environ, 'PORT': '29617', 'PATH': path}
     done = subprocess.run([*command, '--cfg-options', *SMALL], cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert 'Warning' not in done.stderr
     command = ('bash', 'tools/dist_test.sh', 'configs/pvvae_demo.py', str(tmp_path), '2', '--work-dir', str(tmp_path))
     done = subprocess.run(
         [*command, '--out', str(tmp_path / 'two.json'), '--cfg-options', *SMALL],
@@ -158,6 +160,20 @@ def build_config(name: str, work_dir: Path, options: dict, checkpoint: Path | No
     short = {key: int(value) for key, value in (option.split('=') for option in SMALL[:4])}
     args.cfg_options = {**short, **options}
     return train_command.configure(args)
+
+
+@pytest.mark.parametrize(('options', 'timeout'), [({'env_cfg.dist_cfg.timeout': 5}, timedelta(seconds=5)), ({}, None)])
+def test_the_timeout_of_processes_counts_on_cpus_too(options, timeout, tmp_path, monkeypatch):
+    for name, value in {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29618'}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    started = []
+    monkeypatch.setattr(torch.distributed, 'init_process_group', lambda *args, **kwargs: started.append((args, kwargs)))
+    args = train_command.parse_args(['pvvae_demo', '--work-dir', str(tmp_path), '--launcher', 'pytorch'])
+    args.cfg_options = options
+    train_command.configure(args)
+    assert started == [(('gloo',), {'timeout': timeout})]
 
 
 def build(name: str, work_dir: Path, options: dict) -> Runner:
@@ -210,6 +226,7 @@ def test_report_judges_every_ratio(value, holds, tmp_path):
         ('pvvae_demo', {'param_scheduler.1.begin': 6}, ValueError, r'param_scheduler\.1\.begin'),
         ('pvvae_demo', {'train_dataloader.dataset.pipeline.0.temporal_ratio': 8}, ValueError, 'temporal_ratio=8'),
         ('pvvae_demo', {'model.loss.rec_weight': float('inf')}, ValueError, 'rec_weight.*inf'),
+        ('pvvae_demo', {'env_cfg.dist_cfg.timeout': 'long'}, ValueError, r'env_cfg\.dist_cfg\.timeout must be.*long'),
         ('pvvae_demo', {'train_cfg.max_iters': 0}, ValueError, 'max_iters'),
         ('pvvae_ucf101_decoder', {}, FileNotFoundError, 'train it first'),
         ('pvvae_ucf101', {'model.backbone.padding': 'zeros'}, ValueError, 'zeros'),

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from pvvae_plugin.config import add_override_argument, read_config
-from pvvae_plugin.config.overrides import apply_overrides, check_numbers, settle_workers
+from pvvae_plugin.config.overrides import apply_overrides, check_numbers, check_settings_are_read, settle_workers
 from pvvae_plugin.config.schema import RUNNER_KEYS
 from pvvae_plugin.registry import HOOKS
 
@@ -45,6 +45,37 @@ def parse(text: str) -> dict:
     add_override_argument(parser)
     words = [word for word in shlex.split(text.split('  #')[0]) if '=' in word]
     return parser.parse_args(['--cfg-options', *words]).cfg_options
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        (
+            'find_unused_parameters = True',
+            r'no effect.*model_wrapper_cfg\.find_unused_parameters=True',
+        ),
+        ('env_cfg = dict(cudnn_bench=True)', "nothing reads 'cudnn_bench' in env_cfg: did you mean cudnn_benchmark"),
+        ('auto_scale_lr = dict(base_batchsize=4)', "nothing reads 'base_batchsize' in auto_scale_lr: did you mean"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_refused_in_a_config_file_too(setting, message, tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = __import__('pvvae_plugin').config_path('pvvae_demo.py')\n{setting}\n")
+    with pytest.raises(ValueError, match=message):
+        check_settings_are_read(read_config(config))
+
+
+def test_a_setting_that_mmengine_reads_is_taken():
+    cfg = read_config('pvvae_demo', {'find_unused_parameters': True})
+    with pytest.raises(ValueError, match='find_unused_parameters'):
+        check_settings_are_read(cfg)
+    cfg.model_wrapper_cfg = None  # MMEngine's own wrapper, which reads it
+    check_settings_are_read(cfg)
+
+
+@pytest.mark.parametrize('name', NAMES.split('|'))
+def test_all_settings_of_our_configs_are_read(name):
+    check_settings_are_read(read_config(name))
 
 
 @pytest.mark.parametrize(('config', 'overrides'), documented())

@@ -11,6 +11,7 @@ from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
 from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
+from pvvae_plugin.engine.hooks.checkpoint_hook import check_finite_weights
 from pvvae_plugin.engine.optim import SkippedSteps, left_out_steps
 from pvvae_plugin.registry import HOOKS
 
@@ -120,6 +121,25 @@ def test_too_many_in_a_row_end_the_run():
         hook.after_train_iter(run, 0, outputs=step(run, 'first', factor))
     with pytest.raises(FloatingPointError, match='first skipped the last 3 steps, not finite: loss=nan'):
         hook.after_train_iter(run, 0, outputs=step(run, 'first', math.nan))
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'advised'),
+    [('float32', False), ('bfloat16', True)],  # set in a config or by --amp
+)
+def test_the_advice_fits_the_precision_of_the_run(dtype, advised):
+    run, hook = make(dtype=dtype), HOOKS.build({'type': 'FiniteLossHook', 'max_in_a_row': 1})
+    hook.before_train(run)
+    with pytest.raises(FloatingPointError) as stopped:
+        hook.after_train_iter(run, 0, outputs=step(run, 'first', math.nan))
+    with torch.no_grad():
+        run.model.first.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError) as unsaved:
+        check_finite_weights(run)
+    for error in (stopped, unsaved):
+        assert ('optim_wrapper.first.dtype=float32' in str(error.value)) == advised
+        assert ('--amp' in str(error.value)) == advised
+        assert 'optim_wrapper.first.optimizer.lr' in str(error.value)
 
 
 def test_counts_come_back_with_a_checkpoint():

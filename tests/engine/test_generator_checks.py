@@ -13,7 +13,7 @@ from torch.utils.data import ConcatDataset
 from pvvae_plugin.engine import GenerationLoop
 from pvvae_plugin.engine.hooks import check_hook
 from pvvae_plugin.models.checkpoints import load_backbone
-from pvvae_plugin.registry import HOOKS, METRICS, MODELS
+from pvvae_plugin.registry import DATASETS, HOOKS, METRICS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
 CLASSES = ('bounce', 'fall', 'turn')
@@ -201,6 +201,18 @@ def test_the_size_of_the_data_is_logged_and_doubted(model, monkeypatch):
     assert lines[0] == 'train_dataloader: 1 clip of 9 x 32 x 32' and len(lines) == 5
     assert 'only 1 clip' in lines[1] and 'data_root' in lines[1]
     assert '9 frames, but the VAE was trained on clips of 5' in lines[2]
+
+
+def test_a_folder_of_one_video_is_doubted(model, write_video, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(check_hook, 'print_log', lambda text, *_: lines.append(text))
+    write_video(tmp_path / 'a.mp4')
+    pipeline = [{'type': 'CenterCropClip', 'size': 32}, {'type': 'PackClip'}]
+    dataset = {'type': 'VideoDataset', 'data_root': str(tmp_path), 'clip_len': 5, 'pipeline': pipeline}
+    model.head.num_classes = None
+    check(model, DATASETS.build(dataset))
+    assert lines[0] == f'train_dataloader: 1 video in {tmp_path}, clips of 5 x 32 x 32'
+    assert lines[1].startswith('train_dataloader has only 1 video: ')
 
 
 def test_a_vae_remembers_the_length_it_was_trained_on(tiny_vae_config, tmp_path):

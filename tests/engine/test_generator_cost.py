@@ -92,7 +92,8 @@ class Runner:
     """Minimal runner for the hook. The device reaches 1 TFLOP/s in matrix products and half in convolutions."""
 
     def __init__(self, tiny_vae_config, inputs, batch_size, monkeypatch):
-        monkeypatch.setattr(cost_hook, 'matmul_rate', lambda device, dtype: 1e12)
+        self.matmul_rates = {torch.float32: 1e12, torch.bfloat16: 2e12}
+        monkeypatch.setattr(cost_hook, 'matmul_rate', lambda device, dtype: self.matmul_rates[dtype])
         monkeypatch.setattr(cost_hook, 'convolution_rate', lambda device, dtype: 0.5e12)
         config = {'type': 'LatentVideoGenerator', 'backbone': tiny_vae_config, 'backbone_checkpoint': None}
         self.cfg = ConfigDict(model={**config, 'head': head_config()}, optim_wrapper={'head': {'dtype': 'float32'}})
@@ -117,10 +118,10 @@ def test_the_estimate_of_a_generator_that_encodes_as_it_goes(tiny_vae_config, mo
     runner = Runner(tiny_vae_config, torch.zeros(3, 5, 32, 32, dtype=torch.uint8), 1000, monkeypatch)
     vae, head = backbone_cost(tiny_vae_config, 5, 32, 32), head_cost(head_config(), (4, 2, 2, 2))
     report = runner.report()
-    assert f'{3000 * head.flops / 1e12:.2f} TFLOP per step in the head; 1.00 TFLOP/s in a matrix product' in report
-    assert f'{1000 * vae.encode_flops / 1e12:.2f} TFLOP per step in the encoder; 0.50 TFLOP/s' in report
+    assert f'{3000 * head.flops / 1e9:.1f} GFLOP per step in the head; 1.0 TFLOP/s in a matrix product' in report
+    assert f'{1000 * vae.encode_flops / 1e9:.1f} GFLOP per step in the encoder; 500.0 GFLOP/s' in report
     memory = weights(runner) + 1000 * vae.encode_peak_bytes
-    assert f'about {memory / 2**30:.1f} GiB, including {1000 * vae.encode_peak_bytes / 2**30:.1f} GiB' in report
+    assert f'about {memory / 2**20:.1f} MiB, including {1000 * vae.encode_peak_bytes / 2**20:.1f} MiB' in report
     assert 'activations of the encoder' in report
     seconds = 1e9 * 1000 * (3 * head.flops / 1e12 + vae.encode_flops / 0.5e12)
     assert f'about {seconds / 86400:.1f} days' in report
@@ -134,10 +135,49 @@ def test_the_estimate_of_a_generator_on_cached_latents(tiny_vae_config, monkeypa
     assert 'encoder' not in report
     kept = 1000 * head.activation_bytes
     assert (
-        f'{(weights(runner) + kept) / 2**30:.1f} GiB, including {kept / 2**30:.1f} GiB for activations of the head'
+        f'{(weights(runner) + kept) / 2**20:.1f} MiB, including {kept / 2**20:.1f} MiB for activations of the head'
         in report
     )
     assert f'about {1e9 * 3000 * head.flops / 1e12 / 86400:.1f} days' in report
+
+
+def test_emulated_bfloat16_is_reported_and_not_timed(tiny_vae_config, monkeypatch):
+    runner = Runner(tiny_vae_config, torch.zeros(2 * C, *LATENTS[1:]), 1000, monkeypatch)
+    runner.cfg.optim_wrapper.head.dtype = 'bfloat16'
+    assert 'days' in runner.report() and len(runner.lines) == 1
+    runner.lines.clear()
+    runner.matmul_rates[torch.bfloat16] = 2e8
+    report = runner.report()
+    assert '200.0 MFLOP/s in a matrix product' in report
+    assert 'days' not in report and 'not estimated' in report
+    assert 'bfloat16 is slower than float32' in runner.lines[1] and '1.0 TFLOP/s' in runner.lines[1]
+    assert 'optim_wrapper.head.dtype=float32' in runner.lines[1] and '--amp' in runner.lines[1]
+
+
+@pytest.mark.parametrize('saves_memory', [False, True])
+def test_the_advice_on_memory_names_only_what_would_help(saves_memory, tiny_vae_config, monkeypatch):
+    runner = Runner(tiny_vae_config, torch.zeros(2 * C, *LATENTS[1:]), 1000, monkeypatch)
+    runner.cfg.model.head.gradient_checkpointing = saves_memory
+    runner.cfg.optim_wrapper.head.dtype = 'bfloat16' if saves_memory else 'float32'
+    monkeypatch.setattr(cost_hook, '_available_memory', lambda device: 0)
+    runner.report()
+    (warning,) = (line for line in runner.lines if 'are available' in line)
+    assert 'train_dataloader.batch_size' in warning
+    assert ('model.head.gradient_checkpointing=True' in warning) == (not saves_memory)
+    assert ('--amp' in warning) == (not saves_memory)
+
+
+@pytest.mark.parametrize(('config', 'clip'), [('pvvae_demo', '9 x 32 x 32'), ('pvvae_folder64', '17 x 64 x 64')])
+def test_get_flops_counts_the_clips_of_the_config(config, clip, capsys):
+    get_flops.main([config])
+    assert f'one clip of {clip}:' in capsys.readouterr().out
+
+
+def test_get_flops_needs_a_clip_that_the_config_does_not_set(tiny_vae_config, tmp_path):
+    config = tmp_path / 'vae.py'
+    config.write_text(f'model = dict(backbone={tiny_vae_config})')
+    with pytest.raises(ValueError, match=r'vae\.py .* pass --clip T H W'):
+        get_flops.main([str(config)])
 
 
 def test_get_flops_prints_the_head_of_a_generator(tiny_vae_config, tmp_path, capsys):

@@ -512,6 +512,13 @@ RUNNING = [
         faq='--launcher pytorch needs processes started by torchrun, which sets RANK, WORLD_SIZE,',
     ),
     Mistake(
+        'an option of a wrapper that the configs do not use',
+        lambda t: train(t, 'find_unused_parameters=True'),
+        ValueError,
+        ('no effect', r'set model_wrapper_cfg\.find_unused_parameters=True'),
+        faq='find_unused_parameters=True has no effect: MMEngine reads it only without',
+    ),
+    Mistake(
         '--amp with an optimizer wrapper of MMEngine',
         lambda t: train(t, 'optim_wrapper.vae.type=OptimWrapper', flags=('--amp',)),
         ValueError,

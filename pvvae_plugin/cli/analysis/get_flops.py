@@ -1,4 +1,4 @@
-"""Count the parameters and floating-point operations of a config's networks, for any clip size.
+"""Count the parameters and floating-point operations of a config's networks, for its clips or for any clip size.
 
     pvvae get-flops pvvae_ucf101
     python tools/analysis/get_flops.py configs/pvvae_ucf101.py
@@ -15,9 +15,10 @@ import argparse
 
 import torch
 from fvcore.nn import parameter_count_table
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.config import add_override_argument, read_config
+from pvvae_plugin.config import add_override_argument, clip_geometry, read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
 
@@ -41,18 +42,30 @@ def print_head(name: str, cost: HeadCost) -> None:
     print(f'  kept for the backward pass, float32: {cost.activation_bytes / 2**30:.2f} GiB')
 
 
+def config_clip(cfg: Config) -> tuple[int, int, int]:
+    """Return length, height and width of the config's clips."""
+    try:
+        num_frames, size = clip_geometry(cfg)
+    except ValueError as error:
+        raise ValueError(f'{cfg.filename} does not set the length and size of its clips; pass --clip T H W') from error
+    return num_frames, *size
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a VAE or a generator')
-    parser.add_argument('--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), default=(17, 256, 256))
+    parser.add_argument(
+        '--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), help="length and size of the clip (default: the config's)"
+    )
     parser.add_argument('--depth', type=int, default=1, help='depth of the parameter tables (default: 1)')
     add_override_argument(parser)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
-    clip = ' x '.join(map(str, args.clip))
+    shape = args.clip or config_clip(cfg)
+    clip = ' x '.join(map(str, shape))
 
-    vae = backbone_cost(cfg.model.backbone, *args.clip)
+    vae = backbone_cost(cfg.model.backbone, *shape)
     print_table(cfg.model.backbone, args.depth)
     print_backbone(f'{cfg.model.backbone.type} of {args.config}, one clip of {clip}', vae)
     if 'head' in cfg.model:

@@ -20,7 +20,7 @@ from pvvae_plugin.files import lock_folder, publish, write_atomically
 from pvvae_plugin.functional.sharded import local
 from pvvae_plugin.registry import HOOKS
 
-from ..optim import left_out_steps, optim_wrappers
+from ..optim import advice_after_divergence, left_out_steps, optim_wrappers
 from .skipped_clips_hook import SkippedClipsHook
 
 TEMPORARY = '.writing'
@@ -291,5 +291,5 @@ def check_finite_weights(runner: Runner) -> None:
         names = [name for name, is_bad in zip(trained, bad.tolist(), strict=True) if is_bad]
         raise FloatingPointError(
             f'iteration {runner.iter}: {len(names)} of {len(trained)} weights are not finite, e.g. {names[0]}. They '
-            'are not saved; resume from the last checkpoint, with a lower learning rate or without --amp'
+            f'are not saved. {advice_after_divergence(runner)}'
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ from pvvae_plugin.registry import HOOKS
 from ..cost import backbone_cost, convolution_rate, head_cost, matmul_rate
 
 GIB = 2**30
+ENCODER = 'the encoder'
+EMULATED = 0.7  # of the float32 rate: below it, bfloat16 only costs time
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,21 @@ class Work:
         what: Part of the model that computes them, e.g. ``'in the head'``.
         rate: FLOP/s that this device reaches in one plain operation of this kind.
         kind: Name of this operation.
+        float32_rate: The same rate in float32.
     """
 
     flops: float
     what: str
     rate: float
     kind: str
+    float32_rate: float
+
+    @property
+    def is_emulated(self) -> bool:
+        return self.rate < EMULATED * self.float32_rate
 
     def __str__(self) -> str:
-        return f'{self.flops / 1e12:.2f} TFLOP per step {self.what}; {self.rate / 1e12:.2f} TFLOP/s in {self.kind}'
+        return f'{_flop(self.flops)} per step {self.what}; {_flop(self.rate)}/s in {self.kind}'
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class CostEstimateHook(Hook):
 
     Allocator overhead is not included. The time estimate divides the operations by the FLOP/s that this device reaches
     in one plain convolution and one plain matrix product. Dropping makes a step cheaper, and operations that are not
-    counted make it more expensive. The time of the first iteration is logged, too. The ETA in the log is accurate after
+    counted make it more expensive. If this device is slower in bfloat16 than in float32, the hook warns and does not
+    estimate the time. The time of the first iteration is logged, too. The ETA in the log is accurate after
     some iterations.
 
     Example:
@@ -98,22 +109,32 @@ class CostEstimateHook(Hook):
         averaged = any(type(hook).__name__ == 'TrainedWeightsEMAHook' for hook in runner.hooks)
         memory = 4 * (held + held_trained * (4 if averaged else 3)) + step.activations
         steps = runner.max_iters - runner.iter
-        seconds = steps * sum(work.flops / work.rate for work in step.work)
+        emulated = [work for work in step.work if work.is_emulated]
+        if emulated:
+            duration = 'not estimated, because this device emulates bfloat16'
+        else:
+            seconds = steps * sum(work.flops / work.rate for work in step.work)
+            duration = f'about {_duration(seconds)} for {steps} iterations at these rates'
         compute = '\n              '.join(str(work) for work in step.work)
         runner.logger.info(
             f'Estimated cost for each of {dist.get_world_size()} process(es), with {step.clips}:\n'
             f'  parameters  {total / 1e6:.1f} M, {trained / 1e6:.1f} M trainable\n'
-            f'  memory      about {memory / GIB:.1f} GiB, including {step.activations / GIB:.1f} GiB for '
-            f'activations of {step.whose}\n'
+            f'  memory      about {_size(memory)}, including {_size(step.activations)} for activations of '
+            f'{step.whose}\n'
             f'  compute     {compute}\n'
-            f'  time        about {_duration(seconds)} for {steps} iterations at these rates'
+            f'  time        {duration}'
         )
+        for work in emulated:
+            options = ' '.join(f'{place}.dtype=float32' for place in _bfloat16_places(runner))
+            runner.logger.warning(
+                f'bfloat16 is slower than float32 here: {_flop(work.rate)}/s against {_flop(work.float32_rate)}/s in '
+                f'{work.kind}. Train in float32, without --amp and with --cfg-options {options}'
+            )
         available = _available_memory(device)
         if memory > available:
-            part = 'head' if hasattr(model, 'head') else 'backbone'
+            ways = ', '.join(_ways_to_save_memory(runner, model, step))
             runner.logger.warning(
-                f'this run needs about {memory / GIB:.1f} GiB, but only {available / GIB:.1f} GiB are available. Lower '
-                f'train_dataloader.batch_size, set model.{part}.gradient_checkpointing=True, or use --amp'
+                f'this run needs about {_size(memory)}, but only {_size(available)} are available. To lower it: {ways}'
             )
         self._started = time.monotonic()
 
@@ -123,7 +144,7 @@ class CostEstimateHook(Hook):
         if self._started is not None:
             runner.logger.info(
                 f'iteration {runner.iter + 1} of {runner.max_iters} took {time.monotonic() - self._started:.1f} s, '
-                'with the start of the data workers'
+                'including start-up'
             )
             self._started = None
 
@@ -135,13 +156,12 @@ def _vae_step(runner: Runner, model: nn.Module, device: torch.device) -> StepCos
     kept = cost.decode_activation_bytes + (cost.encode_activation_bytes if encoder_trains else 0)
     # A backward pass costs about as much as two forward passes.
     flops = batch * (3 * cost.decode_flops + (3 if encoder_trains else 1) * cost.encode_flops)
-    bf16 = _in_bfloat16(runner)
-    rate = convolution_rate(device, torch.bfloat16 if bf16 else torch.float32)
+    bf16 = bool(_bfloat16_places(runner))
     return StepCost(
         f'{batch} clip(s) of {frames} x {height} x {width} per step and no dropping',
         kept * batch // (2 if bf16 else 1),
         'the VAE',
-        (Work(flops, 'in the VAE', rate, 'a convolution on this device'),),
+        (_work(flops, 'in the VAE', 'a convolution on this device', convolution_rate, device, bf16),),
     )
 
 
@@ -151,24 +171,45 @@ def _generator_step(runner: Runner, model: nn.Module, device: torch.device) -> S
     encoding = None if cached else backbone_cost(runner.cfg.model.backbone, *inputs.shape[1:])
     latents = encoding.latent_shape if encoding else (len(inputs) // 2, *inputs.shape[1:])
     cost = head_cost(runner.cfg.model.head, latents)
-    bf16 = _in_bfloat16(runner)
+    bf16 = bool(_bfloat16_places(runner))
     # Norms and residual sums stay in float32: 0.6 instead of 0.5 (a test compares this with a real step).
     kept, whose = int(cost.activation_bytes * batch * (0.6 if bf16 else 1)), 'the head'
-    rate = matmul_rate(device, torch.bfloat16 if bf16 else torch.float32)
-    work = [Work(3 * batch * cost.flops, 'in the head', rate, 'a matrix product on this device')]
+    flops = 3 * batch * cost.flops
+    work = [_work(flops, 'in the head', 'a matrix product on this device', matmul_rate, device, bf16)]
     if encoding:
-        rate = convolution_rate(device, torch.float32)
-        work.append(Work(batch * encoding.encode_flops, 'in the encoder', rate, 'a float32 convolution'))
+        flops = batch * encoding.encode_flops
+        work.append(_work(flops, 'in the encoder', 'a float32 convolution', convolution_rate, device, bf16=False))
         if encoding.encode_peak_bytes * batch > kept:
-            kept, whose = encoding.encode_peak_bytes * batch, 'the encoder'
+            kept, whose = encoding.encode_peak_bytes * batch, ENCODER
     clips = f'{batch} clip(s) per step, latents of {" x ".join(map(str, latents))}' + (
         ' from a cache' if cached else ''
     )
     return StepCost(clips, kept, whose, tuple(work))
 
 
-def _in_bfloat16(runner: Runner) -> bool:
-    return 'bfloat16' in str(runner.cfg.optim_wrapper)
+def _ways_to_save_memory(runner: Runner, model: nn.Module, step: StepCost) -> list[str]:
+    """Return the settings that would lower the memory of this run."""
+    part = 'head' if hasattr(model, 'head') else 'backbone'
+    ways = ['a smaller train_dataloader.batch_size'] if (runner.train_dataloader.batch_size or 2) > 1 else []
+    if step.whose != ENCODER:  # encoding needs no gradient and runs in float32
+        can_recompute = 'gradient_checkpointing' in inspect.signature(type(getattr(model, part))).parameters
+        if can_recompute and not runner.cfg.model[part].get('gradient_checkpointing'):
+            ways.append(f'model.{part}.gradient_checkpointing=True')
+        if not _bfloat16_places(runner):
+            ways.append('--amp')
+    return [*ways, 'shorter or smaller clips']
+
+
+def _work(flops: float, what: str, kind: str, measure: Callable[..., float], device: torch.device, bf16: bool) -> Work:
+    rate = measure(device, torch.bfloat16 if bf16 else torch.float32)
+    return Work(flops, what, rate, kind, measure(device, torch.float32) if bf16 else rate)
+
+
+def _bfloat16_places(runner: Runner) -> list[str]:
+    """Return the places of the optimizer wrappers in the config that train in bfloat16."""
+    optim = runner.cfg.optim_wrapper
+    entries = {'optim_wrapper': optim} if 'optimizer' in optim else {f'optim_wrapper.{k}': v for k, v in optim.items()}
+    return [place for place, entry in entries.items() if isinstance(entry, dict) and entry.get('dtype') == 'bfloat16']
 
 
 def _largest_step(loader: DataLoader) -> tuple[int, int, int, int]:
@@ -192,3 +233,12 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f'{seconds / length:.1f} {unit}'
     return f'{seconds:.0f} seconds'
+
+
+def _flop(count: float) -> str:
+    unit, size = next((pair for pair in (('TFLOP', 1e12), ('GFLOP', 1e9)) if count >= pair[1]), ('MFLOP', 1e6))
+    return f'{count / size:.1f} {unit}'
+
+
+def _size(count: float) -> str:
+    return f'{count / GIB:.1f} GiB' if count >= GIB else f'{count / 2**20:.1f} MiB'

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pvvae_plugin.registry import HOOKS
 
-from ..optim import AutocastOptimWrapper, SkippedSteps, optim_wrappers
+from ..optim import AutocastOptimWrapper, SkippedSteps, advice_after_divergence, optim_wrappers
 from .checkpoint_hook import AtomicCheckpointHook
 
 
@@ -62,7 +62,7 @@ class FiniteLossHook(Hook):
         bad = [f'{name}={value}' for name, value in values.items() if not math.isfinite(value)]
         wrappers = optim_wrappers(runner)
         if bad and not all(isinstance(wrapper, AutocastOptimWrapper) for wrapper in wrappers.values()):
-            raise FloatingPointError(f'iteration {runner.iter}: {", ".join(bad)}. {_advice("")}')
+            raise FloatingPointError(f'iteration {runner.iter}: {", ".join(bad)}. {advice_after_divergence(runner)}')
         for part in wrappers:
             counts = SkippedSteps(runner.message_hub, part).get()
             if counts['total'] == self._seen.get(part, 0):
@@ -83,16 +83,9 @@ class FiniteLossHook(Hook):
         saved = ''
         if hook is not None:
             with suppress(OSError):  # a full disk must not hide the original error
-                saved = hook.save_apart(runner, f'diverged_iter_{runner.iter + 1}.pth')
+                path = hook.save_apart(runner, f'diverged_iter_{runner.iter + 1}.pth')
+                saved = f'The state is saved in {path} for inspection. '
         raise FloatingPointError(
-            f'iteration {runner.iter}: the {part} skipped the last {in_a_row} steps, not finite: {what}. '
-            + _advice(saved)
+            f'iteration {runner.iter}: the {part} skipped the last {in_a_row} steps, not finite: {what}. {saved}'
+            + advice_after_divergence(runner, part)
         )
-
-
-def _advice(saved: str) -> str:
-    where = f'The state is saved in {saved} for inspection. ' if saved else ''
-    return (
-        f'{where}Resume from the last checkpoint with --resume and without --amp, or start from its weights with '
-        'load_from=WORK_DIR and a lower optim_wrapper.*.optimizer.lr (--resume keeps the old learning rate)'
-    )
