@@ -25,7 +25,7 @@ from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
 from pvvae_plugin.visualization import to_uint8
 
 from .video_input import Source, read_video
-from .video_output import check_output, write_clip
+from .video_output import MAX_FPS, MIN_FPS, check_output, write_clip
 
 DEFAULT_FPS = 8.0
 
@@ -103,7 +103,7 @@ class VideoAutoencoderInferencer:
             >>> inferencer.reconstruct(np.zeros((5, 90, 160, 3), np.uint8), size=(32, 48)).shape
             (5, 32, 48, 3)
         """
-        video, source_fps = self._read(source, out, size)
+        video, source_fps = self._read(source, out, size, fps=fps)
         with self._lock, torch.no_grad():
             decoded = self.vae.decode(self.vae.encode(self._padded(video)).mode())
         return self._finish(decoded, video, out, fps or source_fps)
@@ -136,7 +136,7 @@ class VideoAutoencoderInferencer:
             >>> inferencer.predict(image, num_frames=9).shape  # a video of one image
             (9, 32, 48, 3)
         """
-        video, source_fps = self._read(source, out, size, num_observed)
+        video, source_fps = self._read(source, out, size, num_observed, fps)
         self._warn_of_length(num_frames)
         with self._lock, torch.no_grad():
             decoded = self.vae.predict(self._padded(video), num_frames)
@@ -181,7 +181,7 @@ class VideoAutoencoderInferencer:
             True
         """
         if out is not None:
-            check_output(out)
+            check_output(out, fps=fps)
         latents = torch.as_tensor(latents)
         if latents.ndim != 5 or len(latents) != 1:
             raise ValueError(f'latents must be those of one clip, (1, C, t, h, w), got {tuple(latents.shape)}')
@@ -190,11 +190,16 @@ class VideoAutoencoderInferencer:
         return self._finish(decoded, decoded, out, fps)
 
     def _read(
-        self, source: Source, out: str | Path | None, size: tuple[int, int] | None, num_frames: int | None = None
+        self,
+        source: Source,
+        out: str | Path | None,
+        size: tuple[int, int] | None,
+        num_frames: int | None = None,
+        fps: float | None = None,
     ) -> tuple[Tensor, float]:
         if out is not None:
-            check_output(out)
-        video, fps = read_video(source, size)
+            check_output(out, fps=fps)
+        video, source_fps = read_video(source, size)
         if out is not None:
             check_output(out, video.shape[3:])
         length, ratio = video.shape[2], self.vae.temporal_ratio
@@ -207,7 +212,7 @@ class VideoAutoencoderInferencer:
         if num_frames > length:
             raise ValueError(f'num_observed={num_frames} is more than the {length} frames of the video')
         self._warn_of_length(num_frames)
-        return video[:, :, :num_frames], fps
+        return video[:, :, :num_frames], source_fps and min(max(source_fps, MIN_FPS), MAX_FPS)
 
     def _warn_of_length(self, num_frames: int) -> None:
         trained = self.vae.trained_frames

@@ -62,8 +62,7 @@ class VideoGeneratorInferencer:
         device = usable_device(device)  # before the weights are read
         self.cfg = read_config(config)
         init_default_scope(self.cfg.get('default_scope', 'pvvae_plugin'))
-        model = load_generator(self.cfg, str(checkpoint), raw_weights)
-        self.model = model.to(device)
+        self.model = model = load_generator(self.cfg, str(checkpoint), raw_weights, device)
         self._lock = Lock()  # diffusers VAEs keep the state of the current clip on the module
         self.num_classes = model.head.null_label
         self.classes = class_names(self.cfg, self.num_classes)
@@ -112,8 +111,10 @@ class VideoGeneratorInferencer:
             >>> [clip.shape for clip in clips]
             [(9, 32, 32, 3), (9, 32, 32, 3)]
         """
+        if num_given is not None and first_frames is None:
+            raise ValueError(f'num_given={num_given} needs first_frames, the video or image to continue')
         given = [labels] if isinstance(labels, (str, Integral)) else labels
-        for name, value in (('num', num), ('num_frames', num_frames)):
+        for name, value in (('num', num), ('num_frames', num_frames), ('num_given', num_given)):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
         if given is not None and not len(given):

@@ -167,7 +167,7 @@ def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(f for f in path.rglob('*') if is_video(f.name) or f.suffix == ARRAY)
+            found = sorted(f for f in path.rglob('*') if is_video(f.name) or f.suffix.lower() == ARRAY)
             left_out = list_left_out(str(path), set(map(str, found)), images=False)
             if not found:
                 raise ValueError(f'no videos in {path}' + ''.join(f'; {group}' for group in left_out))
@@ -203,7 +203,7 @@ def check_lengths(files: Sequence[Path], num_frames: int, temporal_ratio: int) -
     problems = []
     for file in files:
         try:
-            length = read_video(file)[0].shape[2] if file.suffix == ARRAY else len(open_video(os.fspath(file)))
+            length = read_video(file)[0].shape[2] if file.suffix.lower() == ARRAY else len(open_video(os.fspath(file)))
         except (ClipError, ValueError) as error:
             problems.append(str(error) if str(file) in str(error) else f'{file}: {error}')
             continue

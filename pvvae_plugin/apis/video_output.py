@@ -11,8 +11,10 @@ from PIL import Image
 
 from pvvae_plugin.files import write_atomically
 from pvvae_plugin.visualization import write_gif, write_video
+from pvvae_plugin.visualization.video_files import MAX_GIF_FPS
 
 ENDINGS = ('.webm', '.gif', '.npy', '.png')
+MIN_FPS, MAX_FPS = 0.1, 240
 
 
 def check_output(path: str | Path, size: Sequence[int] | None = None, fps: float | None = None) -> Path:
@@ -32,8 +34,8 @@ def check_output(path: str | Path, size: Sequence[int] | None = None, fps: float
         raise ValueError(f'the output file must end in one of {", ".join(ENDINGS)}, got {path.name!r}')
     if size and path.suffix.lower() == '.webm' and any(side % 2 for side in size):
         raise ValueError(f'a .webm needs an even height and width, but the clip is {size[0]} x {size[1]}: write a .gif')
-    if fps is not None and not 0.1 <= fps <= 240:
-        raise ValueError(f'fps must be in [0.1, 240], got {fps}')
+    if fps is not None and not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f'fps must be in [{MIN_FPS}, {MAX_FPS}], got {fps}')
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -44,7 +46,7 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
     Args:
         path: File ending in ``.webm``, ``.gif``, ``.npy`` or ``.png`` (frames side by side).
         frames: The clip, uint8 ``(T, H, W, 3)``.
-        fps: Frames per second of a video.
+        fps: Frames per second of a video; a GIF plays at most 50.
 
     Raises:
         ValueError: If the extension is not supported, or the format does not allow these frames.
@@ -60,7 +62,7 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: float) -> None:
     """
     ending = check_output(path, fps=fps).suffix.lower()
     if ending == '.gif':
-        write_gif(path, frames, min(fps, 50))
+        write_gif(path, frames, min(fps, MAX_GIF_FPS))
     elif ending == '.webm':
         write_video(path, frames, fps)
     else:

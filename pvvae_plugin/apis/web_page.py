@@ -17,7 +17,8 @@ from pvvae_plugin.datasets.readers.base import is_image
 from pvvae_plugin.functional.conversion import as_video
 from pvvae_plugin.functional.image_quality import psnr
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
-from pvvae_plugin.visualization import draw_panels, draw_strip
+from pvvae_plugin.visualization import draw_panels, draw_strip, to_uint8
+from pvvae_plugin.visualization.video_files import MAX_GIF_FPS
 
 from .autoencoder_inferencer import DEFAULT_FPS, VideoAutoencoderInferencer
 from .generator_inferencer import VideoGeneratorInferencer
@@ -125,8 +126,7 @@ class WebPage:
         if is_image(path) and math.prod(image_size(path)) > MAX_PIXELS:
             raise ValueError(f'the image has more than {MAX_PIXELS:,} pixels: upload a smaller one')
         video, fps = read_video(path, self.size, self.num_frames)
-        frames = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().byte().numpy()
-        return frames, min(fps or DEFAULT_FPS, 50)
+        return to_uint8(video[0]), min(fps or DEFAULT_FPS, MAX_GIF_FPS)
 
     def _show(
         self, clips: list[np.ndarray], captions: list[str], fps: float, num_observed: list[int | None] | None, text: str

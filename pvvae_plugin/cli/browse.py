@@ -30,7 +30,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/browse'), help='folder for the pictures')
     add_override_argument(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.num < 1:
+        parser.error(f'--num must be a positive integer, got {args.num}')
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:

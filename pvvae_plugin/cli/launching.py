@@ -142,8 +142,9 @@ def start_processes(launcher: str) -> None:
         ValueError: If the launcher did not start this process, or it needs GPUs and none is available.
     """
     days = 30
-    if launcher == 'pytorch':
+    if launcher != 'none':
         _check_launcher(launcher)
+    if launcher == 'pytorch':
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
         if not torch.distributed.is_initialized():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from pvvae_plugin.sampling import (
 )
 from pvvae_plugin.sampling.sheets import GRID_PANELS, SHEETS, choose_shown, write_sheets
 from pvvae_plugin.visualization import to_uint8
+from pvvae_plugin.visualization.video_files import MAX_GIF_FPS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -127,8 +129,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ('num', 'steps', 'num_inference_steps', 'batch_size', 'num_frames', 'num_given'):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
-    if not 0.1 <= args.fps <= 50:
-        parser.error(f'--fps must be in [0.1, 50] (GIF plays at most 50), got {args.fps}')
+    if not 0.1 <= args.fps <= MAX_GIF_FPS:
+        parser.error(f'--fps must be in [0.1, {MAX_GIF_FPS}] (GIF plays at most 50), got {args.fps}')
     if args.size and min(args.size) < 1:
         parser.error(f'--size must be positive, got {args.size[0]} {args.size[1]}')
     if args.num_given and not args.first_frames:
@@ -171,6 +173,8 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
         'fps': args.fps,
         'first_frames': [file_sha256(source) for source in sources] or None,
         'num_given': num_given,
+        # The files, the frame interval and the pipeline determine the frames.
+        'first_frames_sha256': None if first_frames is None else sha256(first_frames.numpy().tobytes()).hexdigest(),
     }
     entries = [
         {

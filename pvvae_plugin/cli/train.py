@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -99,20 +101,33 @@ def check_schedule(cfg: Config) -> None:
             'train_cfg needs max_iters and val_interval of at least 1, e.g. train_cfg=dict(type="ClipTrainLoop", '
             f'max_iters=1000, val_interval=100); got {cfg.get("train_cfg")}'
         )
-    schedulers, max_iters = cfg.get('param_scheduler') or [], cfg.train_cfg.max_iters
-    for i, scheduler in enumerate(schedulers if isinstance(schedulers, list) else []):
+    max_iters = cfg.train_cfg.max_iters
+    for name, scheduler in _schedulers(cfg):
         if scheduler.get('begin', 0) >= max_iters:
             raise ValueError(
-                f'param_scheduler.{i}.begin={scheduler.begin} is past the end of the run, '
+                f'{name}.begin={scheduler.begin} is past the end of the run, '
                 f'train_cfg.max_iters={max_iters}. For a short run, shorten the warm-up as well: --cfg-options '
                 f'{"" if max_iters > 2 else "train_cfg.max_iters=3 "}param_scheduler.0.end={max(2, max_iters // 2)} '
                 f'param_scheduler.1.begin={max(2, max_iters // 2)}'
             )
-        if scheduler.get('type') == 'LinearLR' and scheduler.get('end', 2) - scheduler.get('begin', 0) < 2:
+        if scheduler.get('type') == 'LinearLR' and scheduler.get('end', math.inf) - scheduler.get('begin', 0) < 2:
             raise ValueError(
-                f'param_scheduler.{i} warms up from {scheduler.get("begin", 0)} to {scheduler.end}; a warm-up needs '
+                f'{name} warms up from {scheduler.get("begin", 0)} to {scheduler.end}; a warm-up needs '
                 'at least two steps, or the learning rate never rises'
             )
+
+
+def _schedulers(cfg: Config) -> Iterator[tuple[str, dict]]:
+    """Iterate over all schedulers with their keys; a dict holds those of each optimizer."""
+    schedulers = cfg.get('param_scheduler') or []
+    if not isinstance(schedulers, dict) or 'type' in schedulers:
+        schedulers = {None: schedulers}
+    for part, some in schedulers.items():
+        prefix = 'param_scheduler' if part is None else f'param_scheduler.{part}'
+        if isinstance(some, dict):
+            yield prefix, some
+        else:
+            yield from ((f'{prefix}.{i}', scheduler) for i, scheduler in enumerate(some))
 
 
 def enable_amp(cfg: Config) -> None:

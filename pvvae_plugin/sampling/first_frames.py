@@ -38,8 +38,10 @@ def find_sources(path: str) -> list[str]:
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f'first frames not found: no file or folder {path!r}')
-    names = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
-    files = [os.path.join(path, name) if os.path.isdir(path) else name for name in names if not name.startswith('.')]
+    if os.path.isdir(path):
+        files = [os.path.join(path, name) for name in sorted(os.listdir(path)) if not name.startswith('.')]
+    else:
+        files = [path]
     files = [file for file in files if is_image(file) or is_video(file)]
     left_out = list_left_out(path, files, images=True) if os.path.isdir(path) else []
     if not files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -24,16 +25,19 @@ from pvvae_plugin.safe_globals import load_safely
 STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 
-def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> LatentVideoGenerator:
+def load_generator(
+    cfg: Config, checkpoint: str, raw_weights: bool = False, device: str | torch.device | None = None
+) -> LatentVideoGenerator:
     """Build a generator and load its checkpoint. The checkpoint stores the path and digest of the VAE, not its weights.
 
     Args:
         cfg: Config of the run.
         checkpoint: Checkpoint file, or work directory of the run.
         raw_weights: Load the raw trained weights instead of their EMA. Early in a run, the EMA gives poor samples.
+        device: Device of the generator; that of this process if None.
 
     Returns:
-        The generator on the device of this process, in evaluation mode.
+        The generator in evaluation mode.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
@@ -85,7 +89,7 @@ def load_generator(cfg: Config, checkpoint: str, raw_weights: bool = False) -> L
         )
     model.load_state_dict(state, strict=False)
     model.trained_on = recorded_shapes(record)
-    return model.to(get_device()).eval()
+    return model.to(device or get_device()).eval()
 
 
 def resolve_labels(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.files import file_sha256, publish, write_atomically
 from pvvae_plugin.safe_globals import load_array_safely
 from pvvae_plugin.visualization import write_video
 from pvvae_plugin.visualization.video_files import TEMPORARY
@@ -111,7 +111,7 @@ class SampleFolder:
             exact.parent.mkdir(parents=True, exist_ok=True)
             temporary = exact.with_name(f'{TEMPORARY}{exact.name}')
             np.save(temporary, clip)
-            os.replace(temporary, exact)
+            publish(temporary, exact)
         write_video(self._path(index), clip, fps)
 
     def shown_clips(self) -> dict[int, np.ndarray]:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from pvvae_plugin.files import write_atomically
+from pvvae_plugin.files import publish, write_atomically
 
 # Browsers show GIF frames shorter than 0.02 s for 0.1 s instead.
 MAX_GIF_FPS = 50
+_console = threading.Lock()  # standard error belongs to the whole process
 PALETTE_PIXELS = 1 << 20
 HEADER_BYTES = 1 << 12
 TEMPORARY = '.unfinished-'  # prefix of partial files, which a killed process may leave behind
@@ -98,7 +100,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     """
     _check(frames, fps)
     path = Path(path)
-    if path.suffix != '.webm':
+    if path.suffix.lower() != '.webm':
         raise ValueError(f'write_video writes .webm files, got {path.name!r}')
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
@@ -115,7 +117,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
             writer.write(np.ascontiguousarray(frame[..., ::-1]))  # OpenCV expects BGR
         writer.release()
         temporary.write_bytes(_without_random_number(temporary.read_bytes()))
-        os.replace(temporary, path)
+        publish(temporary, path)
 
 
 def _without_random_number(webm: bytes) -> bytes:
@@ -149,14 +151,15 @@ def _open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWrit
 @contextmanager
 def _without_console() -> Iterator[None]:
     """Discard everything that C code writes to standard error."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
+    with _console:
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
 
 
 def _check(frames: np.ndarray, fps: float) -> None:

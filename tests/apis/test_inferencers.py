@@ -12,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from pvvae_plugin import config_path
-from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, read_video
+from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer, autoencoder_inferencer, read_video
 from pvvae_plugin.datasets import ClipError, open_video
 from pvvae_plugin.functional.conversion import cover
 from pvvae_plugin.registry import MODELS
@@ -118,6 +118,20 @@ def test_bad_requests_are_refused(vae, call, message):
         call(VideoAutoencoderInferencer(vae, device='cpu'), frames)
 
 
+def test_the_rate_of_a_file_is_checked_before_the_work(vae, tmp_path, monkeypatch):
+    inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+    frames = np.zeros((5, 32, 32, 3), np.uint8)
+    np.save(tmp_path / 'a.NPY', frames)
+    with monkeypatch.context() as high_speed:
+        high_speed.setattr(autoencoder_inferencer, 'read_video', lambda *_: (torch.zeros(1, 3, 5, 32, 32), 1000.0))
+        inferencer.reconstruct('fast.mp4', out=tmp_path / 'fast.WEBM')
+    assert open_video(str(tmp_path / 'fast.WEBM')).fps == pytest.approx(240)
+    monkeypatch.setattr(vae, 'encode', lambda video: pytest.fail('encoded first'))
+    for call in (inferencer.reconstruct, lambda source, **options: inferencer.predict(source, 9, **options)):
+        with pytest.raises(ValueError, match='fps must be in'):
+            call(tmp_path / 'a.NPY', out=tmp_path / 'b.webm', fps=1000)
+
+
 @pytest.fixture
 def demo_run(tmp_path):
     """Work directories of the demo's VAE and generator, not trained."""
@@ -173,6 +187,10 @@ def test_a_generator(demo_run, tmp_path):
     assert len(inferencer.generate(num_inference_steps=1)) == 7  # every class once
     with pytest.raises(ValueError, match="no class 'spin'"):
         inferencer.generate('spin')
+    with pytest.raises(ValueError, match='num_given=5 needs first_frames'):
+        inferencer.generate(num_given=5)
+    with pytest.raises(ValueError, match='num_given must be at least 1, got 0'):
+        inferencer.generate(num_given=0, first_frames=root)
     assert len(inferencer.generate(np.int64(2), num_inference_steps=1)) == 1
     for arguments, message in (
         ({'out': 'a.gif'}, 'one file per video: 7 videos, got 1'),

@@ -16,6 +16,7 @@ from commands import pvvae
 from pvvae_plugin.cli import console
 from pvvae_plugin.cli.benchmarks import BENCHMARKS
 from pvvae_plugin.cli.console import COMMON, OTHERS, main, start
+from pvvae_plugin.cli.launching import STARTED_WITH, start_processes
 from pvvae_plugin.temporal import frames_to_groups
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,3 +153,12 @@ def test_mistakes_in_a_config_file_name_its_line(tmp_path, capsys):
         assert main(['train', str(config)]) == 1
         err = capsys.readouterr().err
         assert err.startswith(said) and err.rstrip().endswith(f'line 2: {text})') and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
+def test_commands_that_no_launcher_started_are_told_so(launcher, monkeypatch):
+    for name in STARTED_WITH[launcher]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)  # MMEngine would look for its variables there
+    with pytest.raises(ValueError, match=f'--launcher {launcher} needs processes started by'):
+        start_processes(launcher)

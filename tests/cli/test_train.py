@@ -237,3 +237,25 @@ def test_wrong_settings_stop_a_run_before_its_first_iteration(config, options, e
     with pytest.raises(error, match=message):
         build(config, tmp_path, options).train()
     assert not list(tmp_path.rglob('*.pth'))
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'message'),
+    [
+        ({'type': 'LinearLR', 'begin': 1, 'by_epoch': False}, None),
+        ({'type': 'LinearLR', 'begin': 1, 'end': 2, 'by_epoch': False}, r'^param_scheduler\.{} warms up from 1 to 2'),
+        (
+            {'type': 'CosineAnnealingLR', 'begin': 4, 'by_epoch': False},
+            r'^param_scheduler\.{}\.begin=4 is past',
+        ),
+    ],
+)
+@pytest.mark.parametrize('key', ['0', 'vae.0', 'vae'])
+def test_schedulers_are_checked_in_all_their_forms(scheduler, message, key):
+    forms = {'0': [scheduler], 'vae.0': {'vae': [scheduler]}, 'vae': {'vae': scheduler}}
+    cfg = Config({'train_cfg': {'max_iters': 4, 'val_interval': 2}, 'param_scheduler': forms[key]})
+    if message is None:
+        train_command.check_schedule(cfg)
+    else:
+        with pytest.raises(ValueError, match=message.format(key.replace('.', r'\.'))):
+            train_command.check_schedule(cfg)

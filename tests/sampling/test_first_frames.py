@@ -63,9 +63,12 @@ def test_the_first_frames_of_a_video_at_the_interval_of_the_clips(folder, interv
     assert np.allclose(grays, 20 * interval * np.arange(5), atol=4)  # a codec lies between
 
 
-def test_what_a_path_stands_for(folder):
+def test_what_a_path_stands_for(folder, monkeypatch):
     assert find_sources(str(folder)) == [str(folder / name) for name in ('grays.webm', 'noise.png')]
     assert find_sources(str(folder / 'noise.png')) == [str(folder / 'noise.png')]
+    monkeypatch.chdir(folder)
+    for name in ('./noise.png', f'../{folder.name}/noise.png'):
+        assert find_sources(name) == [name]
     with pytest.raises(FileNotFoundError, match='no-such'):
         find_sources(str(folder / 'no-such'))
     with pytest.raises(ValueError, match='no video or image at'):

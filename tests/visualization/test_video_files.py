@@ -1,4 +1,6 @@
 import io
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -102,3 +104,13 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
 def test_nothing_is_said_on_the_console(tmp_path, capfd):
     write_video(tmp_path / 'a.webm', moving_square(), fps=8)
     assert capfd.readouterr() == ('', '')
+
+
+def test_threads_leave_the_console_as_it_was(tmp_path):
+    """Standard error belongs to the whole process: threads that write at once must not swap it for good."""
+    before = os.fstat(2)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: write_video(tmp_path / f'{name}.WEBM', moving_square(), fps=8), range(12)))
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
+    assert len(list(tmp_path.glob('*.WEBM'))) == 12

@@ -111,7 +111,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, p
     """Exit with an error if a number is not positive, the GPU is missing, or ``--json`` is not writable."""
     for name in positive:
         if getattr(args, name) < 1:
-            parser.error(f'--{name} must be a positive integer, got {getattr(args, name)}')
+            parser.error(f'--{name.replace("_", "-")} must be a positive integer, got {getattr(args, name)}')
     if getattr(args, 'device', 'cpu') == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: torch finds no GPU; use --device cpu, or install torch with CUDA')
     if args.json is None:

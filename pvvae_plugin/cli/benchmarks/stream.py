@@ -106,8 +106,13 @@ def main(argv: list[str] | None = None) -> None:
     if wrong := [length for length in args.lengths if length < 1 or (length - 1) % vae.temporal_ratio]:
         sys.exit(f'error: --lengths must be 1 + {vae.temporal_ratio} k, got {wrong[0]}')
     parameters = sum(p.numel() for p in vae.parameters()) / 1e6
-    print(f'{now()}, {machine(args.device)}, torch {versions("torch")["torch"]}')
-    print(' '.join(['python tools/benchmarks/stream.py', *arguments]))
+    report = {
+        'date': now(),
+        'machine': machine(args.device),
+        'versions': versions('torch'),
+        'command': ' '.join(['python tools/benchmarks/stream.py', *arguments]),
+    }
+    print(f'{report["date"]}, {report["machine"]}, torch {report["versions"]["torch"]}\n{report["command"]}')
     print(
         f'{args.config or "a small network"}, {parameters:.1f} M parameters; T x {args.size} x {args.size}, '
         f'{args.groups_per_chunk} latent frames per chunk\n'
@@ -126,4 +131,4 @@ def main(argv: list[str] | None = None) -> None:
         rate, mebibytes = length / found['seconds'], found['bytes'] / 2**20
         print(f'| {length} | {found["seconds"]:.2f} | {rate:.1f} | {mebibytes:.0f} | {found["bytes"] / first:.3f} |')
     if args.json:
-        args.json.write_text(json.dumps({'rows': rows}, indent=2) + '\n')
+        args.json.write_text(json.dumps({**report, 'rows': rows}, indent=2) + '\n')
