@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from pvvae_plugin.functional.keyed_random import torch_rngs
+from pvvae_plugin.models.losses import adaptive_weight
 from pvvae_plugin.models.vae import PredictiveOutput
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
@@ -119,11 +121,13 @@ class VideoAutoencoder(BaseModel):
             # 2. Encode the observed groups, pad, and decode the whole clip.
             output = self._run_backbone(video, data['data_samples'])
             # 3. Compute the loss over the whole clip, plus the adversarial term after its start.
-            losses = self.loss(output, video)
             if adversarial:
-                losses.update(self._adversarial_term(output.reconstruction, losses))
+                losses, objective = self._adversarial_losses(output, video)
+                total, log = self.parse_losses(losses)
+                total = total + objective
+            else:
+                total, log = self.parse_losses(self.loss(output, video))
         # 4. Update the VAE.
-        total, log = self.parse_losses(losses)
         vae_optim.update_params(total)
         # 5. Update the discriminator on the same clips.
         if adversarial:
@@ -136,12 +140,36 @@ class VideoAutoencoder(BaseModel):
         iteration = MessageHub.get_current_instance().get_info('iter', 0)  # of the run, kept by RuntimeInfoHook
         return self.adversarial is not None and iteration >= self.adversarial.start_iter
 
-    def _adversarial_term(self, reconstruction: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        # Sum all terms except KL, because custom losses may use other names for the pixel terms.
-        rec_loss = sum(value for key, value in losses.items() if key.startswith('loss_') and key != 'loss_kl')
+    def _adversarial_losses(self, output: PredictiveOutput, video: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the values of all loss terms, and a scalar 0 with the gradient of their sum.
+
+        The adaptive weight needs the gradients of the reconstruction and of the adversarial loss separately. Each is
+        computed once, up to the output of the VAE, which frees the graphs of LPIPS and of the discriminator before the
+        only backward pass through the VAE.
+        """
+        attached = (output.reconstruction, output.posterior.mean, output.posterior.logvar)
+        pixels, mean, logvar = (tensor.detach().requires_grad_() for tensor in attached)
+        # 1. All terms but the adversarial one. The KL term has no gradient at the pixels.
+        posterior = replace(output.posterior, mean=mean, logvar=logvar)
+        losses = self.loss(replace(output, reconstruction=pixels, posterior=posterior), video)
+        rec_loss, _ = self.parse_losses(losses)
+        gradients = torch.autograd.grad(rec_loss, (pixels, mean, logvar), materialize_grads=True)
+        # 2. The adversarial term.
         with frozen(self.discriminator):
-            fake_logits = self.discriminator(reconstruction)
-        return self.adversarial.vae_loss(fake_logits, rec_loss, self.backbone.last_layer)
+            gan_loss = self.adversarial.vae_loss(self.discriminator(pixels))
+        (gan_gradient,) = torch.autograd.grad(gan_loss, pixels)
+        factor = adaptive_weight(output.reconstruction, gradients[0], gan_gradient, self.backbone.last_layer)
+        weight = self.adversarial.weight * factor
+        losses = {name: value.detach() for name, value in losses.items()}
+        losses.update(loss_gan=weight * gan_loss.detach(), gan_factor=factor)
+        # 3. A scalar whose gradient at the VAE's outputs is that of the sum.
+        gradients = (gradients[0] + weight.to(gan_gradient.dtype) * gan_gradient, *gradients[1:])
+        objective = sum(
+            (tensor * gradient).sum()
+            for tensor, gradient in zip(attached, gradients, strict=True)
+            if tensor.requires_grad
+        )
+        return losses, objective - objective.detach()
 
     def _train_discriminator(
         self, video: Tensor, reconstruction: Tensor, optim_wrapper: OptimWrapper

@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import MessageHub
 
 from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
+from pvvae_plugin.models import PredictiveReconLoss
 from pvvae_plugin.models.video_autoencoder import frozen
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
@@ -170,3 +171,58 @@ def test_a_step_reads_nothing_back_from_the_device(algorithm_config, patterns):
     sum(value for name, value in terms.items() if name.startswith('loss')).backward()
     assert {'loss_mse', 'loss_kl', 'mse_observed', 'mse_predicted'} <= terms.keys()
     assert model.backbone.padding_token.grad.is_meta
+
+
+class CountedLoss(PredictiveReconLoss):
+    """Counts its backward passes, and has a term of both the pixels and the posterior."""
+
+    def __init__(self):
+        super().__init__(kl_weight=0.01)
+        self.passes = 0
+
+    def forward(self, output, video):
+        def count(gradient):
+            self.passes += 1
+
+        squared = (output.reconstruction - video).square()
+        squared.register_hook(count)
+        return {
+            **super().forward(output, video),
+            'loss_both': squared.mean() * (1 + output.posterior.logvar.square().mean()),
+            'only_logged': squared.mean().detach(),
+        }
+
+
+@pytest.mark.parametrize('freeze_encoder', [False, True])
+def test_gradients_with_a_gan_are_those_of_the_sum_in_one_pass_per_network(algorithm_config, freeze_encoder):
+    """Against plain autograd through the whole graph, in float64."""
+    torch.manual_seed(0)
+    model = MODELS.build(dict(algorithm_config, freeze_encoder=freeze_encoder)).double()
+    model.adversarial.start_iter, model.loss = 0, CountedLoss()
+    model.discriminator.eval()  # no power iteration: both ways see the same discriminator
+    model.data_preprocessor.double()
+    MessageHub.get_current_instance().update_info('iter', 0)
+    data = model.data_preprocessor(make_batch())
+    video, samples = data['inputs'].double(), data['data_samples']
+    parameters = dict(model.backbone.named_parameters())
+
+    losses, objective = model._adversarial_losses(model._run_backbone(video, samples), video)
+    assert model.loss.passes == 1 and objective.item() == 0
+    objective.backward()
+    found = {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+    assert all(p.grad is None for p in model.discriminator.parameters())
+
+    model.zero_grad()
+    output = model._run_backbone(video, samples)
+    terms = model.loss(output, video)
+    gan = -model.discriminator(output.reconstruction).mean()
+    rec = sum(value for name, value in terms.items() if name.startswith('loss_'))
+    layer = model.backbone.last_layer
+    norms = [torch.autograd.grad(loss, layer, retain_graph=True)[0].norm() for loss in (rec, gan)]
+    factor = norms[0] / (norms[1] + 1e-4)
+    (rec + model.adversarial.weight * factor * gan).backward()
+    assert losses['gan_factor'].item() == pytest.approx(factor.item(), rel=1e-12)
+    assert losses['loss_gan'].item() == pytest.approx((model.adversarial.weight * factor * gan).item(), rel=1e-12)
+    assert found.keys() == {name for name, p in parameters.items() if p.grad is not None}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, parameters[name].grad, rtol=1e-9, atol=1e-12, msg=name)

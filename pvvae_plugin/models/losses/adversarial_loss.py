@@ -35,25 +35,19 @@ class AdversarialLoss(nn.Module):
         self.weight = weight
         self.start_iter = start_iter
 
-    def vae_loss(self, fake_logits: Tensor, rec_loss: Tensor, last_layer: Tensor) -> dict[str, Tensor]:
-        """Return the VAE's term. An adaptive factor matches its gradient norm to that of the reconstruction loss.
+    @staticmethod
+    def vae_loss(fake_logits: Tensor) -> Tensor:
+        """Return the VAE's term before weighting: minus the mean logit of the reconstructions.
 
         Args:
             fake_logits: Discriminator logits of the reconstructions, any shape.
-            rec_loss: Sum of the reconstruction terms, still attached to its graph.
-            last_layer: Parameter at which the gradient norms are compared.
 
         Example:
             >>> from pvvae_plugin.models import AdversarialLoss
-            >>> weight = torch.ones(1, requires_grad=True)
-            >>> adversarial = AdversarialLoss(weight=0.5)
-            >>> terms = adversarial.vae_loss(weight * 2.0, rec_loss=(6.0 * weight).sum(), last_layer=weight)
-            >>> round(terms['gan_factor'].item(), 2), round(terms['loss_gan'].item(), 2)  # 6 / 2, and -2 * 3 * 0.5
-            (3.0, -3.0)
+            >>> AdversarialLoss.vae_loss(fake_logits=torch.tensor([2.0, 4.0]))
+            tensor(-3.)
         """
-        loss = -at_least_float32(fake_logits).mean()
-        factor = adaptive_weight(rec_loss, loss, last_layer)
-        return {'loss_gan': self.weight * factor * loss, 'gan_factor': factor}
+        return -at_least_float32(fake_logits).mean()
 
     @staticmethod
     def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> dict[str, Tensor]:
@@ -70,21 +64,28 @@ class AdversarialLoss(nn.Module):
         }
 
 
-def adaptive_weight(rec_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, rec_gradient: Tensor, gan_gradient: Tensor, last_layer: Tensor) -> Tensor:
     """Return the ratio of the gradient norms at ``last_layer``, detached and clamped to [0, 1e4].
 
     Gradients are averaged over processes first. All processes get the same weight, equal to that of a single process
     with the whole batch.
 
+    Args:
+        reconstruction: Output of the VAE, still attached to its graph.
+        rec_gradient: Gradient of the reconstruction loss with respect to ``reconstruction``.
+        gan_gradient: The same of the adversarial loss.
+        last_layer: Parameter at which the gradients are compared.
+
     Example:
         >>> from pvvae_plugin.models.losses import adaptive_weight
         >>> weight = torch.ones(1, requires_grad=True)
-        >>> factor = adaptive_weight((6.0 * weight).sum(), (2.0 * weight).sum(), last_layer=weight)
+        >>> factor = adaptive_weight(2 * weight, torch.tensor([6.0]), torch.tensor([2.0]), last_layer=weight)
         >>> round(factor.item(), 2)
         3.0
     """
-    rec_grad = torch.autograd.grad(rec_loss, last_layer, retain_graph=True)[0]
-    gan_grad = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)[0]
-    for grad in (rec_grad, gan_grad):
-        dist.all_reduce(grad, op='mean')
-    return (rec_grad.norm() / (gan_grad.norm() + 1e-4)).clamp(0.0, 1e4).detach()
+    norms = []
+    for gradient in (rec_gradient, gan_gradient):
+        (at_layer,) = torch.autograd.grad(reconstruction, last_layer, gradient, retain_graph=True)
+        dist.all_reduce(at_layer, op='mean')
+        norms.append(at_layer.norm())
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0.0, 1e4).detach()

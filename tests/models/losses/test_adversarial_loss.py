@@ -20,7 +20,8 @@ def test_adaptive_weight_makes_the_gradients_equally_long():
     layer = torch.nn.Linear(4, 4)
     h = layer(torch.randn(8, 4))
     rec, gan = h.square().mean(), 1e-2 * h.sum()
-    factor = adaptive_weight(rec, gan, layer.weight)
+    rec_pixels, gan_pixels = (torch.autograd.grad(loss, h, retain_graph=True)[0] for loss in (rec, gan))
+    factor = adaptive_weight(h, rec_pixels, gan_pixels, layer.weight)
     rec_grad = torch.autograd.grad(rec, layer.weight, retain_graph=True)[0]
     gan_grad = torch.autograd.grad(factor * gan, layer.weight)[0]
     assert gan_grad.norm().item() == pytest.approx(rec_grad.norm().item(), rel=1e-2)
