@@ -11,6 +11,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from pvvae_plugin.functional.conversion import check_value_range
 from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.renaming import warn_renamed
 from pvvae_plugin.temporal import frames_to_groups
@@ -183,7 +184,7 @@ def check_first_frames(
         size: Height and width of a video.
 
     Raises:
-        ValueError: If the model was not trained to continue frames, or their number, length or size is wrong.
+        ValueError: If the model was not trained to continue frames, or their number, length, size or values are wrong.
     """
     if not condition_prob:
         raise ValueError(
@@ -193,6 +194,7 @@ def check_first_frames(
     if not 1 <= len(first_frames) <= num:
         raise ValueError(f'first_frames must hold 1..{num} clips for {num} videos, got {len(first_frames)}')
     vae.check_video(first_frames)
+    check_value_range(first_frames, 'first_frames')
     given, height, width = first_frames.shape[2:]
     if given >= num_frames:
         raise ValueError(
