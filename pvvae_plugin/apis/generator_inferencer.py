@@ -117,6 +117,8 @@ class VideoGeneratorInferencer:
         for name, value in (('num', num), ('num_frames', num_frames), ('num_given', num_given)):
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}')
+        if num_given is not None and first_frames is None:
+            raise ValueError(f'num_given={num_given} needs first_frames: pass a video or an image to continue')
         if given is not None and not len(given):
             raise ValueError('labels is empty: pass None to generate every class once')
         cycle = resolve_labels(None if given is None else list(map(str, given)), self.classes, self.num_classes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from pvvae_plugin.datasets import ClipError, iterate_frames, open_video
 from pvvae_plugin.datasets.folders import describe_left_out, list_left_out
 from pvvae_plugin.datasets.readers.base import is_video
-from pvvae_plugin.functional.conversion import as_video, cover
+from pvvae_plugin.functional.conversion import as_video, check_value_range, cover
 from pvvae_plugin.safe_globals import load_array_safely
 from pvvae_plugin.temporal import frames_to_groups
 
@@ -85,11 +85,7 @@ def _check_tensor(video: Tensor, size: tuple[int, int] | None) -> Tensor:
         raise ValueError(
             f'a video tensor must be float (3, T, H, W) or (1, 3, T, H, W), got {video.dtype} {tuple(video.shape)}'
         )
-    if not clip.abs().max() <= 1.001:  # also true for NaN
-        raise ValueError(
-            f'a video tensor must be in [-1, 1], got values from {clip.min():.3g} to {clip.max():.3g}: divide bytes by '
-            '127.5 and subtract 1'
-        )
+    check_value_range(clip, 'a video tensor')
     if size and tuple(clip.shape[3:]) != tuple(size):
         raise ValueError(
             f'size={tuple(size)} does not match this tensor of {clip.shape[3]} x {clip.shape[4]}: only files and '

@@ -35,7 +35,14 @@ from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
-from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, load_backbone, resolve_checkpoint
+from pvvae_plugin.models.checkpoints import (
+    OWN_WEIGHTS,
+    check_brings_weights,
+    load_backbone,
+    resolve_checkpoint,
+    training_progress,
+)
+from pvvae_plugin.models.generator_checks import warn_of_vae
 from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, MODELS
 
@@ -173,6 +180,7 @@ def build_backbone(config: dict, checkpoint: str) -> tuple[nn.Module, dict[str, 
     if checkpoint == OWN_WEIGHTS:
         return backbone, backbone.source
     path = resolve_checkpoint(checkpoint)
+    warn_of_vae({'path': path, **training_progress(path)}, backbone)
     return backbone, {'path': path, 'sha256': load_backbone(backbone, path)}
 
 

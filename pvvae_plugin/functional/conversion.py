@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 import torch
@@ -47,3 +49,37 @@ def at_least_float32(tensor: Tensor) -> Tensor:
         torch.float32
     """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_value_range(video: Tensor, name: str) -> None:
+    """Check that a float video is in [-1, 1], and warn if it seems to be in [0, 1].
+
+    A video without negative values is suspicious, unless its values are those of bytes: then it is bright.
+
+    Args:
+        video: The video, of any shape.
+        name: Name of the video in messages.
+
+    Raises:
+        ValueError: If values are out of range or NaN.
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import check_value_range
+        >>> check_value_range(torch.rand(3, 9, 16, 16) * 255, 'video')  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: video must be in [-1, 1], got values from ...
+    """
+    low, high = video.min().item(), video.max().item()
+    if not max(-low, high) <= 1.001:  # also true for NaN
+        raise ValueError(
+            f'{name} must be in [-1, 1], got values from {low:.3g} to {high:.3g}: divide bytes by 127.5 and subtract 1'
+        )
+    if low < 0:
+        return
+    levels = (video.float() + 1) * 127.5
+    if (levels - levels.round()).abs().max() > 0.1:  # half precision rounds bytes by less
+        warnings.warn(  # Python shows each text once per process
+            f'{name} has no negative value: if its values are in [0, 1] instead of [-1, 1], convert it with '
+            '2 * video - 1',
+            stacklevel=1,
+        )

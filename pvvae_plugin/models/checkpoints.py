@@ -290,7 +290,15 @@ def load_backbone(backbone: nn.Module, path: str) -> str:
     return file_sha256(path)
 
 
-def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str, str] | None) -> None:
+def training_progress(path: str) -> dict[str, int]:
+    """Return ``iter`` and ``max_iters`` of the run that wrote a checkpoint; empty if the checkpoint lacks them."""
+    checkpoint = load_safely(path)
+    done = checkpoint.get('meta', {}).get('iter')
+    planned = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('max_iters')
+    return {} if done is None or planned is None else {'iter': done, 'max_iters': planned}
+
+
+def check_backbone_source(made_with: Mapping[str, Any] | None, here: Mapping[str, Any] | None) -> None:
     """Check that a generator was trained on the loaded VAE.
 
     Args:
@@ -300,12 +308,19 @@ def check_backbone_source(made_with: Mapping[str, str] | None, here: Mapping[str
     Raises:
         ValueError: If the files differ.
     """
-    if made_with and here and made_with['sha256'] != here['sha256']:
-        raise ValueError(
-            f'this generator was trained on the VAE {made_with["path"]} (sha256 {made_with["sha256"][:12]}), but '
-            f'model.backbone_checkpoint (or model.backbone.pretrained) is {here["path"]} (sha256 '
-            f'{here["sha256"][:12]}): use the VAE it was trained on'
-        )
+    if not made_with or not here or made_with['sha256'] == here['sha256']:
+        return
+    path = Path(made_with['path'])
+    files = sorted(path.glob('iter_*.pth')) if path.is_dir() else [path]  # earlier versions recorded the folder
+    found = next((file for file in files if file.is_file() and file_sha256(file) == made_with['sha256']), None)
+    remedy = f'set model.backbone_checkpoint={found}'
+    if found is None:
+        remedy = 'that file is no longer there: restore the VAE it was trained on, or train the generator again'
+    raise ValueError(
+        f'this generator was trained on the VAE {path} (sha256 {made_with["sha256"][:12]}), but '
+        f'model.backbone_checkpoint (or model.backbone.pretrained) is {here["path"]} (sha256 {here["sha256"][:12]}): '
+        f'{remedy}'
+    )
 
 
 def generator_config(model: Mapping) -> dict:

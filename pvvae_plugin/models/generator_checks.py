@@ -11,10 +11,12 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from pvvae_plugin.functional.conversion import check_value_range
 from pvvae_plugin.functional.rectified_flow import SOLVERS
 from pvvae_plugin.renaming import warn_renamed
 from pvvae_plugin.temporal import frames_to_groups
 
+STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')  # the only weights of the VAE in a generator's checkpoint
 ClipShape = tuple[int, int, int]  # (T, H, W)
 
 
@@ -68,6 +70,47 @@ def recorded_shapes(checkpoint: Mapping) -> set[ClipShape]:
 def warn_once(text: str) -> None:
     """Log a warning once per process."""
     print_log(text, 'current', logging.WARNING)
+
+
+def warn_of_vae(source: Mapping[str, Any] | None, backbone: nn.Module) -> None:
+    """Warn of a VAE that a generator should not be trained on: one with random weights, or one that is not finished.
+
+    Args:
+        source: ``path`` of the VAE's weights, and ``iter`` and ``max_iters`` of its run if known; None if it loaded no
+            weights.
+        backbone: The VAE.
+    """
+    if source is None:
+        warn_once(
+            f'model.backbone_checkpoint is None, and {type(backbone).__name__} loads no weights of its own: the VAE of '
+            'this generator is random, and no checkpoint will hold it. Set model.backbone_checkpoint to a trained VAE'
+        )
+    elif source.get('iter', 0) < source.get('max_iters', 0):
+        warn_once(
+            f'the VAE {source["path"]} is at iteration {source["iter"]:,} of {source["max_iters"]:,}. Training it '
+            'further makes another VAE, with which this generator does not work: finish the VAE first, or keep a copy '
+            'of this file'
+        )
+
+
+def warn_of_unknown_vae(path: str, checkpoint: Mapping, source: Mapping[str, Any] | None, backbone: nn.Module) -> None:
+    """Warn if nothing tells whether a generator was trained on the VAE that decodes its latents.
+
+    Args:
+        path: File of the checkpoint.
+        checkpoint: The checkpoint of the generator.
+        source: See :func:`warn_of_vae`.
+        backbone: The VAE.
+    """
+    if any(name.startswith('backbone.') and name not in STATISTICS for name in checkpoint['state_dict']):
+        return  # the file holds the VAE
+    if source is None:
+        warn_of_vae(source, backbone)
+    elif not checkpoint.get('backbone_source'):
+        warn_once(
+            f'{path} does not record its VAE (weights only), so it cannot be checked: make sure that it was trained on '
+            f'{source["path"]}'
+        )
 
 
 def steps_of_calls(calls: int, solver: str) -> int:
@@ -141,7 +184,7 @@ def check_first_frames(
         size: Height and width of a video.
 
     Raises:
-        ValueError: If the model was not trained to continue frames, or their number, length or size is wrong.
+        ValueError: If the model was not trained to continue frames, or their number, length, size or values are wrong.
     """
     if not condition_prob:
         raise ValueError(
@@ -151,6 +194,7 @@ def check_first_frames(
     if not 1 <= len(first_frames) <= num:
         raise ValueError(f'first_frames must hold 1..{num} clips for {num} videos, got {len(first_frames)}')
     vae.check_video(first_frames)
+    check_value_range(first_frames, 'first_frames')
     given, height, width = first_frames.shape[2:]
     if given >= num_frames:
         raise ValueError(

@@ -19,7 +19,7 @@ from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.structures import VideoDataSample
 from pvvae_plugin.temporal import groups_to_frames
 
-from .checkpoints import load_backbone, resolve_checkpoint
+from .checkpoints import load_backbone, resolve_checkpoint, training_progress
 from .generator_checks import (
     check_finite,
     check_first_frames,
@@ -57,7 +57,8 @@ class LatentVideoGenerator(BaseModel):
     Attributes:
         optimized_modules (dict[str, nn.Module]): Optimizer name -> submodule that it trains.
         parallel (dict[str, Callable]): See :class:`VideoAutoencoder`.
-        backbone_source (dict[str, str] | None): ``path`` and ``sha256`` of the backbone's weights.
+        backbone_source (dict[str, Any] | None): ``path`` and ``sha256`` of the backbone's weights, and ``iter`` and
+            ``max_iters`` of its run if known.
         trained_on (set[tuple[int, int, int]]): Shapes ``(T, H, W)`` of all training clips so far.
 
     Example:
@@ -92,12 +93,14 @@ class LatentVideoGenerator(BaseModel):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f'{name} must be in [0, 1], got {value}')
         if backbone_checkpoint is not None:
-            resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')  # fails before anything large is built
+            # Fails before anything large is built.
+            backbone_checkpoint = resolve_checkpoint(backbone_checkpoint, 'model.backbone_checkpoint')
         self.backbone = MODELS.build(backbone).requires_grad_(False).eval()
         self.backbone_source = getattr(self.backbone, 'source', None)
         if backbone_checkpoint is not None:
             sha256 = load_backbone(self.backbone, backbone_checkpoint)
-            self.backbone_source = {'path': backbone_checkpoint, 'sha256': sha256}
+            progress = training_progress(backbone_checkpoint)
+            self.backbone_source = {'path': backbone_checkpoint, 'sha256': sha256, **progress}
         self.head = MODELS.build(head)
         if self.head.latent_channels != self.backbone.latent_channels:
             raise ValueError(

@@ -18,11 +18,9 @@ from pvvae_plugin.models.checkpoints import (
     resolve_checkpoint,
     unwrap_names,
 )
-from pvvae_plugin.models.generator_checks import recorded_shapes
+from pvvae_plugin.models.generator_checks import STATISTICS, recorded_shapes, warn_of_unknown_vae
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
-
-STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 
 def load_generator(
@@ -63,6 +61,7 @@ def load_generator(
     model = MODELS.build(cfg.model)
     # Memory-mapped, so the optimizer state (as large as the rest) is never read.
     record = load_safely(path)
+    warn_of_unknown_vae(path, record, model.backbone_source, model.backbone)
     check_backbone_source(record.get('backbone_source'), model.backbone_source)
     check_generator_config(record.get('generator_config'), generator_config(cfg.model))
     trained = record.get('generator_config') or {'condition_prob': model.condition_prob}

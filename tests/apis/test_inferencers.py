@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -62,6 +63,26 @@ def test_every_form_of_a_video_is_read_alike(tmp_path, write_video):
 def test_what_is_no_video(source, message):
     with pytest.raises(ValueError, match=message):
         read_video(source)
+
+
+def test_values_from_0_to_1_are_told_whatever_is_asked_for(vae):
+    inferencer = VideoAutoencoderInferencer(vae, device='cpu')
+    unit = torch.rand(3, 5, 32, 32)
+    for call in (inferencer.reconstruct, inferencer.encode, lambda clip: inferencer.predict(clip, 9)):
+        with pytest.warns(UserWarning, match=r'a video tensor has no negative value.*: .* 2 \* video - 1'):
+            call(unit)
+    bright = np.random.default_rng(0).integers(128, 256, (5, 32, 32, 3), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        inferencer.encode(2 * unit - 1)
+        inferencer.encode(bright)
+        inferencer.encode(read_video(bright)[0])  # bytes, although no value is negative
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('default')
+        for _ in range(2):
+            inferencer.reconstruct(unit)
+            inferencer.encode(unit)
+    assert len(caught) == 1
 
 
 def test_arrays_that_would_execute_code_are_not_read(tmp_path):
@@ -196,6 +217,8 @@ def test_a_generator(demo_run, tmp_path):
         ({'out': 'a.gif'}, 'one file per video: 7 videos, got 1'),
         ({'num': 2, 'out': ['a.gif', 'a.gif']}, 'out names the same file twice'),
         ({'num': 0}, 'num must be at least 1, got 0'),
+        ({'num_given': 0, 'first_frames': 'a.png'}, 'num_given must be at least 1, got 0'),
+        ({'num_given': 5}, 'num_given=5 needs first_frames'),
         ({'labels': []}, 'labels is empty'),
         ({'num': 1, 'out': 'a.gif', 'fps': 1e-9}, r'fps must be in \[0.1, 240\]'),
     ):

@@ -37,6 +37,7 @@ def test_checkpoints_leave_the_vae_out_and_resume(runs, tmp_path):
     kept = {name for name in saved['state_dict'] if name.startswith('backbone.')}
     assert kept == {'backbone.latent_mean', 'backbone.latent_std'}
     assert len(saved['backbone_source']['sha256']) == 64
+    assert saved['backbone_source']['path'] == f'{root}/vae/iter_1.pth'
     assert saved['trained_on'] == [{'num_frames': 9, 'size': [32, 32], 'latent_shape': [32, 3, 4, 4]}]
     arguments = ['--work-dir', str(tmp_path), '--resume', str(root / 'dit' / 'iter_2.pth'), '--cfg-options', *options]
     pvvae('train', 'dit_demo', *arguments)

@@ -340,7 +340,7 @@ CHECKPOINTS = [
         'a generator on another VAE',
         lambda t: sample(t, '--cfg-options', f'model.backbone_checkpoint={t.other_vae}'),
         ValueError,
-        ('trained on the VAE .*vae.pth', 'other.pth', 'use the VAE it was trained on'),
+        ('trained on the VAE .*vae.pth', 'other.pth', r'set model\.backbone_checkpoint=.*vae\.pth$'),
         faq='this generator was trained on the VAE',
     ),
     Mistake(

@@ -6,7 +6,9 @@ import shutil
 import pytest
 import torch
 
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.checkpoints import (
+    check_backbone_source,
     check_checkpoint,
     check_generator_config,
     generator_config,
@@ -181,3 +183,19 @@ def test_an_override_by_the_old_name_goes_into_the_new_entry():
     assert merged == {'vae': {'dtype': 'bfloat16', 'optimizer': {'type': 'AdamW', 'lr': 1.0}}}
     assert rename_optimizers({'generator': lr}, ['vae']) == {'vae': lr}
     assert rename_optimizers({'generator': lr}, ['generator']) == {'generator': lr}
+
+
+def test_the_vae_of_a_generator_is_named_if_it_is_still_there(tmp_path):
+    for number in (104, 2400):
+        torch.save({**RESUMABLE, 'meta': {'iter': number}}, tmp_path / f'iter_{number}.pth')
+    old, new = (tmp_path / f'iter_{number}.pth' for number in (104, 2400))
+    here = {'path': str(new), 'sha256': file_sha256(new)}
+    trained = {'path': str(old), 'sha256': file_sha256(old)}
+    check_backbone_source(trained, {**trained, 'path': str(tmp_path / 'copy.pth')})
+    for path in (old, tmp_path):  # earlier versions recorded the folder
+        with pytest.raises(ValueError, match=rf'set model\.backbone_checkpoint={old}$'):
+            check_backbone_source({**trained, 'path': str(path)}, here)
+    old.write_bytes(new.read_bytes())  # another VAE under the same name
+    for path in (old, tmp_path):
+        with pytest.raises(ValueError, match='is no longer there: .* or train the generator again'):
+            check_backbone_source({**trained, 'path': str(path)}, here)

@@ -1,9 +1,13 @@
 """Frame continuation with guidance and both solvers, compared with explicit steps; argument checks."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pvvae_plugin.functional.conversion import as_video
 from pvvae_plugin.functional.keyed_random import torch_rng
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.structures import VideoDataSample
@@ -106,6 +110,10 @@ def test_generating_in_half_precision_keeps_steps_and_given_frames_in_full(model
         ({'first_frames': torch.zeros(2, 3, 9, 32, 32)}, 'first_frames has 9 frames, but a video has only 9'),
         ({'first_frames': torch.zeros(2, 3, 5, 16, 32)}, '16 x 32, but the videos are 32 x 32'),
         ({'first_frames': torch.zeros(3, 3, 5, 32, 32)}, 'hold 1..2 clips for 2 videos, got 3'),
+        (
+            {'first_frames': torch.full((1, 3, 5, 32, 32), 255.0)},
+            r'must be in \[-1, 1\], got values from 255',
+        ),
         ({'num_inference_steps': 0}, 'num_inference_steps'),
         ({'shift': 0.0}, 'shift'),
         ({'shift': 1e308}, 'shift'),
@@ -134,6 +142,16 @@ def test_guidance_without_a_trained_null_class_is_refused(model, scale):
     model.head.num_classes = None
     with pytest.raises(ValueError, match=f'guidance_scale={scale} .* unconditional .*: use guidance_scale=1$'):
         model.generate(**options)
+
+
+def test_first_frames_from_0_to_1_are_told(model):
+    options = {'num': 1, 'num_frames': 9, 'size': (32, 32), 'labels': [0]}
+    with pytest.warns(UserWarning, match='first_frames has no negative value'):
+        model.generate(**options, first_frames=torch.rand(1, 3, 5, 32, 32))
+    bright = as_video(np.random.default_rng(0).integers(128, 256, (5, 32, 32, 3), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        model.generate(**options, first_frames=bright)  # as read from a file
 
 
 class Reads(TorchDispatchMode):

@@ -8,6 +8,7 @@ import torch
 from pvvae_plugin.engine import SubmoduleOptimWrapperConstructor
 from pvvae_plugin.functional.keyed_random import randn_like, torch_rng
 from pvvae_plugin.functional.rectified_flow import sample_times
+from pvvae_plugin.models.generator_checks import warn_once
 from pvvae_plugin.registry import HOOKS, MODELS
 from pvvae_plugin.structures import VideoDataSample
 
@@ -182,7 +183,7 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
     torch.save({'state_dict': {f'backbone.{n}': p for n, p in other.state_dict().items()}}, tmp_path / 'other.pth')
 
     class Runner:
-        _train_loop = None
+        _train_loop = _load_from = None
 
         def __init__(self, path, heads=2):
             self.model = build(config, backbone_checkpoint=str(tmp_path / path))
@@ -207,6 +208,39 @@ def test_checkpoints_name_their_vae_and_do_not_hold_it(config, tiny_vae_config, 
         hook.after_load_checkpoint(Runner('other.pth'), checkpoint)
     with pytest.raises(ValueError, match=r'model.head.num_heads=1 \(trained with 2\)'):
         hook.after_load_checkpoint(Runner('vae.pth', heads=1), checkpoint)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    texts = []
+    monkeypatch.setattr('pvvae_plugin.models.generator_checks.print_log', lambda text, *_: texts.append(text))
+    warn_once.cache_clear()
+    return texts
+
+
+def test_a_vae_that_is_not_finished_or_not_trained_is_told_at_the_start(config, tiny_vae_config, tmp_path, told):
+    state = {f'backbone.{n}': p for n, p in MODELS.build(tiny_vae_config).state_dict().items()}
+    hook = HOOKS.build({'type': 'FrozenBackboneHook'})
+
+    def start(iteration):
+        hub = {'runtime_info': {'max_iters': 2400}}
+        path = tmp_path / f'iter_{iteration}.pth'
+        torch.save({'state_dict': state, 'meta': {'iter': iteration}, 'message_hub': hub}, path)
+        model = build(config, backbone_checkpoint=str(tmp_path))
+        assert model.backbone_source['path'] == str(path)
+        hook.before_train(SimpleNamespace(model=model))
+
+    start(104)
+    (text,) = told
+    assert f'{tmp_path}/iter_104.pth is at iteration 104 of 2,400' in text
+    start(2400)
+    assert len(told) == 1
+    hook.before_train(SimpleNamespace(model=build(config)))
+    assert told[1:] == [text for text in told if text.startswith('model.backbone_checkpoint is None')]
+    model = build(config)
+    model.backbone_source = {'path': 'exported', 'sha256': 'a' * 64}  # of a backbone that loads its own weights
+    hook.before_train(SimpleNamespace(model=model))
+    assert len(told) == 2
 
 
 def test_cached_moments_give_the_loss_of_their_clips(config):

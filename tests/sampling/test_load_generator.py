@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.checkpoints import generator_config
 from pvvae_plugin.models.generator_checks import warn_once
 from pvvae_plugin.registry import MODELS
@@ -79,6 +80,32 @@ def test_guidance_follows_the_class_dropout_of_the_checkpoint(cfg, record, tmp_p
     del trained['class_dropout']  # written by an earlier version
     torch.save({**record, 'generator_config': trained}, tmp_path / 'it.pth')
     load_generator(cfg, str(tmp_path / 'it.pth')).generate(1, 5, (32, 32), labels=[0], guidance_scale=3)
+
+
+def test_a_checkpoint_of_weights_only_is_told(cfg, record, tiny_vae_config, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr('pvvae_plugin.models.generator_checks.print_log', lambda text, *_: told.append(text))
+    warn_once.cache_clear()
+    vae = MODELS.build(tiny_vae_config)
+    whole = {f'backbone.{name}': tensor for name, tensor in vae.state_dict().items()}
+    torch.save({'state_dict': whole}, tmp_path / 'vae.pth')
+
+    def load(checkpoint, vae_path):
+        told.clear()
+        torch.save(checkpoint, tmp_path / 'it.pth')
+        cfg.model.backbone_checkpoint = vae_path
+        load_generator(cfg, str(tmp_path / 'it.pth'))
+        return told
+
+    path = str(tmp_path / 'vae.pth')
+    source = {'path': path, 'sha256': file_sha256(path)}
+    assert load({**record, 'backbone_source': source}, path) == []
+    stripped = {'state_dict': record['state_dict']}
+    (text,) = load(stripped, path)
+    assert text.startswith(f'{tmp_path}/it.pth does not record its VAE (weights only)') and path in text
+    (text,) = load(stripped, None)
+    assert text.startswith('model.backbone_checkpoint is None, and PredictiveVAE ')
+    assert load({'state_dict': {**whole, **record['state_dict']}}, None) == []  # the file holds the VAE
 
 
 def test_a_size_that_the_generator_never_saw_is_told_once(cfg, record, tmp_path, monkeypatch):

@@ -8,10 +8,14 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from pvvae_plugin.models.checkpoints import check_backbone_source, check_generator_config, generator_config
-from pvvae_plugin.models.generator_checks import recorded_shapes, shape_records
+from pvvae_plugin.models.generator_checks import (
+    STATISTICS,
+    recorded_shapes,
+    shape_records,
+    warn_of_unknown_vae,
+    warn_of_vae,
+)
 from pvvae_plugin.registry import HOOKS
-
-STATISTICS = ('backbone.latent_mean', 'backbone.latent_std')
 
 
 @HOOKS.register_module()
@@ -20,16 +24,21 @@ class FrozenBackboneHook(Hook):
 
     Checkpoints keep the latent statistics and record the configs of VAE and head, and the lengths and sizes of the
     training clips. Loading a checkpoint raises an error
-    if it was trained with another VAE, or if its network differs, even if all weights have the same shapes.
+    if it was trained with another VAE, or if its network differs, even if all weights have the same shapes. A VAE with
+    random weights, an unfinished one, and a checkpoint that does not record its VAE give a warning.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
         >>> hook = HOOKS.build(dict(type='FrozenBackboneHook'))  # an entry of custom_hooks
         >>> sorted(hook.get_triggered_stages())
-        ['after_load_checkpoint', 'before_save_checkpoint']
+        ['after_load_checkpoint', 'before_save_checkpoint', 'before_train']
     """
 
     priority = 'ABOVE_NORMAL'  # before StartCheckHook, which requires all weights of the backbone
+
+    def before_train(self, runner: Runner) -> None:
+        model = _unwrapped(runner)
+        warn_of_vae(model.backbone_source, model.backbone)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint['state_dict']
@@ -45,6 +54,8 @@ class FrozenBackboneHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         model = _unwrapped(runner)
+        path = runner._load_from or 'the checkpoint'  # None if a run resumes the last one
+        warn_of_unknown_vae(path, checkpoint, model.backbone_source, model.backbone)
         check_backbone_source(checkpoint.get('backbone_source'), model.backbone_source)
         trained = checkpoint.get('generator_config')
         check_generator_config(trained, generator_config(runner.cfg.model))
