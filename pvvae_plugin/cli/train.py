@@ -17,7 +17,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from pvvae_plugin.cli.launching import add_launch_arguments, load_config
+from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
 from pvvae_plugin.engine.stop_request import EXIT_CODE
@@ -76,8 +76,12 @@ def configure(args: argparse.Namespace) -> Config:
             level=logging.WARNING,
         )
     check_schedule(cfg)
+    missing = find_missing(cfg, 'train', 'val')
     if cfg.get('load_from'):
-        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from' if args.resume is None else None)
+        setting = 'load_from' if args.resume is None else None
+        cfg.load_from = missing.collect(resolve_checkpoint, cfg.load_from, setting)
+    missing.report()
+    if cfg.get('load_from'):
         check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
     return cfg
 

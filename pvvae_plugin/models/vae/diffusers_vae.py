@@ -11,11 +11,12 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from pvvae_plugin.missing import Missing
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.temporal import Observed, groups_to_frames
 
-from .diffusers_files import find_folder, load_weights, read_config, read_facts, weights_sha256
+from .diffusers_files import find_folder, import_diffusers, load_weights, read_config, read_facts, weights_sha256
 from .posterior import DiagonalGaussian
 from .video_vae import PredictiveOutput, Rngs, VideoVAE
 
@@ -68,7 +69,10 @@ class DiffusersVAE(VideoVAE):
         gradient_checkpointing: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        folder = find_folder(pretrained, subfolder, download)
+        missing = Missing()
+        missing.collect(import_diffusers)
+        folder = missing.collect(find_folder, pretrained, subfolder, download)
+        missing.report()
         network, config = read_config(folder)
         twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)
