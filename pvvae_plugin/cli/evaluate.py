@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import get_dist_info
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.config.overrides import OverrideAction
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.reference import CACHE_DIR
@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--protocol-options',
         nargs='+',
-        action=DictAction,
+        action=OverrideAction,
         default={},
         metavar='K=V',
         help='protocol settings to change, e.g. num_frames=9 frame_interval=2 ddof=1',

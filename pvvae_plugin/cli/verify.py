@@ -21,11 +21,10 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from pvvae_plugin.config import read_config
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
@@ -45,7 +44,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--timeout', type=float, default=120, help='maximum seconds per file (default: 120)')
     parser.add_argument('--out', type=Path, metavar='JSON', help='write the findings for every file to this file')
     parser.add_argument('--write-list', type=Path, metavar='FILE', help='write an ann_file of the good files')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     args = parser.parse_args(argv)
     for name in ('workers', 'timeout', 'clip_len'):
         if getattr(args, name) <= 0:

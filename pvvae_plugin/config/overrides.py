@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,21 +21,63 @@ NAMED_PARTS = ('default_hooks', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-class _OverrideAction(DictAction):
-    """``DictAction`` with a clear message for arguments that are not ``K=V``."""
+class OverrideAction(DictAction):
+    """``DictAction`` that also reads dicts, with a clear message for arguments that are not ``K=V``."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
         for text in values:
-            key, separator, _ = text.partition('=')
+            key, separator, value = text.partition('=')
             if not (key and separator):
                 parser.error(
-                    f'--cfg-options takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
+                    f'{option} takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
                     f'got {text!r}; it consumes all following arguments, so put other arguments before it'
                 )
-        try:
-            super().__call__(parser, namespace, values, *args)
-        except AssertionError as error:
-            parser.error(f'--cfg-options: {error}')
+            try:
+                options[key] = read_value(value)
+            except ValueError as error:
+                parser.error(
+                    f"{option}: {key}: {error}. Write a dict as in a config file, in quotes: \"{key}=dict(type='NAME', "
+                    f'size=8)", or set its entries: {key}.type=NAME {key}.size=8'
+                )
+        setattr(namespace, self.dest, options)
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Replace ``dict(a=1)`` by ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if ast.unparse(node.func) != 'dict' or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])
+
+
+def read_value(text: str) -> Any:
+    """Return the value of an override. Nothing is executed.
+
+    Args:
+        text: A dict, or a list or tuple of dicts, as in a config file; any other value as MMEngine reads it.
+
+    Raises:
+        ValueError: If the brackets do not match, or a dict contains anything but plain values.
+
+    Example:
+        >>> from pvvae_plugin.config.overrides import read_value
+        >>> read_value("dict(type='LPIPS', net='alex')")
+        {'type': 'LPIPS', 'net': 'alex'}
+        >>> read_value('(8,8,8)'), read_value('train,val'), read_value('1e-4')
+        ((8, 8, 8), ['train', 'val'], 0.0001)
+    """
+    try:
+        if re.search(r'(^|[\[(,])\s*(dict\(|\{)', text):
+            return ast.literal_eval(_DictCalls().visit(ast.parse(text.strip(), mode='eval')))
+        return DictAction._parse_iterable(text)
+    except (SyntaxError, ValueError, AssertionError, RecursionError) as error:
+        raise ValueError(f'cannot read {text!r}') from error
 
 
 def add_override_argument(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +92,7 @@ def add_override_argument(parser: argparse.ArgumentParser) -> None:
         {'train_cfg.max_iters': 100, 'resume': True}
     """
     parser.add_argument(
-        '--cfg-options', nargs='+', action=_OverrideAction, metavar='K=V', help='override entries of the config'
+        '--cfg-options', nargs='+', action=OverrideAction, metavar='K=V', help='override entries of the config'
     )
 
 
@@ -80,9 +124,14 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
     """
     if not overrides:
         return
+    merged = dict(overrides)
     for key, value in overrides.items():
-        _check(cfg, key, value, overrides)
-    cfg.merge_from_dict(dict(overrides))
+        node = _check(cfg, key, value, overrides)
+        if isinstance(value, Mapping) and not isinstance(node, Mapping):
+            # MMEngine merges a dict into another one only, and needs an entry that this key tells it to replace.
+            merged[key] = {**value, DELETE: True}
+            cfg.merge_from_dict({key: None})
+    cfg.merge_from_dict(merged)
 
 
 def check_numbers(cfg: Config) -> None:
@@ -118,8 +167,8 @@ def warn_of_misspelled_keys(cfg: Config) -> None:
             print_log(f'{cfg.filename}: nothing reads {key!r}; {meant.strip()}', 'current', logging.WARNING)
 
 
-def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> None:
-    """Walk to the place of an override in the config and check it there."""
+def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> Any:
+    """Walk to the place of an override in the config, check it there, and return the present value or None."""
     scope = overrides.get('default_scope', cfg.get('default_scope', 'pvvae_plugin'))
     node: Any = cfg
     parts = key.split('.')
@@ -140,7 +189,9 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
             node = {**node, **given} if path else node
             # Names in these dicts are the user's choice: complete entries, with a type, may be added.
             whole = path in NAMED_PARTS and any(
-                k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides
+                (k.startswith(f'{path}.{part}.') and k.endswith('.type')) or (isinstance(v, Mapping) and 'type' in v)
+                for k, v in overrides.items()
+                if k.startswith(f'{path}.{part}')
             )
             if not whole:
                 _check_new(cfg, path, part, node, key, scope)
@@ -153,6 +204,22 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
     is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
     if is_number and isinstance(value, str):
         raise ValueError(f'{key}={value} is not a number; the value in the config is {node}')
+    if isinstance(node, Mapping) and isinstance(value, str):
+        raise ValueError(f'{key}={value} is not a dict; write "{key}=dict(...)", or set its entries: {key}.ENTRY=VALUE')
+    if isinstance(value, Mapping):
+        _check_entries(cfg, key, value, node if isinstance(node, Mapping) else {}, scope)
+    return node
+
+
+def _check_entries(cfg: Config, key: str, value: Mapping[str, Any], node: Mapping[str, Any], scope: str) -> None:
+    """Check the entries of a dict, which are merged into ``node``, the dict in the config."""
+    merged = {**({} if value.get(DELETE) else node), **value}
+    for name, entry in value.items():
+        _check_new(cfg, key, name, merged, f'{key}.{name}', scope)
+        _check_type(f'{key}.{name}', entry, scope)
+        if isinstance(entry, Mapping):
+            inner = node.get(name)
+            _check_entries(cfg, f'{key}.{name}', entry, inner if isinstance(inner, Mapping) else {}, scope)
 
 
 def _check_type(key: str, value: Any, scope: str) -> None:
