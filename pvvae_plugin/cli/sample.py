@@ -29,6 +29,7 @@ from mmengine.utils import ProgressBar
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, find_missing, start_processes
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, class_names, clip_geometry, read_config
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256
@@ -50,7 +51,7 @@ from pvvae_plugin.visualization import to_uint8
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the generator')
     parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
     # On some Python versions torchrun parses --num, at any position, as its own --numa-binding.

@@ -25,6 +25,7 @@ from mmengine.model import is_model_wrapper
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_sha256, write_atomically
@@ -32,7 +33,7 @@ from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, c
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add_launch_arguments(parser)
     parser.add_argument(
         'checkpoint',

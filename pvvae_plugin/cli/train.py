@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
 from pvvae_plugin.engine.stop_request import EXIT_CODE
@@ -25,7 +26,7 @@ from pvvae_plugin.models.checkpoints import check_checkpoint, last_checkpoint, r
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add_launch_arguments(parser)
     parser.add_argument(
         '--resume',

@@ -24,6 +24,7 @@ from pathlib import Path
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
@@ -36,7 +37,7 @@ SHOWN = 10  # files per kind
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('data', metavar='CONFIG_OR_FOLDER', help='config file or name, or a folder of videos or images')
     parser.add_argument('--split', nargs='+', choices=SPLITS, help='splits of the config (default: all)')
     parser.add_argument('--clip-len', type=int, default=1, help='frames per clip, for a folder (default: 1)')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from .schema import NOT_FOR_USERS, OF_BUILDERS, RUNNER_KEYS, component_names, di
 DELETE = '_delete_'
 # Minimum values. MMEngine accepts smaller ones silently or fails only when it uses them.
 LEAST = {'batch_size': 1, 'num_workers': 0}
+SHOWN = 3  # places that a message suggests
 NAMED_PARTS = ('default_hooks', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -188,10 +190,9 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> A
             given = {k.rpartition('.')[2]: v for k, v in overrides.items() if k.rpartition('.')[0] == path}
             node = {**node, **given} if path else node
             # Names in these dicts are the user's choice: complete entries, with a type, may be added.
-            whole = path in NAMED_PARTS and any(
-                (k.startswith(f'{path}.{part}.') and k.endswith('.type')) or (isinstance(v, Mapping) and 'type' in v)
-                for k, v in overrides.items()
-                if k.startswith(f'{path}.{part}')
+            whole = path in NAMED_PARTS and (
+                any(k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides)
+                or (isinstance(value, Mapping) and 'type' in value)
             )
             if not whole:
                 _check_new(cfg, path, part, node, key, scope)
@@ -240,10 +241,39 @@ def _check_new(cfg: Config, path: str, part: str, node: Any, key: str, scope: st
     accepted, known = is_read(part, path, node, scope)
     if accepted or part == DELETE:
         return
-    offered = ', '.join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))
+    offered = f'valid are {", ".join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))}'
     kind = node.get('type') if path else None
     owner = f'{path} ({kind if isinstance(kind, str) else kind.__name__})' if kind else path or 'the top of a config'
-    raise ValueError(f'{key}: nothing reads {part!r} in {owner}: {did_you_mean(part, known)}valid are {offered}')
+    beside, places = did_you_mean(part, known), did_you_mean_places(cfg, part, scope)
+    meant = (beside or places) if path else (places or beside)
+    rest = '' if meant and not path else offered  # the list for the top level is long
+    raise ValueError(f'{key}: nothing reads {part!r} in {owner}: {meant}{rest}'.rstrip())
+
+
+def did_you_mean_places(cfg: Config, name: str, scope: str) -> str:
+    """Return ``'did you mean A.NAME or B.NAME? '`` for the places in a config that read ``name`` or a similar name."""
+    present: dict[str, list[str]] = {}
+    accepted: dict[str, list[str]] = {}
+    for path, node in _dicts(cfg):
+        for entry in (is_read('', path, node, scope)[1] - NOT_FOR_USERS - OF_BUILDERS) | node.keys():
+            (present if entry in node else accepted).setdefault(entry, []).append(f'{path}.{entry}')
+    for places in (present, accepted):
+        near = [name] if name in places else difflib.get_close_matches(name, places, n=1, cutoff=0.85)
+        if near:
+            return f'did you mean {" or ".join(places[near[0]][:SHOWN])}? '
+    return ''
+
+
+def _dicts(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield all dicts below the settings of the runner, with their places."""
+    pending = [(key, cfg[key]) for key in cfg if key in RUNNER_KEYS]
+    while pending:
+        path, node = pending.pop(0)
+        if isinstance(node, Mapping):
+            yield path, node
+            pending += [(f'{path}.{key}', entry) for key, entry in node.items()]
+        elif isinstance(node, (list, tuple)):
+            pending += [(f'{path}.{i}', entry) for i, entry in enumerate(node)]
 
 
 def _check_loader(cfg: Config, key: str, part: str, overrides: Mapping[str, Any]) -> None:

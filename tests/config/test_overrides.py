@@ -106,6 +106,17 @@ def test_what_something_reads_is_taken(overrides):
 @pytest.mark.parametrize(
     ('config', 'key', 'message'),
     [
+        ('pvvae_demo', 'max_iters', r'did you mean train_cfg\.max_iters\?$'),
+        ('pvvae_demo', 'max_iter', r'did you mean train_cfg\.max_iters\?$'),
+        ('pvvae_demo', 'lr', r'did you mean optim_wrapper\.vae\.optimizer\.lr\?$'),
+        ('pvvae_demo', 'lpips_weight', r'did you mean model\.loss\.lpips_weight\?$'),
+        ('pvvae_demo', 'model.latent_channels', r'did you mean model\.backbone\.latent_channels\?'),
+        (
+            'pvvae_folder64',
+            'data_root',
+            r'did you mean train_dataloader\.dataset\.data_root or val_dataloader',
+        ),
+        ('pvvae_demo', 'nonsense', 'valid are .*val_dataloader'),
         ('pvvae_demo', 'randomness.sed', 'did you mean seed'),
         ('pvvae_demo', 'env_cfg.cudnn_bench', 'did you mean cudnn_benchmark'),
         ('pvvae_demo', 'default_hooks.checkpoint.intervall', 'did you mean interval'),  # its hook takes **kwargs
@@ -253,6 +264,7 @@ def test_dicts_are_merged_and_checked():
     assert cfg.model.loss.lpips == LPIPS
     assert cfg.optim_wrapper.vae.optimizer.type == 'AdamW' and cfg.optim_wrapper.vae.optimizer.lr == 1e-5
     discriminator = {'type': 'PatchDiscriminator3D', 'base_width': 8}  # it is None in the config
+    assert read_config('pvvae_demo', {'default_hooks.mine': {'type': 'IterTimerHook'}}).default_hooks.mine
     assert read_config('pvvae_images', {'model.discriminator': discriminator}).model.discriminator == discriminator
     for key, value, message in [
         ('model.loss.lpips', {'type': 'LPIPS', 'nets': 'alex'}, 'model.loss.lpips.nets: .*did you mean net'),

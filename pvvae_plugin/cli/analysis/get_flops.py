@@ -11,12 +11,11 @@ here it prints the parameter tables.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 from fvcore.nn import parameter_count_table
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
@@ -42,7 +41,7 @@ def print_head(name: str, cost: HeadCost) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of a VAE or a generator')
     parser.add_argument('--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), default=(17, 256, 256))
     parser.add_argument('--depth', type=int, default=1, help='depth of the parameter tables (default: 1)')
