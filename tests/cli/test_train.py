@@ -69,7 +69,7 @@ def test_a_run_says_what_it_needs_and_draws_what_it_predicts(finished):
 
 def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
     work_dir, _ = finished
-    train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
+    assert 'resumed with' not in train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
     whole, resumed = load(work_dir / 'iter_6.pth'), load(tmp_path / 'iter_6.pth')
     for key in ('state_dict', 'raw_weights'):
         assert whole[key].keys() == resumed[key].keys()
@@ -84,7 +84,9 @@ def test_resume_without_a_path_takes_the_latest(finished, tmp_path):
     work_dir, _ = finished
     shutil.copy(work_dir / 'iter_3.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
-    assert 'resumed epoch: 0, iter: 3' in train(tmp_path, '--resume')
+    log = train(tmp_path, '--resume', options=('model.loss.diff_weight=0.5',))
+    assert 'resumed epoch: 0, iter: 3' in log
+    assert 'with another setting (checkpoint -> config): model.loss.diff_weight=not set -> 0.5' in log
 
 
 def test_flags_take_effect(tmp_path):

@@ -93,6 +93,13 @@ OVERRIDES = [
         ('train_pipeline.*a helper', r'train_dataloader\.dataset\.pipeline\.0\.size'),
     ),
     Mistake(
+        'an argument of the loop at the top',
+        options('max_iters=20'),
+        ValueError,
+        (r'did you mean train_cfg\.max_iters\?',),
+        faq="nothing reads 'max_iters' in the top of a config: did you mean train_cfg.max_iters?",
+    ),
+    Mistake(
         'a misspelled argument of the loop',
         options('train_cfg.max_iter=10'),
         ValueError,
