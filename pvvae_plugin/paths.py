@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 
@@ -28,7 +29,7 @@ def config_path(name: str) -> str:
         name: Path relative to ``configs/``.
 
     Raises:
-        FileNotFoundError: If the config does not exist. The message lists the available ones.
+        FileNotFoundError: If the config does not exist. The message names similar ones.
 
     Example:
         >>> from mmengine.config import Config
@@ -38,6 +39,9 @@ def config_path(name: str) -> str:
     """
     root = config_root()
     if not (root / name).is_file():
-        known = sorted(str(p.relative_to(root)) for p in root.rglob('*.py'))
-        raise FileNotFoundError(f'no config {name!r} in pvvae_plugin; there are {", ".join(known)}')
+        near = difflib.get_close_matches(Path(name).name, sorted(path.name for path in root.glob('*.py')), n=3)
+        meant = f'did you mean {" or ".join(near)}? ' if near else ''
+        raise FileNotFoundError(
+            f'no config {name!r} in pvvae_plugin; {meant}docs/configs.md describes all of them, they are in {root}'
+        )
     return str(root / name)

@@ -48,7 +48,7 @@ def test_what_is_inherited_can_be_used_and_changed(tmp_path):
 
 
 def test_unknown_names_and_other_packages(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are .*pvvae_demo.py"):
+    with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; did you mean pvvae_demo.py"):
         read(tmp_path, "_base_ = 'pvvae_plugin::pvvae_dem.py'")
     with pytest.raises(AssertionError, match='does not support to load other'):  # MMEngine's own result
         read(tmp_path, "_base_ = 'other::folder/config.py'")

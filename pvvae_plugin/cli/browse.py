@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex
 from pvvae_plugin.functional.keyed_random import derive_key
@@ -22,7 +23,7 @@ from pvvae_plugin.visualization.strips import draw_strip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--split', choices=['train', 'val', 'test'], default='train')
     parser.add_argument(

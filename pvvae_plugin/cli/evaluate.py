@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import get_dist_info
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.cli.parser import CommandParser
+from pvvae_plugin.config.overrides import OverrideAction
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.reference import CACHE_DIR
@@ -43,7 +44,7 @@ CLASSIFIER = {'type': 'C3D', 'weights': 'weights/conv3d_deepnetA_ucf.npz', 'mean
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('real', metavar='REAL', help='folder, list or .npy array of real videos, or of sources')
     parser.add_argument('fake', metavar='FAKE', help='the same for generated videos or reconstructions')
     parser.add_argument(
@@ -58,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--protocol-options',
         nargs='+',
-        action=DictAction,
+        action=OverrideAction,
         default={},
         metavar='K=V',
         help='protocol settings to change, e.g. num_frames=9 frame_interval=2 ddof=1',

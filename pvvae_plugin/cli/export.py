@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, clip_geometry, read_config
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.models.checkpoints import check_checkpoint, load_backbone, resolve_checkpoint
@@ -26,7 +27,7 @@ from pvvae_plugin.safe_globals import load_safely
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the run that trained the VAE')
     parser.add_argument('checkpoint', help='checkpoint file, or the work directory of the run (its last checkpoint)')
     parser.add_argument('out_dir', type=Path, help='output folder')

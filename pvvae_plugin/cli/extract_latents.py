@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
 from pvvae_plugin.datasets.transforms.base import without_transforms
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of a VAE or a generator; only model.backbone and the dataset are used')
     parser.add_argument(
         'checkpoint',

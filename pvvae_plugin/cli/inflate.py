@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.models.checkpoints import unwrap_names
 from pvvae_plugin.models.vae.inflate import inflate_
@@ -29,7 +30,7 @@ from pvvae_plugin.safe_globals import load_safely
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the video VAE')
     parser.add_argument('weights', type=Path, help='state dict of the image VAE, .safetensors or .pth')
     parser.add_argument('out_dir', type=Path, help='output folder')

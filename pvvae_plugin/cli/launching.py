@@ -6,15 +6,18 @@ import argparse
 import copy
 import os
 import os.path as osp
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist
+from mmengine.registry import DefaultScope
+from torch import nn
 
+from pvvae_plugin.config.clip_facts import datasets_of
 from pvvae_plugin.config.config_file import read_config
 from pvvae_plugin.config.overrides import (
     add_override_argument,
@@ -23,8 +26,9 @@ from pvvae_plugin.config.overrides import (
     settle_workers,
 )
 from pvvae_plugin.engine import init_cpu_process_group
-from pvvae_plugin.models.checkpoints import last_checkpoint
-from pvvae_plugin.registry import METRICS
+from pvvae_plugin.missing import Missing
+from pvvae_plugin.models.checkpoints import last_checkpoint, resolve_checkpoint
+from pvvae_plugin.registry import DATASETS, METRICS, MODELS
 
 # Environment variables that each launcher sets.
 STARTERS = {'none': 'nobody', 'pytorch': 'torchrun', 'slurm': 'srun', 'mpi': 'mpirun'}
@@ -80,30 +84,48 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-@contextmanager
-def missing_together(evaluator: Mapping | Sequence[Mapping]) -> Iterator[None]:
-    """Report the missing packages and weights of all metrics in one error.
+def find_missing(cfg: Config, *splits: str) -> Missing:
+    """Find missing packages, weights and data of a run, before anything large is built.
+
+    Parts that may lack something are built to see what they need, and dropped: the VAE on the meta device, where it
+    loads no weights, and datasets only if a path does not exist, because listing a large dataset takes time. Other
+    errors are left to the run itself.
 
     Args:
-        evaluator: ``test_evaluator`` of the config.
-
-    Raises:
-        FileNotFoundError, ImportError: The type of the first metric's error.
+        cfg: The config.
+        splits: Splits whose data and metrics the run uses: ``'train'``, ``'val'``, ``'test'``.
     """
-    try:
-        yield
-    except (FileNotFoundError, ImportError) as error:
-        lacking = [str(error)]
-        for metric in [evaluator] if isinstance(evaluator, Mapping) else evaluator:
-            try:
-                METRICS.build(copy.deepcopy(metric))
-            except (FileNotFoundError, ImportError) as another:
-                lacking.append(str(another))
-            except Exception:  # noqa: S112  (other problems of a metric are reported once these are fixed)
-                continue
-        if len(set(lacking)) == 1:
-            raise
-        raise type(error)('\n\n'.join(dict.fromkeys(lacking))) from error
+    missing, model = Missing(), cfg.get('model') or {}
+    backbone, loss = model.get('backbone') or {}, model.get('loss')
+    evaluators = [cfg.get(f'{split}_evaluator') or [] for split in splits]
+    metrics = [metric for e in evaluators for metric in ([e] if isinstance(e, Mapping) else e)]
+    real = [data for m in metrics if (data := (m.get('reference') or {}).get('dataset'))]
+    parts = [
+        *([(_build_on_meta, backbone)] if 'pretrained' in backbone else []),
+        *([(MODELS.build, loss)] if loss else []),
+        *((METRICS.build, metric) for metric in metrics),
+        *((DATASETS.build, dataset) for dataset in (*datasets_of(cfg, splits), *real) if _lacks_path(dataset)),
+    ]
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'pvvae_plugin')):
+        for build, part in parts:
+            with suppress(Exception):
+                missing.collect(build, copy.deepcopy(part))
+    if model.get('backbone_checkpoint'):
+        missing.collect(resolve_checkpoint, model.backbone_checkpoint, 'model.backbone_checkpoint')
+    return missing
+
+
+def _build_on_meta(config: Mapping) -> nn.Module:
+    with torch.device('meta'):
+        return MODELS.build(config)
+
+
+def _lacks_path(dataset: Mapping) -> bool:
+    root = dataset.get('data_root') or ''
+    files = [file for key in ('ann_file', 'class_file') if (file := dataset.get(key))]
+    return bool(root and not osp.exists(root)) or not all(
+        osp.isfile(file) or osp.isfile(osp.join(root, file)) for file in files
+    )
 
 
 def _check_work_dir(folder: Path) -> None:

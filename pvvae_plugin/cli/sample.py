@@ -28,7 +28,8 @@ from mmengine.dist import barrier, get_dist_info
 from mmengine.registry import init_default_scope
 
 from pvvae_plugin import __version__
-from pvvae_plugin.cli.launching import end_processes, start_processes
+from pvvae_plugin.cli.launching import end_processes, find_missing, start_processes
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, class_names, clip_geometry, read_config
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_sha256
@@ -52,7 +53,7 @@ from pvvae_plugin.visualization.video_files import MAX_GIF_FPS
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the generator')
     parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
     # On some Python versions torchrun parses --num, at any position, as its own --numa-binding.
@@ -154,6 +155,10 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
     num_frames, size = clip_geometry(cfg, args.num_frames, args.size)
     if any(side % 2 for side in size):
         raise ValueError(f'height and width must be even to encode videos, got {size[0]} x {size[1]}')
+    if 'head' in cfg.model:  # else load_generator says what is wrong
+        missing = find_missing(cfg)
+        missing.collect(resolve_checkpoint, args.checkpoint)
+        missing.report()
     model = load_generator(cfg, args.checkpoint, args.raw_weights)
     names = class_names(cfg, model.head.null_label)
     cycle = resolve_labels(args.labels, names, model.head.null_label)

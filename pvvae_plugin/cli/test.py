@@ -24,7 +24,8 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from pvvae_plugin import __version__
-from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_sha256, write_atomically
@@ -32,7 +33,7 @@ from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, c
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add_launch_arguments(parser)
     parser.add_argument(
         'checkpoint',
@@ -57,6 +58,7 @@ def configure(args: argparse.Namespace) -> Config:
         if cfg.get(f'test_{name}') is None:
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
     cfg.resume = False
+    missing = find_missing(cfg, 'test')
     if args.checkpoint == OWN_WEIGHTS:
         check_brings_weights(cfg.model.backbone)
         if 'head' in cfg.model:
@@ -65,7 +67,9 @@ def configure(args: argparse.Namespace) -> Config:
             )
         cfg.load_from = None
     else:
-        cfg.load_from = resolve_checkpoint(args.checkpoint)
+        cfg.load_from = missing.collect(resolve_checkpoint, args.checkpoint)
+    missing.report()
+    if cfg.load_from:
         check_checkpoint(cfg.load_from)
     if args.show_dir:
         drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
@@ -102,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
         out.open('a').close()  # fail now, before the evaluation, if it is not writable
     cfg.pop('strategy', None)  # sharding is for training; each process tests with all weights
     runner = build_runner(cfg)
-    with missing_together(cfg.test_evaluator), naming_files():
+    with naming_files():
         limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
     if args.out and is_main_process():

@@ -21,7 +21,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
-from pvvae_plugin.cli.launching import add_launch_arguments, load_config
+from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
 from pvvae_plugin.engine.stop_request import EXIT_CODE
@@ -29,7 +30,7 @@ from pvvae_plugin.models.checkpoints import check_checkpoint, last_checkpoint, r
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     add_launch_arguments(parser)
     parser.add_argument(
         '--resume',
@@ -80,8 +81,12 @@ def configure(args: argparse.Namespace) -> Config:
             level=logging.WARNING,
         )
     check_schedule(cfg)
+    missing = find_missing(cfg, 'train', 'val')
     if cfg.get('load_from'):
-        cfg.load_from = resolve_checkpoint(cfg.load_from, 'load_from' if args.resume is None else None)
+        setting = 'load_from' if args.resume is None else None
+        cfg.load_from = missing.collect(resolve_checkpoint, cfg.load_from, setting)
+    missing.report()
+    if cfg.get('load_from'):
         check_checkpoint(cfg.load_from, _optimizer_names(cfg) if cfg.resume else None)
     return cfg
 

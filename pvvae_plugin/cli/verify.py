@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from pvvae_plugin.config import read_config
+from pvvae_plugin.cli.parser import CommandParser
+from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
@@ -40,7 +40,7 @@ SHOWN = 10  # files per kind
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('data', metavar='CONFIG_OR_FOLDER', help='config file or name, or a folder of videos or images')
     parser.add_argument('--split', nargs='+', choices=SPLITS, help='splits of the config (default: all)')
     parser.add_argument('--clip-len', type=int, default=1, help='frames per clip, for a folder (default: 1)')
@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--timeout', type=float, default=120, help='maximum seconds per file (default: 120)')
     parser.add_argument('--out', type=Path, metavar='JSON', help='write the findings for every file to this file')
     parser.add_argument('--write-list', type=Path, metavar='FILE', help='write an ann_file of the good files')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='override config entries')
+    add_override_argument(parser)
     args = parser.parse_args(argv)
     for name in ('workers', 'timeout', 'clip_len'):
         if getattr(args, name) <= 0:

@@ -17,12 +17,13 @@ from contextlib import suppress
 
 from pvvae_plugin.apis import VideoAutoencoderInferencer, VideoGeneratorInferencer
 from pvvae_plugin.apis.web_page import MAX_UPLOAD, WebPage, build_page
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import clip_geometry
 from pvvae_plugin.config.config_file import read_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         '--vae',
         nargs='+',

@@ -38,7 +38,7 @@ def clip_geometry(
         >>> clip_geometry(read_config('pvvae_demo'))
         (9, (32, 32))
     """
-    for dataset in _datasets(cfg):
+    for dataset in datasets_of(cfg):
         num_frames = num_frames or _length(dataset)
         size = size or frame_size(dataset)
     missing = [name for name, value in (('--num-frames T', num_frames), ('--size H W', size)) if not value]
@@ -65,7 +65,7 @@ def class_names(cfg: Config, num_classes: int | None) -> tuple[str, ...] | None:
         >>> len(class_names(read_config('dit_demo'), num_classes=7))
         7
     """
-    for dataset in _datasets(cfg):
+    for dataset in datasets_of(cfg):
         try:
             names = _names(dataset)
         except ValueError:  # the folder or file is unfit for training; callers fall back to class numbers
@@ -93,7 +93,7 @@ def spatial_steps(cfg: Config, size: tuple[int, int]) -> list[dict] | None:
 
     Test and training clips are tried next. Random crops are replaced by center crops.
     """
-    for dataset in _datasets(cfg, ('val', 'test', 'train')):
+    for dataset in datasets_of(cfg, ('val', 'test', 'train')):
         if (steps := _spatial(dataset)) and frame_size(dataset) == size:
             middle = {'type': 'CenterCropClip'}
             return [{**step, **(middle if type_name(step) == 'RandomCropClip' else {})} for step in steps]
@@ -102,7 +102,7 @@ def spatial_steps(cfg: Config, size: tuple[int, int]) -> list[dict] | None:
 
 def frame_interval(cfg: Config) -> int:
     """Return the step in video frames between two frames of a clip."""
-    return next((dataset['frame_interval'] for dataset in _datasets(cfg) if 'frame_interval' in dataset), 1)
+    return next((dataset['frame_interval'] for dataset in datasets_of(cfg) if 'frame_interval' in dataset), 1)
 
 
 def type_name(config: Any) -> str:
@@ -111,7 +111,7 @@ def type_name(config: Any) -> str:
     return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
-def _datasets(cfg: Config, splits: Sequence[str] = SPLITS) -> Iterator[dict]:
+def datasets_of(cfg: Config, splits: Sequence[str] = SPLITS) -> Iterator[dict]:
     """Yield the dataset configs split by split, including wrapped datasets and the sources of cached latents."""
     pending = [loader['dataset'] for split in splits if (loader := cfg.get(f'{split}_dataloader'))]
     while pending:

@@ -30,7 +30,7 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
         overrides: See :func:`apply_overrides`.
 
     Raises:
-        FileNotFoundError: If the config does not exist. The message lists the configs of this package.
+        FileNotFoundError: If the config does not exist. The message names similar ones.
         ValueError: If an override would have no effect, or the config cannot be read. The message names the line.
 
     Example:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,25 +18,68 @@ from .schema import NOT_FOR_USERS, OF_BUILDERS, RUNNER_KEYS, component_names, di
 DELETE = '_delete_'
 # Minimum values. MMEngine accepts smaller ones silently or fails only when it uses them.
 LEAST = {'batch_size': 1, 'num_workers': 0}
+SHOWN = 3  # places that a message suggests
 NAMED_PARTS = ('default_hooks', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-class _OverrideAction(DictAction):
-    """``DictAction`` with a clear message for arguments that are not ``K=V``."""
+class OverrideAction(DictAction):
+    """``DictAction`` that also reads dicts, with a clear message for arguments that are not ``K=V``."""
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *args: Any) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        options = dict(getattr(namespace, self.dest, None) or {})
         for text in values:
-            key, separator, _ = text.partition('=')
+            key, separator, value = text.partition('=')
             if not (key and separator):
                 parser.error(
-                    f'--cfg-options takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
+                    f'{option} takes KEY=VALUE without spaces around the =, such as train_cfg.max_iters=1000, '
                     f'got {text!r}; it consumes all following arguments, so put other arguments before it'
                 )
-        try:
-            super().__call__(parser, namespace, values, *args)
-        except AssertionError as error:
-            parser.error(f'--cfg-options: {error}')
+            try:
+                options[key] = read_value(value)
+            except ValueError as error:
+                parser.error(
+                    f"{option}: {key}: {error}. Write a dict as in a config file, in quotes: \"{key}=dict(type='NAME', "
+                    f'size=8)", or set its entries: {key}.type=NAME {key}.size=8'
+                )
+        setattr(namespace, self.dest, options)
+
+
+class _DictCalls(ast.NodeTransformer):
+    """Replace ``dict(a=1)`` by ``{'a': 1}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if ast.unparse(node.func) != 'dict' or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])
+
+
+def read_value(text: str) -> Any:
+    """Return the value of an override. Nothing is executed.
+
+    Args:
+        text: A dict, or a list or tuple of dicts, as in a config file; any other value as MMEngine reads it.
+
+    Raises:
+        ValueError: If the brackets do not match, or a dict contains anything but plain values.
+
+    Example:
+        >>> from pvvae_plugin.config.overrides import read_value
+        >>> read_value("dict(type='LPIPS', net='alex')")
+        {'type': 'LPIPS', 'net': 'alex'}
+        >>> read_value('(8,8,8)'), read_value('train,val'), read_value('1e-4')
+        ((8, 8, 8), ['train', 'val'], 0.0001)
+    """
+    try:
+        if re.search(r'(^|[\[(,])\s*(dict\(|\{)', text):
+            return ast.literal_eval(_DictCalls().visit(ast.parse(text.strip(), mode='eval')))
+        return DictAction._parse_iterable(text)
+    except (SyntaxError, ValueError, AssertionError, RecursionError) as error:
+        raise ValueError(f'cannot read {text!r}') from error
 
 
 def add_override_argument(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +94,7 @@ def add_override_argument(parser: argparse.ArgumentParser) -> None:
         {'train_cfg.max_iters': 100, 'resume': True}
     """
     parser.add_argument(
-        '--cfg-options', nargs='+', action=_OverrideAction, metavar='K=V', help='override entries of the config'
+        '--cfg-options', nargs='+', action=OverrideAction, metavar='K=V', help='override entries of the config'
     )
 
 
@@ -80,9 +126,14 @@ def apply_overrides(cfg: Config, overrides: Mapping[str, Any] | None) -> None:
     """
     if not overrides:
         return
+    merged = dict(overrides)
     for key, value in overrides.items():
-        _check(cfg, key, value, overrides)
-    cfg.merge_from_dict(dict(overrides))
+        node = _check(cfg, key, value, overrides)
+        if isinstance(value, Mapping) and not isinstance(node, Mapping):
+            # MMEngine merges a dict into another one only, and needs an entry that this key tells it to replace.
+            merged[key] = {**value, DELETE: True}
+            cfg.merge_from_dict({key: None})
+    cfg.merge_from_dict(merged)
 
 
 def check_numbers(cfg: Config) -> None:
@@ -141,8 +192,8 @@ def warn_of_misspelled_keys(cfg: Config) -> None:
             print_log(f'{cfg.filename}: nothing reads {key!r}; {meant.strip()}', 'current', logging.WARNING)
 
 
-def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> None:
-    """Walk to the place of an override in the config and check it there."""
+def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> Any:
+    """Walk to the place of an override in the config, check it there, and return the present value or None."""
     scope = overrides.get('default_scope', cfg.get('default_scope', 'pvvae_plugin'))
     node: Any = cfg
     parts = key.split('.')
@@ -162,8 +213,9 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
             given = {k.rpartition('.')[2]: v for k, v in overrides.items() if k.rpartition('.')[0] == path}
             node = {**node, **given} if path else node
             # Names in these dicts are the user's choice: complete entries, with a type, may be added.
-            whole = path in NAMED_PARTS and any(
-                k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides
+            whole = path in NAMED_PARTS and (
+                any(k.startswith(f'{path}.{part}.') and k.endswith('.type') for k in overrides)
+                or (isinstance(value, Mapping) and 'type' in value)
             )
             if not whole:
                 _check_new(cfg, path, part, node, key, scope)
@@ -176,6 +228,22 @@ def _check(cfg: Config, key: str, value: Any, overrides: Mapping[str, Any]) -> N
     is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
     if is_number and isinstance(value, str):
         raise ValueError(f'{key}={value} is not a number; the value in the config is {node}')
+    if isinstance(node, Mapping) and isinstance(value, str):
+        raise ValueError(f'{key}={value} is not a dict; write "{key}=dict(...)", or set its entries: {key}.ENTRY=VALUE')
+    if isinstance(value, Mapping):
+        _check_entries(cfg, key, value, node if isinstance(node, Mapping) else {}, scope)
+    return node
+
+
+def _check_entries(cfg: Config, key: str, value: Mapping[str, Any], node: Mapping[str, Any], scope: str) -> None:
+    """Check the entries of a dict, which are merged into ``node``, the dict in the config."""
+    merged = {**({} if value.get(DELETE) else node), **value}
+    for name, entry in value.items():
+        _check_new(cfg, key, name, merged, f'{key}.{name}', scope)
+        _check_type(f'{key}.{name}', entry, scope)
+        if isinstance(entry, Mapping):
+            inner = node.get(name)
+            _check_entries(cfg, f'{key}.{name}', entry, inner if isinstance(inner, Mapping) else {}, scope)
 
 
 def _check_type(key: str, value: Any, scope: str) -> None:
@@ -196,10 +264,39 @@ def _check_new(cfg: Config, path: str, part: str, node: Any, key: str, scope: st
     accepted, known = is_read(part, path, node, scope)
     if accepted or part == DELETE:
         return
-    offered = ', '.join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))
+    offered = f'valid are {", ".join(sorted(known - NOT_FOR_USERS - OF_BUILDERS))}'
     kind = node.get('type') if path else None
     owner = f'{path} ({kind if isinstance(kind, str) else kind.__name__})' if kind else path or 'the top of a config'
-    raise ValueError(f'{key}: nothing reads {part!r} in {owner}: {did_you_mean(part, known)}valid are {offered}')
+    beside, places = did_you_mean(part, known), did_you_mean_places(cfg, part, scope)
+    meant = (beside or places) if path else (places or beside)
+    rest = '' if meant and not path else offered  # the list for the top level is long
+    raise ValueError(f'{key}: nothing reads {part!r} in {owner}: {meant}{rest}'.rstrip())
+
+
+def did_you_mean_places(cfg: Config, name: str, scope: str) -> str:
+    """Return ``'did you mean A.NAME or B.NAME? '`` for the places in a config that read ``name`` or a similar name."""
+    present: dict[str, list[str]] = {}
+    accepted: dict[str, list[str]] = {}
+    for path, node in _dicts(cfg):
+        for entry in (is_read('', path, node, scope)[1] - NOT_FOR_USERS - OF_BUILDERS) | node.keys():
+            (present if entry in node else accepted).setdefault(entry, []).append(f'{path}.{entry}')
+    for places in (present, accepted):
+        near = [name] if name in places else difflib.get_close_matches(name, places, n=1, cutoff=0.85)
+        if near:
+            return f'did you mean {" or ".join(places[near[0]][:SHOWN])}? '
+    return ''
+
+
+def _dicts(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield all dicts below the settings of the runner, with their places."""
+    pending = [(key, cfg[key]) for key in cfg if key in RUNNER_KEYS]
+    while pending:
+        path, node = pending.pop(0)
+        if isinstance(node, Mapping):
+            yield path, node
+            pending += [(f'{path}.{key}', entry) for key, entry in node.items()]
+        elif isinstance(node, (list, tuple)):
+            pending += [(f'{path}.{i}', entry) for i, entry in enumerate(node)]
 
 
 def _check_loader(cfg: Config, key: str, part: str, overrides: Mapping[str, Any]) -> None:

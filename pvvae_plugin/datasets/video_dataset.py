@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from pvvae_plugin.missing import Missing
 from pvvae_plugin.registry import DATASETS
 
 from .annotations import read_annotations, read_class_file
@@ -79,13 +80,18 @@ class VideoDataset(ClipDataset):
 
     def _join_prefix(self) -> None:
         # MMEngine only looks in data_root, but official lists are often stored next to the folder of videos.
+        missing = Missing()
+        missing.collect(self._check_data_root)
+        self.ann_file = missing.collect(self._locate, 'ann_file', self.ann_file)
+        self.class_file = missing.collect(self._locate, 'class_file', self.class_file)
+        missing.report()
+
+    def _check_data_root(self) -> None:
         if not os.path.isdir(self.data_root):
             raise FileNotFoundError(
                 f'data_root {self.data_root!r} is not a folder (seen from {os.getcwd()}): put the videos there or set '
                 'data_root to their folder; docs/data.md shows the layouts'
             )
-        self.ann_file = self._locate('ann_file', self.ann_file)
-        self.class_file = self._locate('class_file', self.class_file)
 
     def _locate(self, name: str, path: str) -> str:
         candidates = [os.path.join(self.data_root, path), path]

@@ -16,16 +16,6 @@ from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
 from .log_text import hide_messages_not_for_users
 
 
-class _Runner(Runner):
-    def setup_env(self, env_cfg: dict) -> None:
-        with warnings.catch_warnings():  # each process would report that it uses one thread
-            warnings.filterwarnings('ignore', message='Setting (OMP|MKL)_NUM_THREADS')
-            super().setup_env(env_cfg)
-
-    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
-        return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
-
-
 # First words of MMEngine's listings of the environment, the config and the hooks: about 300 lines.
 LISTINGS = ('\n' + '-' * 60, 'Config:\n', 'Hooks will be executed')
 
@@ -43,7 +33,13 @@ class _ShortConsole:
 
 
 class _Runner(_ShortConsole, Runner):
-    pass
+    def setup_env(self, env_cfg: dict) -> None:
+        with warnings.catch_warnings():  # each process would report that it uses one thread
+            warnings.filterwarnings('ignore', message='Setting (OMP|MKL)_NUM_THREADS')
+            super().setup_env(env_cfg)
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
+        return hide_messages_not_for_users(super().build_logger(*args, **kwargs))
 
 
 class _FlexibleRunner(_ShortConsole, FlexibleRunner):

@@ -188,7 +188,7 @@ def test_a_vae_by_config_and_checkpoint_and_by_folder(demo_run, monkeypatch):
     assert [text[:59] for text in warnings] == ['the clip has 13 frames, but this VAE was trained on clips o'] * 2
     with pytest.raises(ValueError, match='is a config without weights: give checkpoint'):
         VideoAutoencoderInferencer('pvvae_demo')
-    with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; there are"):
+    with pytest.raises(FileNotFoundError, match="no config 'pvvae_dem.py' in pvvae_plugin; did you mean pvvae_demo.py"):
         VideoAutoencoderInferencer('pvvae_dem', root / 'vae')
 
 

@@ -63,7 +63,7 @@ def test_every_command_describes_itself_under_its_own_name(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*name.split(), '--help'])
     text = capsys.readouterr().out
-    assert not ended.value.code and text.startswith(f'usage: pvvae {name} [-h]')
+    assert not ended.value.code and text.startswith(f'usage: pvvae {name} [-h] [--debug]')
     assert module.__doc__.splitlines()[0] in text and f'pvvae {name}' in module.__doc__
     assert sys.argv is argv
 
@@ -162,3 +162,34 @@ def test_commands_that_no_launcher_started_are_told_so(launcher, monkeypatch):
     monkeypatch.setattr('torch.cuda.is_available', lambda: True)  # MMEngine would look for its variables there
     with pytest.raises(ValueError, match=f'--launcher {launcher} needs processes started by'):
         start_processes(launcher)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['train', 'pvvae_demo', '--work_dir', 'x'], 'unrecognized arguments: --work_dir x; did you mean --work-dir?'),
+        (['test', 'pvvae_demo', 'x.pth', '--show_dir=x'], 'did you mean --show-dir?'),
+        (['sample', 'dit_demo', 'x.pth', '--num_inference_steps', '3'], 'did you mean --num-inference-steps?'),
+        (['benchmark', 'vae', '--jsn', 'x'], 'did you mean --json?'),
+        (['export', 'pvvae_demo', 'x', 'y', 'z'], 'unrecognized arguments: z\n'),
+    ],
+)
+def test_unknown_options_are_answered_with_a_similar_one(arguments, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('name', 'said'),
+    [
+        ('pvvae_folder', 'did you mean pvvae_folder64.py'),
+        ('configs/pvvae_dmeo.py', 'did you mean pvvae_demo.py'),
+        ('elsewhere/dit_demo.py', 'did you mean dit_demo.py'),
+        ('nonsense', 'pvvae_plugin; docs/configs.md describes all of them, they are in '),
+    ],
+)
+def test_unknown_configs_are_answered_with_a_similar_one(name, said, capsys):
+    assert main(['train', name]) == 1
+    err = capsys.readouterr().err
+    assert said in err and '_base_' not in err and err.count('\n') == 1

@@ -31,7 +31,7 @@ def run(tmp_path, diffusers_folders, monkeypatch):
 
     def run(command: str, config: str, *arguments: str) -> Path:
         monkeypatch.chdir(tmp_path)
-        main([command, str(tmp_path / f'{config}.py'), *map(str, arguments)])
+        main([command, str(tmp_path / f'{config}.py'), *map(str, arguments), '--debug'])  # errors raise
         return tmp_path
 
     return run

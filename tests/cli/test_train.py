@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from pvvae_plugin.cli import train as train_command
+from pvvae_plugin.cli.console import main
+from pvvae_plugin.missing import Missing
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -81,7 +84,7 @@ def test_a_log_names_the_data_and_the_results_and_has_one_line_per_validation(fi
 
 def test_a_resumed_run_ends_bit_equal(finished, tmp_path):
     work_dir, _ = finished
-    train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
+    assert 'resumed with' not in train(tmp_path, '--resume', str(work_dir / 'iter_3.pth'))
     whole, resumed = load(work_dir / 'iter_6.pth'), load(tmp_path / 'iter_6.pth')
     for key in ('state_dict', 'raw_weights'):
         assert whole[key].keys() == resumed[key].keys()
@@ -96,7 +99,9 @@ def test_resume_without_a_path_takes_the_latest(finished, tmp_path):
     work_dir, _ = finished
     shutil.copy(work_dir / 'iter_3.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
-    assert 'resumed epoch: 0, iter: 3' in train(tmp_path, '--resume')
+    log = train(tmp_path, '--resume', options=('model.loss.diff_weight=0.5',))
+    assert 'resumed epoch: 0, iter: 3' in log
+    assert 'with another setting (checkpoint -> config): model.loss.diff_weight=not set -> 0.5' in log
 
 
 def test_flags_take_effect(tmp_path):
@@ -159,7 +164,9 @@ def build_config(name: str, work_dir: Path, options: dict, checkpoint: Path | No
     args = train_command.parse_args(arguments)
     short = {key: int(value) for key, value in (option.split('=') for option in SMALL[:4])}
     args.cfg_options = {**short, **options}
-    return train_command.configure(args)
+    with pytest.MonkeyPatch.context() as patch:  # UCF101 and LPIPS are not needed
+        patch.setattr(train_command, 'find_missing', lambda *_: Missing())
+        return train_command.configure(args)
 
 
 @pytest.mark.parametrize(('options', 'timeout'), [({'env_cfg.dist_cfg.timeout': 5}, timedelta(seconds=5)), ({}, None)])
@@ -259,3 +266,42 @@ def test_schedulers_are_checked_in_all_their_forms(scheduler, message, key):
     else:
         with pytest.raises(ValueError, match=message.format(key.replace('.', r'\.'))):
             train_command.check_schedule(cfg)
+
+
+OF_UCF101 = ("data_root 'data/ucf101/videos' is not a folder", 'trainlist01.txt', 'testlist01.txt', 'classInd.txt')
+EXTRAS = ('diffusers', 'huggingface_hub', 'lpips', 'torchvision')
+
+
+@pytest.mark.parametrize(
+    ('command', 'said'),
+    [
+        (('train', 'pvvae_ucf101'), ('[lpips]"', 'vgg16-397923af.pth', *OF_UCF101)),
+        (
+            ('train', 'pvvae_ucf101_decoder'),
+            ('[lpips]"', 'vgg16', "no checkpoint at 'work_dirs/pvvae_ucf101'", *OF_UCF101),
+        ),
+        (('test', 'pvvae_ucf101', 'none.pth'), ('alexnet', 'i3d_torchscript.pt', "'none.pth'", *OF_UCF101[2:])),
+        (('train', 'dit_pvvae'), ("no checkpoint at 'work_dirs/pvvae_ucf101_decoder'", *OF_UCF101)),
+        (('sample', 'dit_wan22', 'none.pth'), ('[diffusers]"', 'hf download', "no checkpoint at 'none.pth'")),
+    ],
+)
+def test_what_is_missing_is_told_at_once(command, said, tmp_path, monkeypatch, capsys):
+    """Without the extras, weights and data, as after installing with [mmcv] only."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.delenv('PVVAE_WEIGHTS', raising=False)
+    for name in EXTRAS:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main([*command]) == 1
+    out, err = capsys.readouterr()
+    assert re.match(r'error: \d things are missing:\n', err) and not [text for text in said if text not in err], err
+    assert out.count('\n') < 3 and not list(tmp_path.glob('work_dirs/*/*/*.log'))  # nothing was built
+
+
+def test_a_process_without_the_extras_needs_none_of_them_to_tell(tmp_path):
+    block = f'import sys; sys.modules.update(dict.fromkeys({EXTRAS}))'
+    code = f'{block}; from pvvae_plugin.cli.console import main; sys.exit(main(["train", "dit_wan22"]))'
+    env = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith('error: 6 things are missing:'), done.stderr
+    assert all(text in done.stderr for text in ('[diffusers]"', "no folder 'weights/wan22'", *OF_UCF101))

@@ -137,6 +137,17 @@ def test_what_something_reads_is_taken(overrides):
 @pytest.mark.parametrize(
     ('config', 'key', 'message'),
     [
+        ('pvvae_demo', 'max_iters', r'did you mean train_cfg\.max_iters\?$'),
+        ('pvvae_demo', 'max_iter', r'did you mean train_cfg\.max_iters\?$'),
+        ('pvvae_demo', 'lr', r'did you mean optim_wrapper\.vae\.optimizer\.lr\?$'),
+        ('pvvae_demo', 'lpips_weight', r'did you mean model\.loss\.lpips_weight\?$'),
+        ('pvvae_demo', 'model.latent_channels', r'did you mean model\.backbone\.latent_channels\?'),
+        (
+            'pvvae_folder64',
+            'data_root',
+            r'did you mean train_dataloader\.dataset\.data_root or val_dataloader',
+        ),
+        ('pvvae_demo', 'nonsense', 'valid are .*val_dataloader'),
         ('pvvae_demo', 'randomness.sed', 'did you mean seed'),
         ('pvvae_demo', 'env_cfg.cudnn_bench', 'did you mean cudnn_benchmark'),
         ('pvvae_demo', 'default_hooks.checkpoint.intervall', 'did you mean interval'),  # its hook takes **kwargs
@@ -244,3 +255,53 @@ def test_old_names_in_configs_and_overrides_warn_and_take_effect(tmp_path):
     assert cfg.model.time_sampling == 'logit-normal' and 'times' not in cfg.model
     assert (cfg.model.head.hidden_size, cfg.model.head.num_heads) == (64, 2)
     assert cfg.test_cfg.sampling == {'num_inference_steps': 50, 'guidance_scale': 3.0}
+
+
+LPIPS = {'type': 'LPIPS', 'net': 'alex'}
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ("dict(type='LPIPS', net='alex')", LPIPS),
+        ("{'type': 'LPIPS', 'net': 'alex'}", LPIPS),
+        ("[dict(type='LPIPS', net='alex'), dict(end=-1)]", [LPIPS, {'end': -1}]),
+        ('dict(a=dict(b=(1, 2)), c=None)', {'a': {'b': (1, 2)}, 'c': None}),
+        ('[(1,2),[a,b]]', [(1, 2), ['a', 'b']]),
+        ('data/{name}.mp4', 'data/{name}.mp4'),
+    ],
+)
+def test_dicts_are_read_as_in_a_config_file(text, value):
+    parser = argparse.ArgumentParser()
+    add_override_argument(parser)
+    assert parser.parse_args(['--cfg-options', f'a.b={text}']).cfg_options == {'a.b': value}
+
+
+@pytest.mark.parametrize(
+    'text', ['dict(type=LPIPS)', "dict(type='LPIPS'", 'dict(a=open("x"))', 'f(1,2)', '[1,2', '{1:}']
+)
+def test_what_cannot_be_read_shows_the_right_syntax(text, capsys):
+    parser = argparse.ArgumentParser()
+    add_override_argument(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', f'model.loss.lpips={text}'])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f'cannot read {text!r}' in said and "model.loss.lpips=dict(type='NAME', size=8)" in said
+
+
+def test_dicts_are_merged_and_checked():
+    overrides = {'model.loss.lpips': LPIPS, 'optim_wrapper.vae.optimizer': {'lr': 1e-5}, 'param_scheduler': None}
+    cfg = read_config('pvvae_demo', overrides)
+    assert cfg.model.loss.lpips == LPIPS
+    assert cfg.optim_wrapper.vae.optimizer.type == 'AdamW' and cfg.optim_wrapper.vae.optimizer.lr == 1e-5
+    discriminator = {'type': 'PatchDiscriminator3D', 'base_width': 8}  # it is None in the config
+    assert read_config('pvvae_demo', {'default_hooks.mine': {'type': 'IterTimerHook'}}).default_hooks.mine
+    assert read_config('pvvae_images', {'model.discriminator': discriminator}).model.discriminator == discriminator
+    for key, value, message in [
+        ('model.loss.lpips', {'type': 'LPIPS', 'nets': 'alex'}, 'model.loss.lpips.nets: .*did you mean net'),
+        ('model.loss.lpips', {'type': 'LPIP'}, 'model.loss.lpips.type=LPIP.*did you mean LPIPS'),
+        ('model', {'loss': {'dif_weight': 1}}, 'model.loss.dif_weight: .*did you mean diff_weight'),
+        ('model.loss', 'LPIPS', 'model.loss=LPIPS is not a dict'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_config('pvvae_demo', {key: value})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 
+from pvvae_plugin.config import read_config
 from pvvae_plugin.engine.cost import backbone_cost
+from pvvae_plugin.engine.hooks import run_record_hook
 from pvvae_plugin.models.vae.layers import Upsample
 from pvvae_plugin.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
@@ -239,3 +242,44 @@ def test_autocast_wrapper_refuses_what_it_does_not_do():
                 'optimizer': torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0),
             }
         )
+
+
+def resumed_with(overrides):
+    """Return the warnings of a run that resumes one of the unchanged config, as pairs of entry and change."""
+    said = []
+    logger = SimpleNamespace(warning=said.append)
+    before, after = (
+        SimpleNamespace(cfg=read_config('pvvae_folder64', changes), seed=0, logger=logger, _resume=True)
+        for changes in ({}, overrides)
+    )
+    checkpoint = {'run_settings': run_record_hook.run_settings(before)}
+    HOOKS.build({'type': 'RunRecordHook'}).after_load_checkpoint(after, checkpoint)
+    return said
+
+
+def test_resume_names_what_differs_from_the_checkpoint(monkeypatch):
+    assert not resumed_with({})
+    pipeline = [{'type': 'PackClip'}]
+    said = resumed_with(
+        {
+            'train_dataloader.dataset.data_root': 'elsewhere',
+            'train_dataloader.dataset.clip_len': 9,
+            'val_dataloader.dataset.pipeline': pipeline,
+            'model.loss.diff_weight': 0.5,
+            'train_cfg.max_iters': 7,
+            'train_dataloader.batch_size': 3,
+            'optim_wrapper.vae.optimizer.weight_decay': 0.5,
+        }
+    )
+    other = 'resumed with another setting (checkpoint -> config): '
+    changes = {text.removeprefix(other) for text in said if text.startswith(other)}
+    assert {
+        "train_dataloader.dataset.data_root='data/videos/train' -> 'elsewhere'",
+        'train_dataloader.dataset.clip_len=17 -> 9',
+        'model.loss.diff_weight=not set -> 0.5',
+    } < changes
+    assert any(text.endswith("-> ['PackClip']") and "['ResizeClip', " in text for text in changes)
+    assert len(changes) == 5 and len(said) == 7  # the batch size and the optimizer have their own messages
+    monkeypatch.setattr(run_record_hook, 'MAX_LISTED', 1)
+    said = resumed_with({'train_cfg.max_iters': 7, 'model.loss.diff_weight': 0.5, 'model.loss.kl_weight': 0.5})
+    assert len(said) == 2 and said[-1] == 'resumed with 2 more settings that differ'

@@ -76,7 +76,7 @@ OVERRIDES = [
         'a misspelled entry at the top',
         options('train_dataloadr.batch_size=2'),
         ValueError,
-        ("nothing reads 'train_dataloadr'", 'did you mean train_dataloader', 'valid are .*val_dataloader'),
+        ("nothing reads 'train_dataloadr'", 'did you mean train_dataloader or val_dataloader'),
         faq="nothing reads 'train_dataloadr' in the top of a config: did you mean train_dataloader",
     ),
     Mistake(
@@ -91,6 +91,13 @@ OVERRIDES = [
         lambda t: train(t, 'train_pipeline.0.size=128', config='pvvae_ucf101'),
         ValueError,
         ('train_pipeline.*a helper', r'train_dataloader\.dataset\.pipeline\.0\.size'),
+    ),
+    Mistake(
+        'an argument of the loop at the top',
+        options('max_iters=20'),
+        ValueError,
+        (r'did you mean train_cfg\.max_iters\?',),
+        faq="nothing reads 'max_iters' in the top of a config: did you mean train_cfg.max_iters?",
     ),
     Mistake(
         'a misspelled argument of the loop',
@@ -186,7 +193,7 @@ OVERRIDES = [
         lambda t: train(t, config='pvvae_dmeo'),
         FileNotFoundError,
         ('pvvae_dmeo', 'pvvae_demo.py'),
-        faq="no config 'pvvae_dmeo.py' in pvvae_plugin; there are _base_/cogvideox_vae.py,",
+        faq="no config 'pvvae_dmeo.py' in pvvae_plugin; did you mean pvvae_demo.py",
     ),
 ]
 

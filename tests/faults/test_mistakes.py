@@ -115,6 +115,7 @@ MADE_ELSEWHERE = (
     'pvvae_plugin needs mmcv',
     'DiffusersVAE needs diffusers',
     'LPIPS needs the packages',
+    'things are missing:',  # test_train.py
     'Please run "pip install wandb"',
     '`_get_package_and_cfg_path` is used',
     'AutoencoderKLCogVideoX of diffusers does not decode',

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import nn
 
 from pvvae_plugin import __version__
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
@@ -47,7 +48,7 @@ CLASSIFIER_SEED = 0
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the generator')
     parser.add_argument('checkpoint', help='checkpoint of the generator, or work directory of its run')
     parser.add_argument('--num', type=int, default=350, help='clips to classify per kind (default: 350)')

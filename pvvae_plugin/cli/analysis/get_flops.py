@@ -11,13 +11,12 @@ here it prints the parameter tables.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 from fvcore.nn import parameter_count_table
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, clip_geometry, read_config
 from pvvae_plugin.engine.cost import BackboneCost, HeadCost, backbone_cost, head_cost
 from pvvae_plugin.registry import MODELS
@@ -52,7 +51,7 @@ def config_clip(cfg: Config) -> tuple[int, int, int]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of a VAE or a generator')
     parser.add_argument(
         '--clip', nargs=3, type=int, metavar=('T', 'H', 'W'), help="length and size of the clip (default: the config's)"

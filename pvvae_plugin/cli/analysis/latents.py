@@ -25,6 +25,7 @@ from torch import Tensor
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer
 from pvvae_plugin.apis.video_input import check_lengths, check_size, find_videos, read_video
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, resolve_checkpoint
@@ -34,7 +35,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('model', help='folder of an exported VAE, or path or name of a config')
     parser.add_argument('checkpoint', nargs='?', help=f'with a config: checkpoint, work directory, or {OWN_WEIGHTS}')
     parser.add_argument(

@@ -31,6 +31,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from pvvae_plugin import __version__
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_video
 from pvvae_plugin.evaluation import resolve_protocol
@@ -68,7 +69,7 @@ METRICS = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         'videos', nargs='+', type=Path, metavar='VIDEOS', help='folders of videos, searched recursively'
     )

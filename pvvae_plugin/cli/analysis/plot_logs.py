@@ -7,7 +7,6 @@ python tools/analysis/plot_logs.py work_dirs/pvvae_folder64 --out curves.png \
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,8 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+
+from pvvae_plugin.cli.parser import CommandParser
 
 
 def read_scalars(work_dir: Path) -> list[dict]:
@@ -31,7 +32,7 @@ def read_scalars(work_dir: Path) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('work_dir', type=Path, help='work directory of the run')
     parser.add_argument(
         '--panel',

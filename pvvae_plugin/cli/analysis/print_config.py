@@ -10,11 +10,11 @@ output is a complete config without inheritance, which every command accepts.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mmengine.config import Config
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 
 
@@ -33,7 +33,7 @@ def resolved(config: str, overrides: dict | None = None) -> Config:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='path of a config, or name of a config of this package')
     add_override_argument(parser)
     parser.add_argument(

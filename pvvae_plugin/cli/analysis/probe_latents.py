@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 
 from pvvae_plugin import __version__
 from pvvae_plugin.apis import VideoAutoencoderInferencer
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, SyntheticVideoDataset
 from pvvae_plugin.datasets.transforms.base import without_transforms
@@ -52,7 +53,7 @@ class Rows(NamedTuple):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config of the VAE')
     parser.add_argument('checkpoint', help='checkpoint of the VAE, or work directory of its run')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for numbers and pictures')

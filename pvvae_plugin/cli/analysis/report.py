@@ -9,16 +9,16 @@ With --max-ratio, also check the MSE of every prediction relative to repeating t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.evaluation import format_prediction_table, summary_line
 from pvvae_plugin.files import read_json
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('metrics', type=Path, help='file written by tools/test.py --out')
     parser.add_argument('--max-ratio', type=float, help='largest allowed MSE / MSE of repeating the last frame')
     args = parser.parse_args(argv)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mmengine.registry import init_default_scope
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.evaluation import class_accuracy as accuracy
 from pvvae_plugin.evaluation.motion_classifier import (
@@ -29,7 +30,7 @@ HELD_OUT = 700  # clips
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('config', help='config whose train_dataloader.dataset has labeled clips')
     parser.add_argument('--out', type=Path, required=True, metavar='FILE.pth', help='file for the weights')
     parser.add_argument('--steps', type=int, default=1200, help='training steps of 32 clips (default: 1200)')

@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 import torch
 
+from pvvae_plugin.cli.parser import CommandParser
+
 from .common import benchmark_command, end_in_order, machine, now, versions
 
 
@@ -141,7 +143,7 @@ def execute(run: Run, arguments: str, out: Path, seconds: float) -> str | None:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--tiny', action='store_true', help='toy sizes on a CPU; the numbers are meaningless')
     parser.add_argument(

@@ -48,6 +48,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import read_config
 from pvvae_plugin.datasets import DecordReader
 from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_scene
@@ -296,7 +297,7 @@ def table(report: dict) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--config', default='pvvae_ucf101', help='path or name of a config (default: pvvae_ucf101)')
     parser.add_argument(
         '--data',

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.models.dit import LatentDiT
 from pvvae_plugin.models.dit.latent_dit import PRESETS
 
@@ -224,7 +225,7 @@ def table(report: dict) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--size', choices=list(SIZES), default='tiny', help='LatentDiT preset (default: tiny)')
     parser.add_argument('--batch', type=int, help='clips (default: 1, on a GPU 8)')

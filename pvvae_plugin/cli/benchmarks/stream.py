@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import read_config
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.registry import MODELS
@@ -43,7 +44,7 @@ SMALL = {
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument(
         '--config', help="config with the model.backbone to use (default: a small VAE with the paper's layout)"
     )

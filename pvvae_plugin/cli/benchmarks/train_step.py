@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.models.losses import PredictiveReconLoss
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
@@ -109,7 +110,7 @@ def table(report: dict) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--size', choices=list(SIZES), default='small', help='widths (default: small)')
     parser.add_argument('--batch', type=int, default=8, help='clips (default: 8)')

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import cost
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.models.vae.layers import CausalConv3d, Upsample
@@ -320,7 +321,7 @@ def _ratios(report: dict, which: str) -> str:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
     parser.add_argument('--size', choices=list(SIZES), default='small', help='widths of both models (default: small)')
     parser.add_argument('--batch', type=int, help='clips (default: 2, with --size paper 1, on a GPU 4)')

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.extractors import I3D
 from pvvae_plugin.evaluation.fvd import groups_of
@@ -35,7 +36,7 @@ CLIPS, DIM = 2048, 400
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--repeats', type=int, default=5, help='repeats per measurement (default: 5)')
     parser.add_argument('--batch-size', type=int, default=2, help='clips per batch of I3D (default: 2)')

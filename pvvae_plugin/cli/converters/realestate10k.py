@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_video
 from pvvae_plugin.progress import ProgressBar
@@ -47,7 +48,7 @@ class Sequence(NamedTuple):
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--cameras', type=Path, required=True, help='folder with train/*.txt and test/*.txt')
     parser.add_argument('--videos', type=Path, required=True, help='folder of the videos, named by YouTube id')
     parser.add_argument('--out', type=Path, required=True, help='folder for train.csv and test.csv')

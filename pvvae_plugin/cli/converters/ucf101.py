@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.datasets import ClipError, open_video
 
 NUM_CLASSES = 101
@@ -22,7 +23,7 @@ SHOWN = 10
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument('--videos', type=Path, required=True, help='folder with the 101 class folders of .avi files')
     parser.add_argument('--splits', type=Path, help='folder with classInd.txt, trainlist01.txt, ... (official lists)')
     parser.add_argument('--decode', action='store_true', help='also read the last frame of every video (minutes)')

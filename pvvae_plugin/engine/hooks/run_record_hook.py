@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,22 @@ from pvvae_plugin.registry import HOOKS
 
 # The network is the same for both kinds of padding: the paper's ablation starts from weights of the other kind.
 EXCHANGEABLE = (*IRRELEVANT, 'padding')
+# Entries of the config that decide how a run goes on.
+RECORDED = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'train_cfg',
+    'auto_scale_lr',
+    'strategy',
+    'default_hooks',
+    'custom_hooks',
+    'val_dataloader',
+    'val_evaluator',
+)
+# These differences have their own messages.
+REPORTED = re.compile(r'train_dataloader\.batch_size|optim_wrapper\.(\w+\.)?(optimizer|accumulative_counts)\b')
+MAX_LISTED, MAX_LENGTH = 20, 120
 
 
 @HOOKS.register_module()
@@ -28,6 +45,7 @@ class RunRecordHook(Hook):
     - Changes of the batch size, the number of processes or the accumulation count give a warning. The position in the
       data is kept.
     - Changes of optimizers and schedules give a warning and do *not* take effect, because resume restores their state.
+    - Other changes of the config, e.g. of the data or the loss, take effect, with one warning per entry.
 
     Example:
         >>> from pvvae_plugin.registry import HOOKS
@@ -54,7 +72,9 @@ class RunRecordHook(Hook):
             return
         here = run_settings(runner)
         layout = [
-            text for name, text in _differences(recorded['backbone'], here['backbone']) if name not in EXCHANGEABLE
+            text
+            for path, text in _differences(recorded['backbone'], here['backbone'])
+            if path.split('.')[0] not in EXCHANGEABLE
         ]
         if layout:
             raise ValueError(
@@ -77,10 +97,17 @@ class RunRecordHook(Hook):
                 f'{text} (checkpoint -> config) has no effect on a resumed run, which keeps its optimizers and '
                 'schedules; to change them, start a new run with load_from=WORK_DIR and another --work-dir'
             )
+        # Checkpoints of earlier versions do not record the config.
+        differing = _differences(recorded.get('config', here['config']), here['config'])
+        changes = [text for path, text in differing if not REPORTED.match(path)]
+        for text in changes[:MAX_LISTED]:
+            runner.logger.warning(f'resumed with another setting (checkpoint -> config): {text}')
+        if len(changes) > MAX_LISTED:
+            runner.logger.warning(f'resumed with {len(changes) - MAX_LISTED} more settings that differ')
 
 
 def run_settings(runner: Runner) -> dict[str, Any]:
-    """Return plain settings of a run: ``backbone``, ``frames``, ``seed``, ``step``, and ``kept`` on resume."""
+    """Return plain settings of a run: ``backbone``, ``frames``, ``seed``, ``step``, ``kept`` and ``config``."""
     cfg = runner.cfg
     optim = cfg.get('optim_wrapper') or {}
     wrappers = {'model': optim} if 'optimizer' in optim else {k: v for k, v in optim.items() if isinstance(v, dict)}
@@ -99,6 +126,7 @@ def run_settings(runner: Runner) -> dict[str, Any]:
             **{f'optim_wrapper.{name}.optimizer': entry.get('optimizer') for name, entry in wrappers.items()},
             'param_scheduler': cfg.get('param_scheduler'),
         },
+        'config': {name: cfg.get(name) for name in RECORDED},
     }
     return json.loads(json.dumps(settings, default=str))
 
@@ -109,7 +137,7 @@ def _clip_length(dataset: Mapping) -> int | None:
 
 
 def _differences(there: Any, here: Any, path: str = '') -> Iterator[tuple[str, str]]:
-    """Yield the top-level name and a description of each value that differs."""
+    """Yield the place and a description of each value that differs."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in sorted({*there, *here}):
             yield from _differences(there.get(key), here.get(key), f'{path}.{key}' if path else key)
@@ -117,4 +145,12 @@ def _differences(there: Any, here: Any, path: str = '') -> Iterator[tuple[str, s
         for i, (a, b) in enumerate(zip(there, here, strict=True)):
             yield from _differences(a, b, f'{path}.{i}')
     elif there != here:
-        yield path.split('.')[0], f'{path}={there!r} -> {here!r}'
+        yield path, f'{path}={_brief(there)} -> {_brief(here)}'
+
+
+def _brief(value: Any) -> str:
+    """Return the value as text of limited length, and only the types of a list of components."""
+    if isinstance(value, list):
+        value = [entry.get('type', entry) if isinstance(entry, Mapping) else entry for entry in value]
+    text = 'not set' if value is None else repr(value)
+    return text if len(text) <= MAX_LENGTH else f'{text[:MAX_LENGTH]}...'

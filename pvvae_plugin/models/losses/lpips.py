@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
+from pvvae_plugin.missing import Missing
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.safe_globals import load_safely
 
@@ -61,8 +63,11 @@ class LPIPS(nn.Module):
         if net not in BACKBONES:
             raise ValueError(f'net must be one of {sorted(BACKBONES)}, got {net!r}')
         self.net = net
-        path = _find_weights(net, weights)
-        network = _build_network(net)
+        missing = Missing()
+        path = missing.collect(_find_weights, net, weights)
+        package = missing.collect(_import_lpips)
+        missing.report()
+        network = _build_network(package, net)
         _load_backbone(network.net, path)
         # The list hides it from torch. A registered child would enter state dicts, optimizers and DDP buckets, follow
         # .half(), and be switched to training mode.
@@ -128,14 +133,18 @@ def _find_weights(net: str, weights: str | Path | None) -> Path:
     )
 
 
-def _build_network(net: str) -> nn.Module:
-    """Build the network of ``lpips`` with its linear weights and a random backbone."""
+def _import_lpips() -> ModuleType:
     try:
         import lpips
     except ImportError as error:
         raise ImportError(
             f'LPIPS needs the packages lpips and torchvision ({error}): pip install "pvvae_plugin[lpips]"'
         ) from error
+    return lpips
+
+
+def _build_network(lpips: ModuleType, net: str) -> nn.Module:
+    """Build the network of ``lpips`` with its linear weights and a random backbone."""
     # The random weights are replaced later; drawing them must not change the global RNG state.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings('ignore', category=UserWarning, module='torchvision')  # `pretrained` is deprecated

@@ -7,6 +7,7 @@ import os.path
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,19 +52,26 @@ def find_folder(pretrained: str, subfolder: str | None, download: bool) -> Path:
 
 
 def _hub_folder(name: str, inside: str, download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     wanted = [f'{inside}/*' if inside else '*']
     include = f" --include '{inside}/*'" if inside else ''
     try:
+        from huggingface_hub import snapshot_download  # installed with diffusers
+
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not download), inside)
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (ImportError, OSError) as error:  # the Hub's own errors are OSErrors
         how = 'downloading it from the Hub failed' if download else 'it is not in the Hub cache (download=False)'
         raise FileNotFoundError(
             f'no folder {name!r}, and {how}. For a name on the Hub, run hf download {name}{include}, or set '
             f'download=True. For a folder, run hf download NAME{include} --local-dir {name}'
         ) from error
+
+
+def import_diffusers() -> ModuleType:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ImportError('DiffusersVAE needs diffusers: pip install -e ".[diffusers]"') from error
+    return diffusers
 
 
 def read_config(folder: Path) -> tuple[Any, dict]:
@@ -73,10 +81,7 @@ def read_config(folder: Path) -> tuple[Any, dict]:
         ImportError: If diffusers is not installed.
         ValueError: If the class is not supported, or the file is damaged.
     """
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError('DiffusersVAE needs diffusers: pip install -e ".[diffusers]"') from error
+    diffusers = import_diffusers()
     try:
         config = json.loads((folder / 'config.json').read_text())
         name = config['_class_name']

@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from pvvae_plugin.files import write_atomically
+from pvvae_plugin.missing import Missing
 from pvvae_plugin.registry import MODELS
 from pvvae_plugin.renaming import renamed_arguments
 from pvvae_plugin.temporal import Observed, groups_to_frames
@@ -25,6 +26,7 @@ from .diffusers_files import (
     PART,
     find_export,
     find_folder,
+    import_diffusers,
     load_weights,
     network_config,
     read_config,
@@ -88,7 +90,11 @@ class DiffusersVAE(VideoVAE):
         gradient_checkpointing: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        folder, exported = find_export(find_folder(pretrained, subfolder, download), type(self).__name__)
+        missing = Missing()
+        missing.collect(import_diffusers)
+        folder = missing.collect(find_folder, pretrained, subfolder, download)
+        missing.report()
+        folder, exported = find_export(folder, type(self).__name__)
         network, config = read_config(folder)
         twin, facts = read_facts(network, config, folder)
         super().__init__(facts['channels'], facts['temporal_ratio'], facts['spatial_ratio'], init_cfg)

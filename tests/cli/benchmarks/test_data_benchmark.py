@@ -81,7 +81,7 @@ def test_ratios_are_of_neighbors_in_time(tool, monkeypatch):
         (['--workers', '0'], '--workers must be a positive integer, got 0'),
         (['--batches', '-1'], '--batches must be a positive integer, got -1'),
         (['--repeats', '0'], '--repeats must be a positive integer, got 0'),
-        (['--config', 'nowhere.py'], "--config: no config 'nowhere.py' in pvvae_plugin; there are"),
+        (['--config', 'nowhere.py'], "--config: no config 'nowhere.py' in pvvae_plugin; docs/configs.md"),
         (['--config', CONFIG, '--data', 'nowhere'], '--data nowhere is not a folder'),
         (['--config', CONFIG, '--json', 'nowhere/data.json'], 'the folder nowhere does not exist'),
     ],
