@@ -61,13 +61,15 @@ class VideoReconstruction(BaseMetric):
         """Check before a long evaluation that clips of shape ``(3, T, H, W)`` can be compared.
 
         Raises:
-            ValueError: If frames are smaller than SSIM's window.
+            ValueError: If frames are smaller than SSIM's window, or too small for LPIPS.
         """
         if min(shape[2:]) < WINDOW_SIZE:
             raise ValueError(
                 f'VideoReconstruction computes SSIM, which needs frames of at least {WINDOW_SIZE} x {WINDOW_SIZE} '
                 f'pixels, got {shape[2]} x {shape[3]}; use larger frames'
             )
+        if hasattr(self.lpips, 'check_clip'):
+            self.lpips.check_clip(shape)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Append one entry per sample: its curves, or :data:`SUBSTITUTED`."""

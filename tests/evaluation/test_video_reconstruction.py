@@ -1,4 +1,5 @@
 import math
+import types
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 
 from pvvae_plugin.evaluation import VideoReconstruction
 from pvvae_plugin.functional.image_quality import ssim
-from pvvae_plugin.registry import MODELS
+from pvvae_plugin.models.losses.lpips import LPIPS
+from pvvae_plugin.registry import HOOKS, MODELS
 
 
 class FakeDistance(nn.Module):
@@ -97,3 +99,30 @@ def test_half_precision_reconstructions(make_sample):
     sample = make_sample(0)
     sample.reconstruction = sample.reconstruction.to(torch.bfloat16)
     assert math.isfinite(evaluate(VideoReconstruction(), [sample])['recon/psnr'])
+
+
+class SmallestDistance(FakeDistance):
+    """Stands in for LPIPS, which has a smallest frame."""
+
+    def check_clip(self, shape):
+        LPIPS.check_clip(types.SimpleNamespace(net='alex'), shape)
+
+
+@pytest.mark.parametrize('part', ['metric', 'loss'])
+def test_clips_too_small_for_lpips_are_refused_before_training(part, tiny_vae_config):
+    model = MODELS.build(
+        {'type': 'VideoAutoencoder', 'backbone': tiny_vae_config, 'loss': {'type': 'PredictiveReconLoss'}}
+    )
+    metric = VideoReconstruction()
+    (model.loss if part == 'loss' else metric).lpips = SmallestDistance()
+    clips = [{'inputs': torch.zeros(3, 5, 16, 48, dtype=torch.uint8)}]
+    loader = types.SimpleNamespace(dataset=clips)
+    runner = types.SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        val_dataloader=loader,
+        val_loop=types.SimpleNamespace(evaluator=types.SimpleNamespace(metrics=[metric])),
+    )
+    where = {'metric': 'val_evaluator .* of val_dataloader', 'loss': 'model.loss .* of train_dataloader'}[part]
+    with pytest.raises(ValueError, match=f"{where}: LPIPS with net='alex' needs .* 31 x 31 pixels, got 16 x 48"):
+        HOOKS.build({'type': 'StartCheckHook'}).before_train(runner)

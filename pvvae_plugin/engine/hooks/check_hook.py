@@ -23,7 +23,7 @@ class StartCheckHook(Hook):
 
     - Clips must have a length, size and grouping that the backbone accepts. Cached latents must have the backbone's
       number of channels and come from its checkpoint. The validation set is checked before training, too.
-    - Metrics with a ``check_clip`` method must accept the clips.
+    - Metrics and losses with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
     - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
@@ -73,6 +73,15 @@ def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
                 raise ValueError(f'{name}_evaluator cannot measure the clips of {name}_dataloader: {error}') from error
 
 
+def _check_loss(loss: nn.Module, clip: Tensor) -> None:
+    """Call ``check_clip`` of the loss if it has it."""
+    if hasattr(loss, 'check_clip'):
+        try:
+            loss.check_clip(clip.shape)
+        except ValueError as error:
+            raise ValueError(f'model.loss cannot compare the clips of train_dataloader: {error}') from error
+
+
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is not None:  # VAEs and unconditional generators ignore labels
@@ -82,6 +91,8 @@ def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
         sample = dataset[0]
         if len(sample['inputs']) == 3:  # RGB; moments have an even number of channels
             _check_clip(name, sample['inputs'], model.backbone)
+            if name == 'train':
+                _check_loss(getattr(model, 'loss', None), sample['inputs'])
         else:
             _check_latents(name, dataset, sample['inputs'], model)
         if num_classes is not None:

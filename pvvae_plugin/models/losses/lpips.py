@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -65,6 +66,21 @@ class LPIPS(nn.Module):
         # .half(), and be switched to training mode.
         self._network = [network.eval().requires_grad_(False).float()]
 
+    def check_clip(self, shape: Sequence[int]) -> None:
+        """Check that the backbone accepts clips of shape ``(3, T, H, W)``.
+
+        Raises:
+            ValueError: If the frames are too small for its pooling.
+        """
+        height, width = shape[-2:]
+        smallest = BACKBONES[self.net][2]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"LPIPS with net='{self.net}' needs frames of at least {smallest} x {smallest} pixels, got {height} x "
+                f'{width}; use larger frames, or do without LPIPS: in the loss set lpips=None and lpips_weight=0, in '
+                'VideoReconstruction set lpips=None'
+            )
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Return the distance per frame. Gradients flow to both arguments.
 
@@ -83,11 +99,7 @@ class LPIPS(nn.Module):
                 f'LPIPS needs two videos with the same shape (N, 3, T, H, W), got {tuple(a.shape)} and {tuple(b.shape)}'
             )
         n, _, t, h, w = a.shape
-        smallest = BACKBONES[self.net][2]
-        if min(h, w) < smallest:
-            raise ValueError(
-                f"LPIPS with net='{self.net}' needs frames of at least {smallest} x {smallest} pixels, got {h} x {w}"
-            )
+        self.check_clip(a.shape[1:])
         network = self._network[0].to(a.device)
         frames = [video.float().transpose(1, 2).flatten(0, 1) for video in (a, b)]  # (N * T, 3, H, W)
         step = max(1, CHUNK_PIXELS // (h * w))

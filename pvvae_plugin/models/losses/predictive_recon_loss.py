@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -87,6 +88,15 @@ class PredictiveReconLoss(nn.Module):
         self.lpips_weight = lpips_weight
         self.kl_weight = kl_weight
         self.lpips = MODELS.build(lpips) if lpips_weight else None
+
+    def check_clip(self, shape: Sequence[int]) -> None:
+        """Check before training that clips of shape ``(3, T, H, W)`` can be compared.
+
+        Raises:
+            ValueError: If frames are too small for LPIPS.
+        """
+        if hasattr(self.lpips, 'check_clip'):
+            self.lpips.check_clip(shape)
 
     def forward(self, output: PredictiveOutput, video: Tensor) -> dict[str, Tensor]:
         """Return the weighted terms. Keys with ``loss`` add up to the objective; the others are only logged.

@@ -180,6 +180,24 @@ def test_errors_name_the_value(distance):
         distance(clips(1, 3, 2, 32, 32)[0], clips(1, 3, 1, 32, 32)[0])
 
 
+# (kernel, stride, padding) up to the last features that LPIPS compares; pooling has no padding
+CONV3, POOL2, POOL3 = (3, 1, 1), (2, 2, 0), (3, 2, 0)
+LAYERS = {
+    'alex': [(11, 4, 2), POOL3, (5, 1, 2), POOL3, CONV3, CONV3, CONV3],
+    'vgg': [*[CONV3] * 2, POOL2, *[CONV3] * 2, POOL2, *[CONV3] * 3, POOL2, *[CONV3] * 3, POOL2, *[CONV3] * 3],
+}
+
+
+@pytest.mark.parametrize('net', BACKBONES)
+def test_the_smallest_frames_are_those_of_the_networks_arithmetic(net):
+    def last_side(side):
+        for kernel, stride, padding in LAYERS[net]:
+            side = (side + 2 * padding - kernel) // stride + 1
+        return side
+
+    assert next(side for side in range(1, 99) if last_side(side) >= 1) == BACKBONES[net][2]
+
+
 @pytest.mark.parametrize('net', ['vgg', 'alex'])
 def test_the_real_package_with_random_weights(net, cache):
     lpips = pytest.importorskip('lpips')
