@@ -62,6 +62,10 @@ class _ProxyMetric(BaseMetric):
         """See :class:`SetMetric`."""
         return {name: record for distance in self.distances for name, record in distance.records.items()}
 
+    def check_clip(self, shape: Sequence[int]) -> None:
+        """See :meth:`SetMetric.check_clip`."""
+        self.distances[0].check_clip(shape)
+
     def prepare(self, num_frames: int, num_clips: int) -> None:
         """See :meth:`SetMetric.prepare`."""
         for distance in self.distances:

@@ -87,6 +87,15 @@ class SetMetric(BaseMetric):
         self._left_out: list[int] = []
         self._pending: tuple[list[int], list[Tensor]] | None = None
 
+    def check_clip(self, shape: Sequence[int]) -> None:
+        """Check before training that sources of shape ``(3, T, H, W)`` are long enough; generated clips are unknown.
+
+        Raises:
+            ValueError: If the protocol needs longer clips.
+        """
+        if self._is_paired(self.reference):
+            self.features.check_frames(shape[1])
+
     def prepare(self, num_frames: int, num_clips: int) -> None:
         """Check the upcoming clips and compute the reference features before a long evaluation.
 

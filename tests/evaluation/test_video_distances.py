@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from tiny_extractors import Colors, Statistics
 
 from pvvae_plugin.datasets import SyntheticVideoDataset
-from pvvae_plugin.evaluation import FVD, KVD, VideoInceptionScore
+from pvvae_plugin.evaluation import FVD, KVD, ProxyKVD, VideoInceptionScore
 from pvvae_plugin.evaluation.set_metric import check_distinct
 from pvvae_plugin.structures import VideoDataSample
 
@@ -236,6 +236,10 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path):
         FVD(Statistics(), {**PROTOCOL, 'num_frames': 1})
     with pytest.raises(ValueError, match='class probabilities'):
         VideoInceptionScore(Statistics(), PROTOCOL)
+    for paired in (FVD(Statistics(), PROTOCOL), ProxyKVD(PROTOCOL, appearance_size=32)):  # checked before training
+        paired.check_clip((3, FRAMES, 8, 8))
+        with pytest.raises(ValueError, match='clips have 4 frames, but the protocol .custom. needs 5'):
+            paired.check_clip((3, 4, 8, 8))
     metric = FVD(Statistics(), PROTOCOL, reference(tmp_path))
     with pytest.raises(ValueError, match='clips have 4 frames, but the protocol .custom. needs 5'):
         metric.prepare(4, 40)
