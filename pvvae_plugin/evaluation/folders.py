@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def evaluate_videos(
         Name -> value; full records are in each metric's ``records``.
 
     Raises:
-        ValueError: If a video has no source, or its size differs from its source's.
+        ValueError: If a video has no source, its size differs from its source's, or two files have the same name.
     """
     dataset = DATASETS.build(dict(judged))
     pairs = None if sources is None else _Pairs(dataset, DATASETS.build(dict(sources)))
@@ -183,6 +183,8 @@ class _Pairs(Dataset):
     def __init__(self, judged: Dataset, sources: Dataset) -> None:
         self.judged, self.sources = judged, sources
         names_of_sources, names = _names(sources), _names(judged)
+        for dataset, found in ((sources, names_of_sources), (judged, names)):
+            _check_one_file_per_name(dataset, found, set(names))
         of_source = {name: i for i, name in enumerate(names_of_sources)}
         lonely = [name for name in names if name not in of_source]
         if lonely:
@@ -197,6 +199,18 @@ class _Pairs(Dataset):
 
     def __len__(self) -> int:
         return len(self.judged)
+
+
+def _check_one_file_per_name(dataset: Dataset, names: Sequence[str], needed: Collection[str]) -> None:
+    """Check that no two files have the same of the needed names: one of them would be compared with a wrong video."""
+    paths: dict[str, str] = {}
+    for i, name in enumerate(names):
+        path = dataset.get_data_info(i)['path']
+        if name in needed and paths.setdefault(name, path) != path:
+            raise ValueError(
+                f'{paths[name]} and {path} have the same name {name!r}, which pairs a video with its source; rename or '
+                'remove one of them'
+            )
 
 
 def _names(dataset: Dataset) -> list[str]:

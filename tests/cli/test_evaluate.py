@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -118,6 +119,20 @@ def test_pairs(tool, tmp_path):
     small = write_videos(tmp_path / 'small', size=(16, 16))
     with pytest.raises(SystemExit, match='resize them to the same size'):
         run(tool, sources, small, '--metrics', 'psnr')
+
+
+def test_pairs_are_refused_if_two_files_have_the_same_name(tool, tmp_path):
+    sources, made = write_videos(tmp_path / 'sources'), write_videos(tmp_path / 'made', seed=1)
+    twice = shutil.copytree(sources, tmp_path / 'twice')
+    shutil.copy(sources / 'clip1.avi', twice / 'clip0.mkv')
+    for first, second in ((twice, made), (made, twice)):
+        with pytest.raises(SystemExit, match=r'twice/clip0.avi and .*twice/clip0.mkv have the same name'):
+            run(tool, first, second, '--metrics', 'psnr')
+    listed = tmp_path / 'list.txt'
+    listed.write_text('twice/clip0.mkv\ntwice/clip1.avi\n')
+    run(tool, twice, made, '--metrics', 'fvd')  # whole sets need no names
+    (tmp_path / 'two.txt').write_text('made/clip0.avi\nmade/clip1.avi\n')
+    run(tool, listed, tmp_path / 'two.txt', '--metrics', 'psnr')
 
 
 def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
