@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -39,9 +40,10 @@ class VideoFeatures:
         self.extractor = extractor
         self.protocol = protocol
         self._device: str | None = None
-        # Includes class and arguments, in case the record of two different networks is the same.
-        made = extractor.built_from or f'{type(extractor).__module__}.{type(extractor).__qualname__}'
-        self.key = config_sha256({'num_frames': protocol.num_frames, 'made': made, **self.record()})
+        # Includes class, arguments and weights, in case the record of two different networks is the same.
+        made = extractor.built_from or {'type': f'{type(extractor).__module__}.{type(extractor).__qualname__}'}
+        key = {'num_frames': protocol.num_frames, 'made': made, 'set': _plain(extractor), **self.record()}
+        self.key = config_sha256({**key, 'tensors': _weights_sha256(extractor)})
 
     def record(self) -> dict[str, Any]:
         """Return all settings that determine the features, except the number of frames, as plain values."""
@@ -131,6 +133,21 @@ def _batches(clips: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         alike = list(group)
         size = max(1, BATCH_VALUES // max(1, alike[0].numel()))
         yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+
+def _plain(extractor: FeatureExtractor) -> dict[str, Any]:
+    """Return the attributes with plain values, such as the arguments of an extractor that was built in Python."""
+    plain = (bool, int, float, str, tuple, list)
+    return {k: v for k, v in vars(extractor).items() if isinstance(v, plain) and not k.startswith('_')}
+
+
+def _weights_sha256(extractor: FeatureExtractor) -> str:
+    """Hash all parameters and buffers: the file of weights may have been replaced."""
+    digest = hashlib.sha256()
+    for name, tensor in itertools.chain(extractor.named_parameters(), extractor.named_buffers()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def shared_features(extractor: Mapping | FeatureExtractor, protocol: Protocol) -> VideoFeatures:

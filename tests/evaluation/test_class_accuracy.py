@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from pvvae_plugin.evaluation.motion_classifier import (
     load_classifier,
     save_classifier,
     train_classifier,
+    video_states,
 )
 from pvvae_plugin.functional.classification import confusion_counts, wilson_interval
 from pvvae_plugin.registry import DATASETS, MODELS
@@ -173,6 +175,21 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     for other in others:
         with pytest.raises(ValueError, match='is a classifier trained with another dataset'):
             load_classifier(path, other)
+
+
+def test_a_replaced_video_makes_another_classifier(tmp_path, write_video):
+    paths = [write_video(tmp_path / name / 'a.mp4', num_frames=5) for name in ('run', 'jump')]
+    dataset = {'type': 'VideoDataset', 'data_root': str(tmp_path), 'clip_len': 5, 'pipeline': [{'type': 'PackClip'}]}
+    cfg = Config({'train_dataloader': {'dataset': dataset}, 'val_dataloader': {'dataset': dataset}})
+
+    def digest():
+        data = accuracy.build_labeled_data(cfg, 2)
+        return classifier_digest(data.train_config, 2, 10, 0, videos=video_states(data.train))
+
+    before = digest()
+    assert digest() == before
+    write_video(Path(paths[0]), num_frames=6)
+    assert digest() != before
 
 
 def demo_config(**dataset) -> Config:

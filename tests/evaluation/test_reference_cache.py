@@ -179,3 +179,44 @@ def test_a_clip_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch, log
     monkeypatch.setattr(Flaky, 'broken', False)
     assert skipped() == []
     assert any('clip3 was skipped but can be read now' in line for line in log_lines)
+
+
+class FromFile(FeatureExtractor):
+    """Extractor that reads weights and does not record them."""
+
+    name, feature_dim = 'from_file', 3
+
+    def __init__(self, path):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(float(path.read_text())))
+
+    def features(self, video):
+        return self.scale * video.mean((2, 3, 4))
+
+    def preprocessing(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ('extractor', 'protocol'),
+    [
+        (lambda t: Gain(2.0), {}),
+        (lambda t: Other(1.0), {}),
+        (lambda t: {'type': FromFile, 'path': t / 'weights.txt'}, {}),
+        (lambda t: Gain(1.0), {'num_samples': 11}),
+        (lambda t: Gain(1.0), {'num_frames': 4}),
+        (lambda t: Gain(1.0), {'real_clip': 'middle'}),
+        (lambda t: Gain(1.0), {'frame_interval': 2, 'num_frames': 2}),
+        (lambda t: Gain(1.0), {'eight_bit': 'truncate'}),
+    ],
+)
+def test_every_setting_is_part_of_the_key(extractor, protocol, real, tmp_path):
+    def key(extractor, protocol):
+        return FVD(extractor, {**PROTOCOL, **protocol}, reference(real, tmp_path)).reference._cache_file()
+
+    keys = [key(Gain(1.0), {}), key(Gain(1.0), {})]
+    for weights in '12':
+        (tmp_path / 'weights.txt').write_text(weights)
+        keys.append(key(extractor(tmp_path), protocol))
+    changed = 1 + isinstance(extractor(tmp_path), dict)  # the file of weights was replaced
+    assert len(set(keys)) == 1 + changed

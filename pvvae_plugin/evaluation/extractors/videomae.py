@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pvvae_plugin.files import read_json
+from pvvae_plugin.files import file_sha256, read_json
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.registry import EXTRACTORS
 
@@ -60,7 +60,8 @@ class VideoMAE(FeatureExtractor):
                     f'{folder} has no {file}; extractor.path must be a folder written by save_pretrained of '
                     'transformers (.bin weights are not loaded, because they can run code)'
                 )
-        self.weights = identify_weights(folder / 'model.safetensors', sha256)
+        weights = identify_weights(folder / 'model.safetensors', sha256)
+        self.weights = {**weights, 'config_sha256': file_sha256(folder / 'config.json')}
         self.network = _load(folder)
         config = self.network.config
         self.feature_dim = config.hidden_size

@@ -53,8 +53,11 @@ def test_features_are_the_mean_of_the_last_tokens(folder):
 
 def test_record(folder, tmp_path):
     extractor = build_extractor({'type': 'VideoMAE', 'path': str(folder)}, PROTOCOLS['paper'])
-    digest = hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest()
-    assert extractor.record()['weights'] == {'file': 'model.safetensors', 'sha256': digest, 'known_as': None}
+    weights, config = (
+        hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in ('model.safetensors', 'config.json')
+    )
+    said = {'file': 'model.safetensors', 'sha256': weights, 'known_as': None, 'config_sha256': config}
+    assert extractor.record()['weights'] == said
     with pytest.raises(ValueError, match='sha256'):
         VideoMAE(folder, sha256='0' * 64)
     for file in ('config.json', 'model.safetensors'):
