@@ -235,6 +235,7 @@ class SetMetric(BaseMetric):
             **record,
             'floor': None if floor is None else dict(floor),
             'num_real': None if self._real is None else len(self._real.reference),
+            'real_unreadable': [] if self._real is None else self.reference.paths(self._real.unreadable),
             'protocol': self.protocol.record(),
             'extractor': self.features.record(),
             'reference': None if self.reference is None else self.reference.record,
