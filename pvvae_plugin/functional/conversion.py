@@ -47,3 +47,14 @@ def at_least_float32(tensor: Tensor) -> Tensor:
         torch.float32
     """
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def clamp_colors(video: Tensor) -> Tensor:
+    """Clamp to [-1, 1]. Infinite values become NaN: they are errors, not colors.
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import clamp_colors
+        >>> clamp_colors(torch.tensor([-3.0, 0.5, torch.inf]))
+        tensor([-1.0000,  0.5000,     nan])
+    """
+    return torch.where(video.isfinite(), video.clamp(-1, 1), torch.nan)
