@@ -148,15 +148,20 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float], dict
         **loading,
     }
     metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net)
+    if paired and protocol.frame_interval > 1:
+        raise ValueError(
+            f'frame_interval={protocol.frame_interval} does not apply to {", ".join(args.metrics)}, which compare all '
+            'frames with those of the sources; remove it'
+        )
     real = videos_config(args.real, test_clip='first', **clips)
-    about = describe_videos(args, fake_videos, DATASETS.build(real), 1 if paired else protocol.frame_interval)
+    about = describe_videos(args, fake_videos, DATASETS.build(real), None if paired else protocol.frame_interval)
     numbers, unreadable = evaluate_videos(metrics, fake, num_samples, sources=real if paired else None, **loading)
     for side, paths in unreadable.items():
         about['videos'][side]['unreadable'] = paths
     return metrics, numbers, about
 
 
-def describe_videos(args: argparse.Namespace, fake: Dataset, real: Dataset, interval: int) -> dict[str, Any]:
+def describe_videos(args: argparse.Namespace, fake: Dataset, real: Dataset, interval: int | None) -> dict[str, Any]:
     """Return numbers, frame rates and files left out of both sets, and warnings about them, which are also logged."""
     rates = {'real': frame_rates(real), 'fake': frame_rates(fake)}
     warnings = []

@@ -39,13 +39,13 @@ def frame_rates(dataset: Dataset) -> list[float]:
     return sorted(rates - {0.0})
 
 
-def rate_warning(real: Sequence[float], fake: Sequence[float], interval: int = 1) -> str | None:
+def rate_warning(real: Sequence[float], fake: Sequence[float], interval: int | None = 1) -> str | None:
     """Return a warning if the frame rates of two sets differ, or None. Unknown rates are not compared.
 
     Args:
         real: Frame rates of real videos or sources.
         fake: Frame rates of the videos that are compared with them.
-        interval: Frame stride in real videos.
+        interval: Frame stride in real videos; None if it cannot be set, because pairs are compared.
 
     Example:
         >>> from pvvae_plugin.evaluation.frame_rates import rate_warning
@@ -56,13 +56,14 @@ def rate_warning(real: Sequence[float], fake: Sequence[float], interval: int = 1
     """
     if not real or not fake:
         return None
-    slowest, fastest = min(min(real) / interval, *fake), max(max(real) / interval, *fake)
+    stride = interval or 1
+    slowest, fastest = min(min(real) / stride, *fake), max(max(real) / stride, *fake)
     if fastest <= slowest * (1 + TOLERANCE):
         return None
     texts = [', '.join(f'{rate:g}' for rate in rates) for rates in (real, fake)]
-    used = f', of which every {interval}. frame is used,' if interval > 1 else ''
+    used = f', of which every {stride}. frame is used,' if stride > 1 else ''
     ratio = round(real[0] / fake[0])
-    remedy = f' or set --protocol-options frame_interval={ratio}' if ratio > 1 and ratio != interval else ''
+    remedy = f' or set --protocol-options frame_interval={ratio}' if interval and 1 < ratio != interval else ''
     return (
         f'real videos have {texts[0]} fps{used} and fake ones {texts[1]} fps: the same motion differs from frame to '
         f'frame, and so does every distance; compare videos of one frame rate{remedy}'

@@ -113,6 +113,10 @@ def test_pairs(tool, tmp_path):
     mse = ((a - b) ** 2).mean(axis=(2, 3, 4))
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
+    protocol = run(tool, sources, made, '--metrics', 'rfvd')['records']['recon/rFVD5_6']['protocol']
+    assert [protocol[name] for name in ('num_frames', 'frame_interval', 'real_clip')] == [FRAMES, None, None]
+    with pytest.raises(SystemExit, match='frame_interval=2 does not apply to rfvd, psnr'):
+        run(tool, sources, made, '--metrics', 'rfvd', 'psnr', protocol=['frame_interval=2'])
     (made / 'clip0.avi').rename(made / 'other.avi')
     with pytest.raises(SystemExit, match="no source with the same name, e.g. 'other'"):
         run(tool, sources, made, '--metrics', 'psnr')
@@ -168,6 +172,7 @@ def test_frame_rates_are_recorded_and_compared(tool, tmp_path, capsys):
     warning = 'real videos have 25 fps and fake ones 8 fps: the same motion differs from frame to frame'
     assert any(warning in text for text in result['warnings']) and warning in capsys.readouterr().out
     assert 'frame_interval=3' in result['warnings'][0]
+    assert 'frame_interval' not in run(tool, real, fake, '--metrics', 'psnr')['warnings'][0]  # pairs have no interval
     array = array_of(fake, tmp_path / 'fake.npy')
     for other, fps in ((write_videos(tmp_path / 'other', fps=25), [25.0]), (array, 'unknown')):
         result = run(tool, real, other)
