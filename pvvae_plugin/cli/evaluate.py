@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.registry import init_default_scope
+from torch.utils.data import Dataset
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
@@ -32,6 +36,7 @@ from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config.overrides import OverrideAction
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
+from pvvae_plugin.evaluation.frame_rates import frame_rates, rate_warning
 from pvvae_plugin.evaluation.reference import CACHE_DIR
 from pvvae_plugin.registry import DATASETS
 
@@ -104,18 +109,18 @@ def main(argv: list[str] | None = None) -> None:
     MMLogger.get_instance('evaluate_videos')
     start_processes(args.launcher)
     try:
-        metrics, numbers = measure(args)
+        metrics, numbers, about = measure(args)
     except FileNotFoundError as error:
         if 'extractor.weights' not in str(error):
             raise
         raise FileNotFoundError(f'{error} Set the path with --weights; --metrics proxy needs no file.') from error
     if get_dist_info()[0] == 0:
-        report(args, metrics, numbers)
+        report(args, metrics, numbers, about)
     end_processes()
 
 
-def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
-    """Return the metrics with their records, and the numbers."""
+def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float], dict[str, Any]]:
+    """Return the metrics with their records, the numbers, and a description of both sets of videos."""
     changes = dict(args.protocol_options)
     if 'base' in changes:
         raise ValueError('set the base with --protocol, not with --protocol-options base=...')
@@ -123,7 +128,8 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
     # Skip unreadable videos, without a limit.
     clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
     fake = videos_config(args.fake, test_clip='first', **clips)
-    num_samples = min(args.num_samples or protocol.num_samples, len(DATASETS.build(fake)))
+    fake_videos = DATASETS.build(fake)
+    num_samples = min(args.num_samples or protocol.num_samples, len(fake_videos))
     if num_samples < 2:
         raise ValueError(f'{args.fake} has {num_samples} video; each set needs at least 2')
     if args.out:
@@ -142,11 +148,41 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
         **loading,
     }
     metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net)
-    sources = videos_config(args.real, test_clip='first', **clips) if paired else None
-    return metrics, evaluate_videos(metrics, fake, num_samples, sources=sources, **loading)
+    if paired and protocol.frame_interval > 1:
+        raise ValueError(
+            f'frame_interval={protocol.frame_interval} does not apply to {", ".join(args.metrics)}, which compare all '
+            'frames with those of the sources; remove it'
+        )
+    real = videos_config(args.real, test_clip='first', **clips)
+    about = describe_videos(args, fake_videos, DATASETS.build(real), None if paired else protocol.frame_interval)
+    numbers, unreadable = evaluate_videos(metrics, fake, num_samples, sources=real if paired else None, **loading)
+    for side, paths in unreadable.items():
+        about['videos'][side]['unreadable'] = paths
+    return metrics, numbers, about
 
 
-def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, float]) -> None:
+def describe_videos(args: argparse.Namespace, fake: Dataset, real: Dataset, interval: int | None) -> dict[str, Any]:
+    """Return numbers, frame rates and files left out of both sets, and warnings about them, which are also logged."""
+    rates = {'real': frame_rates(real), 'fake': frame_rates(fake)}
+    warnings = []
+    if os.path.samefile(args.real, args.fake):
+        warnings.append(f'{args.real} and {args.fake} are the same videos twice: distances show the floor at best')
+    if different := rate_warning(rates['real'], rates['fake'], interval):
+        warnings.append(different)
+    for warning in warnings if get_dist_info()[0] == 0 else ():
+        print_log(warning, 'current', logging.WARNING)
+    videos = {
+        side: {
+            'num_videos': len(dataset),
+            'fps': rates[side] or 'unknown',
+            'left_out': [asdict(group) for group in getattr(dataset, 'left_out', ())],
+        }
+        for side, dataset in (('real', real), ('fake', fake))
+    }
+    return {'videos': videos, 'warnings': warnings}
+
+
+def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, float], about: dict[str, Any]) -> None:
     """Print a table and, with ``--out``, write a file."""
     records = {name: record for metric in metrics for name, record in getattr(metric, 'records', {}).items()}
     rows = [('', 'value', '95 % interval', 'unbiased', 'floor', 'clips', 'protocol', 'weights')]
@@ -179,6 +215,7 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
             'records': records,
             'real': args.real,
             'fake': args.fake,
+            **about,
             'pvvae_plugin': __version__,
             'torch': torch.__version__,
         }

@@ -15,7 +15,6 @@ from pvvae_plugin.registry import STRATEGIES
 from .fsdp import GeneratorFSDPStrategy, check_launcher, only_for_generators
 from .log_text import hide_messages_not_for_users
 
-
 # First words of MMEngine's listings of the environment, the config and the hooks: about 300 lines.
 LISTINGS = ('\n' + '-' * 60, 'Config:\n', 'Hooks will be executed')
 

@@ -214,7 +214,7 @@ class ClassAccuracy(BaseMetric):
         """Append one entry per sample: True if it was classified correctly, or :data:`SUBSTITUTED`.
 
         Raises:
-            ValueError: If a clip has no label, or a label outside the classifier's range.
+            ValueError: If a clip has no label, a label outside the classifier's range, or values that are not finite.
         """
         labels = [sample.get('label') for sample in data_samples]
         check_labels(labels, self.classifier.logits.out_features)
@@ -225,6 +225,8 @@ class ClassAccuracy(BaseMetric):
                 self.results.append(SUBSTITUTED)
                 continue
             clip = sample['generated'] if 'generated' in sample else sample['reconstruction']
+            if not clip.isfinite().all():
+                raise ValueError('a clip has values that are not finite; check the model that made it')
             with torch.no_grad():
                 guess = self.classifier(clip[None].to(device).float().clamp(-1, 1)).argmax().item()
             self.results.append(guess == label)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,6 +25,19 @@ SAMPLES = 'samples.json'  # written by tools/sample.py; its folder also holds ot
 UNPAIRED = {'fvd': 'FVD', 'kvd': 'KVD', 'is': 'VideoInceptionScore', 'proxy': 'ProxyFVD'}
 PAIRED = {'rfvd': 'FVD', 'rkvd': 'KVD', 'rproxy': 'ProxyFVD'}
 PER_FRAME = ('psnr', 'ssim', 'lpips')
+SIDES = ('fake', 'real')
+
+
+class Evaluation(NamedTuple):
+    """Results of :func:`evaluate_videos`.
+
+    Attributes:
+        numbers: Name -> value; full records are in each metric's ``records``.
+        unreadable: Paths of the ``'fake'`` and of the ``'real'`` videos that could not be read, sorted.
+    """
+
+    numbers: dict[str, float]
+    unreadable: dict[str, list[str]]
 
 
 def videos_config(path: str, **options: Any) -> dict[str, Any]:
@@ -111,7 +124,7 @@ def evaluate_videos(
     batch_size: int = 8,
     num_workers: int = 2,
     sources: Mapping[str, Any] | None = None,
-) -> dict[str, float]:
+) -> Evaluation:
     """Evaluate metrics on a set of videos, sharded across the processes.
 
     Args:
@@ -122,9 +135,6 @@ def evaluate_videos(
         num_workers: Number of worker processes that decode videos.
         sources: Dataset config of the source videos, for paired metrics. Videos are paired by file name, or by
             position in an array.
-
-    Returns:
-        Name -> value; full records are in each metric's ``records``.
 
     Raises:
         ValueError: If a video has no source, its size differs from its source's, or two files have the same name.
@@ -149,13 +159,26 @@ def evaluate_videos(
     evaluator = Evaluator(list(metrics))
     progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 and mine else None
     positions = iter(mine)
+    unreadable: set[tuple[str, str]] = set()
     for batch in loader:
+        unreadable.update(failed for item in batch for failed in _unreadable(item, paired=pairs is not None))
         evaluator.process([_sample(item, next(positions), paired=pairs is not None) for item in batch])
         for _ in batch if progress else ():
             progress.update()
     if progress:
         print(file=sys.stderr)
-    return evaluator.evaluate(len(order))
+    numbers = evaluator.evaluate(len(order))
+    unreadable = unreadable.union(*all_gather_object(unreadable))
+    records = [record for metric in metrics for record in getattr(metric, 'records', {}).values()]
+    unreadable.update(('real', path) for record in records for path in record['real_unreadable'])
+    return Evaluation(numbers, {side: sorted(path for of, path in unreadable if of == side) for side in SIDES})
+
+
+def _unreadable(item: Any, paired: bool) -> Iterator[tuple[str, str]]:
+    """Yield side and path of the videos of an item that could not be read."""
+    for side, part in zip(SIDES, item if paired else (item,), strict=False):
+        if failed := part['data_samples'].get('substituted_path'):
+            yield side, failed
 
 
 def _sample(item: Any, position: int, paired: bool) -> dict[str, Any]:

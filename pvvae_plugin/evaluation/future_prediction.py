@@ -10,6 +10,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from pvvae_plugin.functional.conversion import clamp_colors
 from pvvae_plugin.functional.prediction_error import SquaredErrors, prediction_errors
 from pvvae_plugin.registry import METRICS
 from pvvae_plugin.structures import SUBSTITUTED
@@ -67,7 +68,7 @@ class FuturePrediction(BaseMetric):
         sums = {}
         for observed, prediction in sample.get('predictions', {}).items():
             errors = prediction_errors(
-                video[None], prediction[None].clamp(-1, 1), groups_to_frames(observed, ratio), self.threshold
+                video[None], clamp_colors(prediction[None]), groups_to_frames(observed, ratio), self.threshold
             )
             sums[num_groups - observed] = torch.cat(errors).tolist()
         return sums

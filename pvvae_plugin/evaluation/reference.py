@@ -133,6 +133,10 @@ class Reference:
             self._computed = found
         return self._computed
 
+    def paths(self, indices: Sequence[int]) -> list[str]:
+        """Return the paths of the clips with these indices in the dataset."""
+        return [str(self.dataset.get_data_info(index)['path']) for index in indices]
+
     def _extract(self) -> RealFeatures:
         rank, world_size = get_dist_info()
         mine = list(range(rank, len(self._chosen), world_size))  # positions in the choice

@@ -22,6 +22,8 @@ from .protocols import Protocol, resolve_protocol
 from .reference import Reference, shared_reference
 from .video_features import VideoFeatures, shared_features
 
+# Fields of a protocol that choose real clips; sources are chosen by the dataset.
+REAL_FIELDS = ('real_split', 'frame_interval', 'real_clip')
 GENERATED, TRUTH, RECONSTRUCTION = 'generated', 'video', 'reconstruction'
 
 
@@ -235,7 +237,9 @@ class SetMetric(BaseMetric):
             **record,
             'floor': None if floor is None else dict(floor),
             'num_real': None if self._real is None else len(self._real.reference),
-            'protocol': self.protocol.record(),
+            'real_unreadable': [] if self._real is None else self.reference.paths(self._real.unreadable),
+            'protocol': self.protocol.record()
+            | (dict.fromkeys(REAL_FIELDS) if self._is_paired(self.reference) else {}),
             'extractor': self.features.record(),
             'reference': None if self.reference is None else self.reference.record,
             'pvvae_plugin': __version__,

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from pvvae_plugin.functional.conversion import clamp_colors
 from pvvae_plugin.functional.image_quality import WINDOW_SIZE, psnr, ssim
 from pvvae_plugin.registry import METRICS, MODELS
 from pvvae_plugin.structures import SUBSTITUTED
@@ -30,6 +31,7 @@ class VideoReconstruction(BaseMetric):
         - ``psnr_per_frame`` and so on: list of means per frame position, rounded to 4 digits. Shorter clips count only
           for their own positions. MMEngine logs and dumps these lists but does not plot them.
 
+    A reconstruction with values that are not finite makes the metrics NaN.
     Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
@@ -78,7 +80,7 @@ class VideoReconstruction(BaseMetric):
             self.results.append(SUBSTITUTED if sample.get('substituted_path') else self._curves(sample))
 
     def _curves(self, sample: dict) -> dict[str, list[float]]:
-        video, reconstruction = sample['video'][None].float(), sample['reconstruction'][None].float().clamp(-1, 1)
+        video, reconstruction = sample['video'][None].float(), clamp_colors(sample['reconstruction'][None].float())
         # SSIM is not shift-invariant: published values use [0, 1]
         truth, output = (video.double() + 1) / 2, (reconstruction.double() + 1) / 2
         curves = {'psnr': psnr(output, truth, 1.0), 'ssim': ssim(output, truth, 1.0)}

@@ -83,3 +83,14 @@ def check_value_range(video: Tensor, name: str) -> None:
             '2 * video - 1',
             stacklevel=1,
         )
+
+
+def clamp_colors(video: Tensor) -> Tensor:
+    """Clamp to [-1, 1]. Infinite values become NaN: they are errors, not colors.
+
+    Example:
+        >>> from pvvae_plugin.functional.conversion import clamp_colors
+        >>> clamp_colors(torch.tensor([-3.0, 0.5, torch.inf]))
+        tensor([-1.0000,  0.5000,     nan])
+    """
+    return torch.where(video.isfinite(), video.clamp(-1, 1), torch.nan)

@@ -15,7 +15,8 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
 
     ``|mean_a - mean_b|^2 + tr(A) + tr(B) - 2 tr((A^1/2 B A^1/2)^1/2)``. The last trace is the sum of the singular
     values of ``A^1/2 B^1/2``, with eigendecompositions of symmetric matrices in float64. It is defined for all
-    covariances, including rank-deficient ones, and more accurate than a root of their product.
+    covariances, including rank-deficient ones, and more accurate than a root of their product. If there are fewer
+    samples than features, everything is computed in the span of the samples.
 
     Args:
         a: Moments of the first set.
@@ -38,6 +39,7 @@ def frechet_distance(a: Moments, b: Moments, ddof: int = 0) -> Tensor:
         27.0
     """
     _check_lengths(a, b)
+    (a,), (b,) = _within_span([a], [b])
     cov_a, cov_b = covariance(a, ddof), covariance(b, ddof)
     overlap = torch.linalg.svdvals(_root(cov_a) @ _root(cov_b)).sum()
     return _combine(a, b, cov_a, cov_b, overlap)
@@ -99,9 +101,15 @@ def _within_span(
     Distances do not change, and the time of a decomposition grows with the third power of the dimension.
     """
     pooled = merge_all([*groups_a, *groups_b])
-    if pooled.count > len(pooled.mean):
+    dim, rank = len(pooled.mean), pooled.count - 1
+    if rank >= dim:
         return groups_a, groups_b
-    basis = torch.linalg.eigh(pooled.scatter).eigenvectors[:, 1 - pooled.count :]  # (D, N - 1), largest eigenvalues
+    # The products of the scatter with as many random vectors as its rank span its range.
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.randn(dim, rank, generator=rng, dtype=torch.float64).to(pooled.scatter.device)
+    basis = torch.linalg.qr(pooled.scatter @ vectors).Q  # (D, N - 1)
+    if not torch.allclose((basis.T @ pooled.scatter @ basis).trace(), pooled.scatter.trace(), rtol=1e-9):
+        return groups_a, groups_b  # moments that do not come from samples, e.g. a known covariance
 
     def project(of: Moments) -> Moments:
         return Moments(of.count, (of.mean - pooled.mean) @ basis, basis.T @ of.scatter @ basis)

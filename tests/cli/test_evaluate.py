@@ -26,13 +26,13 @@ def tool(monkeypatch, tmp_path):
     return evaluate
 
 
-def write_videos(folder, num=6, seed=0, frames=FRAMES, size=(24, 32)):
+def write_videos(folder, num=6, seed=0, frames=FRAMES, size=(24, 32), fps=8):
     """Lossless, so that arrays of the same frames are the same videos."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for i in range(num):
         path = str(folder / f'clip{i}.avi')
-        writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'FFV1'), 8, size[::-1])
+        writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*'FFV1'), fps, size[::-1])
         color = rng.integers(0, 255, 3)
         for _ in range(frames):
             noise = rng.integers(-20, 20, (*size, 3))
@@ -114,6 +114,10 @@ def test_pairs(tool, tmp_path):
     mse = ((a - b) ** 2).mean(axis=(2, 3, 4))
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
+    protocol = run(tool, sources, made, '--metrics', 'rfvd')['records']['recon/rFVD5_6']['protocol']
+    assert [protocol[name] for name in ('num_frames', 'frame_interval', 'real_clip')] == [FRAMES, None, None]
+    with pytest.raises(SystemExit, match='frame_interval=2 does not apply to rfvd, psnr'):
+        run(tool, sources, made, '--metrics', 'rfvd', 'psnr', protocol=['frame_interval=2'])
     (made / 'clip0.avi').rename(made / 'other.avi')
     with pytest.raises(ValueError, match="no source with the same name, e.g. 'other'"):
         run(tool, sources, made, '--metrics', 'psnr')
@@ -140,9 +144,50 @@ def test_unreadable_videos_are_counted_and_left_out(tool, tmp_path):
     real, fake = write_videos(tmp_path / 'real'), write_videos(tmp_path / 'fake', seed=1)
     (fake / 'clip3.avi').write_bytes(b'no video')
     (real / 'clip1.avi').write_bytes(b'')
-    record = run(tool, real, fake)['records']['gen/FVD5_5']
+    result = run(tool, real, fake)
+    record = result['records']['gen/FVD5_5']
     assert record['left_out'] == 1 and record['num_real'] == 5
     assert any('1 real clips could not be read' in warning for warning in record['warnings'])
+    assert result['videos']['fake']['unreadable'] == [str(fake / 'clip3.avi')]
+    assert result['videos']['real']['unreadable'] == [str(real / 'clip1.avi')]
+    videos = run(tool, real, fake, '--metrics', 'psnr')['videos']
+    assert videos['real']['unreadable'] + videos['fake']['unreadable'] == [
+        str(real / 'clip1.avi'),
+        str(fake / 'clip3.avi'),
+    ]
+
+
+def test_files_that_were_not_taken_are_counted_and_named(tool, tmp_path, capsys):
+    real, fake = write_videos(tmp_path / 'real'), write_videos(tmp_path / 'fake', seed=1)
+    for name in ('a.dav', 'b.dav'):
+        (real / name).write_bytes(bytes(range(256)))
+    left_out = run(tool, real, fake)['videos']['real']['left_out']
+    assert [(group['kind'], group['count'], group['example']) for group in left_out] == [('.dav', 2, 'a.dav')]
+    assert '2 .dav (e.g. a.dav)' in capsys.readouterr().out
+
+
+def test_frame_rates_are_recorded_and_compared(tool, tmp_path, capsys):
+    real, fake = write_videos(tmp_path / 'real', fps=25), write_videos(tmp_path / 'fake', seed=1)
+    result = run(tool, real, fake)
+    assert [result['videos'][name]['fps'] for name in ('real', 'fake')] == [[25.0], [8.0]]
+    warning = 'real videos have 25 fps and fake ones 8 fps: the same motion differs from frame to frame'
+    assert any(warning in text for text in result['warnings']) and warning in capsys.readouterr().out
+    assert 'frame_interval=3' in result['warnings'][0]
+    assert 'frame_interval' not in run(tool, real, fake, '--metrics', 'psnr')['warnings'][0]  # pairs have no interval
+    array = array_of(fake, tmp_path / 'fake.npy')
+    for other, fps in ((write_videos(tmp_path / 'other', fps=25), [25.0]), (array, 'unknown')):
+        result = run(tool, real, other)
+        assert result['videos']['fake']['fps'] == fps and not result['warnings']
+
+
+def test_every_third_frame_of_25_fps_is_near_8_fps(tool, tmp_path):
+    real = write_videos(tmp_path / 'real', fps=25, frames=1 + 3 * (FRAMES - 1))
+    assert not run(tool, real, write_videos(tmp_path / 'fake'), protocol=['frame_interval=3'])['warnings']
+
+
+def test_a_folder_given_twice_is_said(tool, tmp_path):
+    real = write_videos(tmp_path / 'real')
+    assert 'the same videos twice' in run(tool, real, tmp_path / 'real' / '..' / 'real')['warnings'][0]
 
 
 def test_however_many_are_too_short(tool, tmp_path):

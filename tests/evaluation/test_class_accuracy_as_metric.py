@@ -58,6 +58,8 @@ def test_accuracy_is_the_share_of_right_guesses(file, field):
 
 def test_clips_without_a_class_and_other_files_are_refused(file, tmp_path):
     metric = ClassAccuracy(file)
+    with pytest.raises(ValueError, match='values that are not finite'):  # argmax would guess class 0
+        metric.process(None, [{'generated': torch.full((3, 5, 16, 16), torch.nan), 'label': 0}])
     for label in (None, 3):
         with pytest.raises(ValueError, match='every clip needs a label in 0..2'):
             metric.process(None, samples(1, 'generated', [label]))

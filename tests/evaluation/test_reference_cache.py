@@ -93,6 +93,16 @@ def test_an_extractor_must_have_a_name():
         FVD({'type': Nameless, 'gain': 1.0}, PROTOCOL)
 
 
+def test_an_extractor_must_say_what_it_does_to_clips():
+    class Silent(FeatureExtractor):
+        name, feature_dim = 'silent', 3
+
+    with pytest.raises(NotImplementedError, match=r'Silent must implement preprocessing\(\); docs/evaluate.md'):
+        FVD(Silent(), PROTOCOL)
+    with pytest.raises(NotImplementedError, match=r'Silent must implement features\(\)'):
+        Silent()(torch.zeros(1, 3, 5, 8, 8))
+
+
 def test_videos_that_changed_are_not_those_of_the_cache(real, tmp_path):
     first = measure(FVD(Statistics(), PROTOCOL, reference(real, tmp_path)))
     size = real.stat().st_size

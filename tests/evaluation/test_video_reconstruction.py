@@ -126,3 +126,13 @@ def test_clips_too_small_for_lpips_are_refused_before_training(part, tiny_vae_co
     where = {'metric': 'val_evaluator .* of val_dataloader', 'loss': 'model.loss .* of train_dataloader'}[part]
     with pytest.raises(ValueError, match=f"{where}: LPIPS with net='alex' needs .* 31 x 31 pixels, got 16 x 48"):
         HOOKS.build({'type': 'StartCheckHook'}).before_train(runner)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_values_that_are_not_finite_do_not_pass_for_colors(value, make_sample):
+    sample = make_sample(0)
+    sample.reconstruction[0, 1, 2, 3] = value
+    metric = VideoReconstruction()
+    metrics = evaluate(metric, [sample])
+    assert math.isnan(metrics['recon/psnr']) and math.isfinite(metrics['recon/psnr_first'])
+    assert [math.isnan(psnr) for psnr in metric.per_frame['psnr']] == [False, True, False, False, False]

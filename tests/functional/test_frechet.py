@@ -69,6 +69,25 @@ def test_two_dimensional_covariances_that_do_not_commute():
     assert frechet_distance(gaussian(zero, a), gaussian(zero, b)).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize(('num_a', 'num_b'), [(30, 20), (30, 500), (1, 30)])
+def test_few_samples_are_computed_in_their_span(num_a, num_b, monkeypatch):
+    """Compared with the traces of a general root, computed over all features in float64."""
+    generator = torch.Generator().manual_seed(1)
+    mixing = covariance_with(SPECTRUM, seed=2)
+    x, y = (torch.randn(n, DIM, generator=generator).double() @ mixing for n in (num_a, num_b))
+    y = 1.2 * y + 0.1
+    sides, decompose = [], torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, 'eigh', lambda m: sides.append(len(m)) or decompose(m))
+    found = frechet_distance(moments(x), moments(y))
+    monkeypatch.undo()
+    a, b = (torch.cov(z.T, correction=0) for z in (x, y))
+    overlap = torch.linalg.eigvals(a @ b).real.clamp(min=0).sqrt().sum()
+    expected = (x.mean(0) - y.mean(0)).square().sum() + a.trace() + b.trace() - 2 * overlap
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert found.item() == pytest.approx(nuclear_norm_distance(x, y).item(), rel=1e-8)
+    assert sides == [min(DIM, num_a + num_b - 1)] * 2
+
+
 def test_rank_deficient_on_separate_subspaces():
     """Disjoint supports: the sum of the traces. The product is zero, so its root would be singular."""
     half = DIM // 2

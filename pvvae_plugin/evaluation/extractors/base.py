@@ -11,6 +11,8 @@ from pvvae_plugin.registry import EXTRACTORS
 
 from ..protocols import Protocol
 
+EXAMPLE = 'docs/evaluate.md#custom-extractor shows an example'
+
 
 class FeatureExtractor(nn.Module):
     """Frozen network that maps clips to features. Subclasses load weights from local files in ``__init__``.
@@ -68,11 +70,11 @@ class FeatureExtractor(nn.Module):
 
     def features(self, video: Tensor) -> Tensor:
         """Compute features as in :meth:`forward`, of clips that have been checked and cut."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must implement features(); {EXAMPLE}')
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the preprocessing of clips as plain values, for the record of results."""
-        raise NotImplementedError
+        raise NotImplementedError(f'{type(self).__name__} must implement preprocessing(); {EXAMPLE}')
 
     def check_frames(self, num_frames: int) -> None:
         """Check that clips are long enough.
