@@ -41,7 +41,7 @@ class VideoDataset(ClipDataset):
         ann_file: List of clips, relative to ``data_root`` or to the current folder.
         class_file: Class names, one per line (``1 ApplyEyeMakeup`` or ``ApplyEyeMakeup``), located like ``ann_file``.
             ``metainfo=dict(classes=...)`` is an alternative.
-        backend: Decoder: ``'auto'`` (decord, then OpenCV), ``'decord'`` or ``'opencv'``.
+        backend: Decoder: ``'auto'`` (decord, then OpenCV, then PyAV for AV1), ``'decord'`` or ``'opencv'``.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Attributes:

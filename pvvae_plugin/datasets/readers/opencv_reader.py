@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ClipError
 from .base import VideoReader, seconds_from_first
-from .packet_index import once_for_each_file, open_capture
+from .packet_index import once_for_each_file, open_capture, read_codec
 
 
 class OpenCVReader(VideoReader):
@@ -43,7 +43,7 @@ class OpenCVReader(VideoReader):
         capture.release()
         self._num_frames = _count_frames(path)
         if not self._num_frames:
-            raise ClipError(path, 'OpenCV: no frame can be decoded')
+            raise ClipError(path, f'OpenCV: no frame can be decoded (codec {read_codec(path)})')
 
     def __len__(self) -> int:
         return self._num_frames

@@ -77,6 +77,18 @@ def read_index(path: str) -> VideoIndex:
     return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
+@once_for_each_file
+def read_codec(path: str) -> str:
+    """Return the four-character code of a video's codec, such as ``AV01``; empty if the file cannot be opened."""
+    try:
+        capture = open_capture(path)
+    except ClipError:
+        return ''
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+    capture.release()
+    return code.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 ')
+
+
 def check_frame_size(path: str, width: int, height: int) -> None:
     """Check that frames are small enough to fit into memory.
 
