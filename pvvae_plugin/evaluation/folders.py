@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.utils import ProgressBar
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets.frame_rates import clip_rates, rates_differ, rates_within
 from pvvae_plugin.datasets.readers.base import is_image, is_video
 from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.registry import DATASETS, METRICS
@@ -131,6 +134,7 @@ def evaluate_videos(
     """
     dataset = DATASETS.build(dict(judged))
     pairs = None if sources is None else _Pairs(dataset, DATASETS.build(dict(sources)))
+    _warn_of_rates(metrics, dataset)
     order = numpy_rng('judged clips').permutation(len(dataset))[:num_samples].tolist()
     check_distinct(metrics)
     for metric in metrics:
@@ -156,6 +160,16 @@ def evaluate_videos(
     if progress:
         print(file=sys.stderr)
     return evaluator.evaluate(len(order))
+
+
+def _warn_of_rates(metrics: Sequence[Any], dataset: Dataset) -> None:
+    """Log frame rates that differ within the evaluated videos, or between them and the real ones."""
+    judged = clip_rates(dataset)
+    reals = [clip_rates(metric.reference.dataset) for metric in metrics if getattr(metric, 'reference', None)]
+    found = [text and f'real videos: {text}' for text in map(rates_within, reals)]
+    found += [rates_differ(real, judged, 'real', 'fake') for real in reals]
+    for text in dict.fromkeys(filter(None, found)):
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def _sample(item: Any, position: int, paired: bool) -> dict[str, Any]:

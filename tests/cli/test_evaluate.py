@@ -192,3 +192,22 @@ def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message):
     with pytest.raises(SystemExit) as error:
         tool.main([*arguments, *options, '--workers', '0'])
     assert message in str(error.value)
+
+
+def test_other_frame_rates_of_real_and_fake_are_named(tool, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('pvvae_plugin.evaluation.folders.print_log', lambda text, **_: said.append(text))
+    write_videos(tmp_path / 'fake', 4, seed=1)
+    real = write_videos(tmp_path / 'real', 4)
+    run(tool, real, tmp_path / 'fake', '--metrics', 'fvd')
+    assert not said
+    for path in real.iterdir():
+        frames, _ = read_clip(str(path), lambda n: range(n))
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'FFV1'), 25, (32, 24))
+        for frame in frames:
+            writer.write(frame[..., ::-1].copy())
+        writer.release()
+    run(tool, real, tmp_path / 'fake', '--metrics', 'fvd', 'kvd')
+    assert len(said) == 1 and 'real 25' in said[0] and 'fake 8' in said[0]
+    run(tool, real, tmp_path / 'fake', '--metrics', 'psnr')  # frame by frame: the rate does not matter
+    assert len(said) == 1

@@ -23,8 +23,8 @@ from ..errors import ClipError
 from ..readers import ImageReader, OpenCVReader, PyAVReader
 from ..readers.base import find_segment, is_image
 from ..readers.decord_reader import DecordReader
-from ..readers.opening import CODECS_OF_PYAV, check_readable
-from ..readers.packet_index import read_codec, read_index
+from ..readers.opening import check_readable, needs_pyav
+from ..readers.packet_index import read_header, read_index
 from ..video_dataset import VideoDataset
 from .guarded_pool import Lost, run_guarded
 
@@ -192,10 +192,10 @@ def _sequential_reader(path: str, facts: dict[str, Any]) -> OpenCVReader | PyAVR
     try:
         return OpenCVReader(path)
     except ClipError:
-        if read_codec(path) not in CODECS_OF_PYAV:
+        if not needs_pyav(path):
             raise
         reader = PyAVReader(path)
-        facts['notes'].append(f'{BY_PYAV} (codec {read_codec(path)})')
+        facts['notes'].append(f'{BY_PYAV} (codec {read_header(path).codec})')
         return reader
 
 

@@ -14,7 +14,7 @@ from .base import VideoReader, find_segment, is_image
 from .decord_reader import DecordReader
 from .image_reader import ImageReader
 from .opencv_reader import OpenCVReader
-from .packet_index import read_codec
+from .packet_index import read_header
 from .pyav_reader import PyAVReader
 
 # Readers per backend, in the order of trial.
@@ -152,8 +152,16 @@ def reader_types(path: str, backend: str) -> Iterator[type[VideoReader]]:
         raise ValueError(f'backend must be one of {", ".join(READERS)}, got {backend!r}')
     check_readable(path)
     yield from (ImageReader,) if is_image(path) else READERS[backend]
-    if backend == 'auto' and not is_image(path) and read_codec(path) in CODECS_OF_PYAV:
+    if backend == 'auto' and not is_image(path) and needs_pyav(path):
         yield PyAVReader
+
+
+def needs_pyav(path: str) -> bool:
+    """Return True if a video has a codec that common builds of decord and OpenCV cannot decode."""
+    try:
+        return read_header(path).codec in CODECS_OF_PYAV
+    except ClipError:
+        return False
 
 
 def _reason(error: Exception, backend: str) -> str:

@@ -77,16 +77,29 @@ def read_index(path: str) -> VideoIndex:
     return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
+class Header(NamedTuple):
+    """Claims of a video's header.
+
+    Attributes:
+        codec: Four-character code, such as ``AV01``.
+        fps: Frames per second, 0 if unknown.
+    """
+
+    codec: str
+    fps: float
+
+
 @once_for_each_file
-def read_codec(path: str) -> str:
-    """Return the four-character code of a video's codec, such as ``AV01``; empty if the file cannot be opened."""
-    try:
-        capture = open_capture(path)
-    except ClipError:
-        return ''
-    code = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF
+def read_header(path: str) -> Header:
+    """Read the header of a video, cached per process and file.
+
+    Raises:
+        ClipError: If OpenCV's FFmpeg cannot open it.
+    """
+    capture = open_capture(path)
+    code, fps = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF, capture.get(cv2.CAP_PROP_FPS)
     capture.release()
-    return code.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 ')
+    return Header(code.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 '), max(0.0, float(fps)))
 
 
 def check_frame_size(path: str, width: int, height: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ClipError, first_line
 from .base import VideoReader, seconds_from_first
-from .packet_index import check_frame_size, once_for_each_file, read_codec
+from .packet_index import check_frame_size, once_for_each_file, read_header
 
 
 class PyAVReader(VideoReader):
@@ -87,7 +87,7 @@ def _open(path: str):  # noqa: ANN202 (the type is PyAV's, which is optional)
     except ImportError as error:
         raise ClipError(
             path,
-            f'codec {read_codec(path)} needs PyAV: pip install av, or convert the file, e.g. '
+            f'codec {read_header(path).codec} needs PyAV: pip install av, or convert the file, e.g. '
             f'ffmpeg -i {os.path.basename(path)} -c:v libx264 -crf 18 converted.mp4',
         ) from error
     try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from pvvae_plugin.datasets.frame_rates import clip_rates, rates_differ, rates_within
 from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, upgrade_checkpoint
 from pvvae_plugin.registry import HOOKS
 
@@ -26,6 +29,7 @@ class StartCheckHook(Hook):
     - Metrics with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
+    - Frame rates that differ within a dataset, or between training and reference clips, are logged as a warning.
     - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
       missing weights and keeps random ones.) It must not contain code that MMEngine would execute. The only weight that
       may be dropped is a learned padding token, if training with noise padding starts from such a checkpoint.
@@ -43,6 +47,7 @@ class StartCheckHook(Hook):
             datasets['val'] = runner.val_dataloader.dataset
             _check_metrics('val', datasets['val'], runner.val_loop)
         _check_datasets(_unwrapped(runner), datasets)
+        _warn_of_rates(datasets, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
         _check_metrics('test', runner.test_dataloader.dataset, runner.test_loop)
@@ -71,6 +76,20 @@ def _check_metrics(name: str, dataset: Dataset, loop: BaseLoop) -> None:
                 metric.check_clip(dataset[0]['inputs'].shape)
             except ValueError as error:
                 raise ValueError(f'{name}_evaluator cannot measure the clips of {name}_dataloader: {error}') from error
+
+
+def _warn_of_rates(datasets: dict[str, Dataset], loop: BaseLoop | None) -> None:
+    """Log frame rates that differ within a dataset, or between the training and the reference clips."""
+    rates = {f'{name}_dataloader': clip_rates(dataset) for name, dataset in datasets.items()}
+    found = [f'{name}: {text}' for name in rates if (text := rates_within(rates[name]))]
+    references = (
+        getattr(metric, 'reference', None) for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ())
+    )
+    for reference in filter(None, references):
+        real = clip_rates(reference.dataset)
+        found.append(rates_differ(rates['train_dataloader'], real, 'train_dataloader', 'reference'))
+    for text in dict.fromkeys(filter(None, found)):
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
