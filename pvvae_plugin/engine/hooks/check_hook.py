@@ -95,7 +95,8 @@ def _warn_of_rates(datasets: dict[str, Dataset], loop: BaseLoop | None) -> None:
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is not None:  # VAEs and unconditional generators ignore labels
-        _check_same_classes({name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))})
+        parts = {f'{name}_dataloader{place}': p for name, d in datasets.items() for place, p in _parts(d)}
+        _check_same_classes({name: found for name, part in parts.items() if (found := _metainfo(part, 'classes'))})
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
@@ -111,19 +112,25 @@ def _check_same_classes(classes: dict[str, Sequence[str]]) -> None:
     """Check the names before their number: a count that fits one dataset does not fit the other."""
     if len({tuple(names) for names in classes.values()}) < 2:
         return
-    counts = ', '.join(f'{name}_dataloader {len(names)}' for name, names in classes.items())
+    counts = ', '.join(f'{name} {len(names)}' for name, names in classes.items())
     every = list(dict.fromkeys(name for names in classes.values() for name in names))
     if all(set(names) == set(every) for names in classes.values()):
         difference = 'the names are the same, in another order'
     else:
         common = set.intersection(*map(set, classes.values()))
         only = {name: [each for each in names if each not in common] for name, names in classes.items()}
-        difference = '; '.join(f'only in {name}_dataloader: {_some(names)}' for name, names in only.items() if names)
+        difference = '; '.join(f'only in {name}: {_some(names)}' for name, names in only.items() if names)
     raise ValueError(
-        f'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
-        f'match (classes: {counts}; {difference}). Write the {len(every)} names ({_some(every)}) to a file, one per '
-        f'line, set class_file to it in both datasets, and set model.head.num_classes={len(every)}'
+        f'{" and ".join(classes)} differ in their classes or in the class order, so their labels do not match '
+        f'(classes: {counts}; {difference}). Write the {len(every)} names ({_some(every)}) to a file, one per line, '
+        f'set class_file to it in each dataset, and set model.head.num_classes={len(every)}'
     )
+
+
+def _parts(dataset: Dataset) -> list[tuple[str, Dataset]]:
+    """Return the parts of a ConcatDataset and their places in the config, or the dataset itself."""
+    parts = getattr(dataset, 'datasets', None)
+    return [('', dataset)] if parts is None else [(f'.dataset.datasets.{i}', part) for i, part in enumerate(parts)]
 
 
 def _some(names: Sequence[str]) -> str:
