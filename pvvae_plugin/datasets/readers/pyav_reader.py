@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -74,14 +76,30 @@ class PyAVReader(VideoReader):
 
 def _decode(path: str) -> Iterator:
     """Yield the frames of the first video stream, the one that OpenCV reads."""
+    av = _import(path)
     with _open(path) as container:
         try:
             yield from container.decode(container.streams.video[0])
-        except OSError as error:  # the base of PyAV's errors
+        except av.FFmpegError as error:
             raise ClipError(path, f'PyAV: {first_line(error)}') from error
 
 
-def _open(path: str):  # noqa: ANN202 (the type is PyAV's, which is optional)
+def _open(path: str) -> Any:
+    av = _import(path)
+    try:
+        # The absolute path keeps names like "a:b.mp4" from being parsed as a protocol.
+        container = av.open(os.path.abspath(path), metadata_errors='ignore')
+    except av.FFmpegError as error:
+        raise ClipError(path, f'PyAV: {first_line(error)}') from error
+    if not container.streams.video:
+        raise ClipError(path, 'PyAV: no video stream')
+    stream = container.streams.video[0]
+    stream.thread_count = 1  # data workers already run in parallel
+    check_frame_size(path, stream.width, stream.height)
+    return container
+
+
+def _import(path: str) -> ModuleType:
     try:
         import av
     except ImportError as error:
@@ -90,15 +108,7 @@ def _open(path: str):  # noqa: ANN202 (the type is PyAV's, which is optional)
             f'codec {read_header(path).codec} needs PyAV: pip install av, or convert the file, e.g. '
             f'ffmpeg -i {os.path.basename(path)} -c:v libx264 -crf 18 converted.mp4',
         ) from error
-    try:
-        # The absolute path keeps names like "a:b.mp4" from being parsed as a protocol.
-        container = av.open(os.path.abspath(path), metadata_errors='ignore')
-    except (OSError, ValueError) as error:
-        raise ClipError(path, f'PyAV: {first_line(error)}') from error
-    stream = container.streams.video[0]
-    stream.thread_count = 1  # data workers already run in parallel
-    check_frame_size(path, stream.width, stream.height)
-    return container
+    return av
 
 
 @once_for_each_file
