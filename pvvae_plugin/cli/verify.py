@@ -31,7 +31,7 @@ from pvvae_plugin.config import read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
-from pvvae_plugin.datasets.folders import LeftOut
+from pvvae_plugin.datasets.folders import LeftOut, NestedClipsError
 from pvvae_plugin.datasets.frame_rates import rates_within
 from pvvae_plugin.files import write_atomically
 from pvvae_plugin.registry import DATASETS
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         datasets = build_datasets(args)
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NestedClipsError) else 2
     start = time.time()
     findings, complete = check(datasets, args)
     folders = {d.data_root: d.left_out for d in datasets if isinstance(d, VideoDataset)}  # splits may share one
