@@ -104,8 +104,8 @@ def scan_folder(data_root: str, classes: Sequence[str] | None, images: bool) -> 
     return FolderClips(clips, names, left_out)
 
 
-def list_left_out(root: str, taken: Collection[str], images: bool) -> list[LeftOut]:
-    """List the files below a folder that were not taken, grouped by extension.
+def list_left_out(root: str, taken: Collection[str], images: bool, subfolders: bool = True) -> list[LeftOut]:
+    """List the files of a folder that were not taken, grouped by extension.
 
     Text and hidden files are not listed: lists and licenses belong next to videos.
 
@@ -113,10 +113,13 @@ def list_left_out(root: str, taken: Collection[str], images: bool) -> list[LeftO
         root: The folder.
         taken: Paths that were taken, starting with ``root``.
         images: Whether images were taken as clips.
+        subfolders: Whether to list the files of subfolders, too.
     """
     groups: dict[str, LeftOut] = {}
     opened: dict[str, list[bool]] = {}
     for folder, names, files in os.walk(root, followlinks=True):
+        if not subfolders:
+            names.clear()
         # Links are followed only to class folders: deeper ones may form loops.
         links = folder == root
         names[:] = sorted(n for n in names if n[0] != '.' and (links or not os.path.islink(os.path.join(folder, n))))

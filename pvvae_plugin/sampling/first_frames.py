@@ -41,7 +41,7 @@ def find_sources(path: str) -> list[str]:
     names = sorted(os.listdir(path)) if os.path.isdir(path) else [path]
     files = [os.path.join(path, name) if os.path.isdir(path) else name for name in names if not name.startswith('.')]
     files = [file for file in files if is_image(file) or is_video(file)]
-    left_out = list_left_out(path, files, images=True) if os.path.isdir(path) else []
+    left_out = list_left_out(path, files, images=True, subfolders=False) if os.path.isdir(path) else []
     if not files:
         there = f', but {"; ".join(map(str, left_out))}' if left_out else ''
         raise ValueError(f'no video or image at {path!r}{there}: files are recognized by their extension')
