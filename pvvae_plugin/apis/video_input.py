@@ -164,7 +164,8 @@ def find_videos(paths: Sequence[str | Path], num: int | None = None) -> list[Pat
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(f for f in path.rglob('*') if is_video(f.name) or f.suffix.lower() == ARRAY)
-            left_out = list_left_out(str(path), set(map(str, found)), images=False)
+            taken = {os.path.join(path, file.relative_to(path)) for file in found}
+            left_out = list_left_out(str(path), taken, images=False)
             if not found:
                 raise ValueError(f'no videos in {path}' + ''.join(f'; {group}' for group in left_out))
             if left_out:

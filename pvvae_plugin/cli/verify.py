@@ -30,7 +30,8 @@ from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipDataset, SyntheticVideoDataset, VideoDataset
 from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
-from pvvae_plugin.datasets.folders import LeftOut
+from pvvae_plugin.datasets.folders import LeftOut, NestedClipsError
+from pvvae_plugin.datasets.frame_rates import rates_within
 from pvvae_plugin.files import write_atomically
 from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS
@@ -140,6 +141,8 @@ def summarize(findings: list[Finding], left_out: Sequence[LeftOut]) -> dict[str,
     notes = Counter(note for finding in findings for note in finding.facts.get('notes', ()))
     for note, count in notes.most_common():
         print(f'note: {count} x {note}')
+    if text := rates_within({finding.path: fps for finding in findings if (fps := finding.facts.get('fps'))}):
+        print(f'note: {text}')
     return dict(counts)
 
 
@@ -150,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
         datasets = build_datasets(args)
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NestedClipsError) else 2
     start = time.time()
     findings, complete = check(datasets, args)
     folders = {d.data_root: d.left_out for d in datasets if isinstance(d, VideoDataset)}  # splits may share one

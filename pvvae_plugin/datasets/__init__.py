@@ -3,6 +3,7 @@
 from .array_dataset import VideoArrayDataset
 from .clip_dataset import ClipDataset
 from .clip_index import ClipIndex
+from .concat_dataset import ConcatDataset
 from .errors import ClipError, NoReadableClipError
 from .latent_dataset import LatentDataset
 from .motion_weighted import MotionWeightedDataset
@@ -25,6 +26,7 @@ __all__ = [
     'ClipDataset',
     'ClipError',
     'ClipIndex',
+    'ConcatDataset',
     'DecordReader',
     'FutureDropSampler',
     'ImageReader',

@@ -14,6 +14,10 @@ NESTED = 'videos or images in nested folders'
 MAX_OPENED = 100  # files of one extension that are opened to see whether they are text
 
 
+class NestedClipsError(ValueError):
+    """Error if a folder has clips in deeper folders than the class folders."""
+
+
 @dataclass
 class LeftOut:
     """Files of a folder that are not read.
@@ -57,8 +61,9 @@ def scan_folder(data_root: str, classes: Sequence[str] | None, images: bool) -> 
         images: Whether to list images as clips.
 
     Raises:
-        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or in nested
-            folders, or a class folder is not in ``classes``.
+        NestedClipsError: If clips are in nested folders.
+        ValueError: If the folder has no clips, clips are both directly in the folder and in class folders, or a class
+            folder is not in ``classes``.
 
     Example:
         >>> import os
@@ -83,7 +88,7 @@ def scan_folder(data_root: str, classes: Sequence[str] | None, images: bool) -> 
     if not flat and not by_class:
         raise ValueError(_nothing_found(data_root, folders, images, left_out))
     if nested := next((group for group in left_out if group.kind == NESTED), None):
-        raise ValueError(f'{data_root} has {nested}')
+        raise NestedClipsError(f'{data_root} has {nested}')
     if flat:
         return FolderClips([{'path': path, 'label': None} for path in flat], None, left_out)
     if not classes and (empty := [name for name in folders if name not in by_class]):
@@ -99,8 +104,8 @@ def scan_folder(data_root: str, classes: Sequence[str] | None, images: bool) -> 
     return FolderClips(clips, names, left_out)
 
 
-def list_left_out(root: str, taken: Collection[str], images: bool) -> list[LeftOut]:
-    """List the files below a folder that were not taken, grouped by extension.
+def list_left_out(root: str, taken: Collection[str], images: bool, subfolders: bool = True) -> list[LeftOut]:
+    """List the files of a folder that were not taken, grouped by extension.
 
     Text and hidden files are not listed: lists and licenses belong next to videos.
 
@@ -108,10 +113,13 @@ def list_left_out(root: str, taken: Collection[str], images: bool) -> list[LeftO
         root: The folder.
         taken: Paths that were taken, starting with ``root``.
         images: Whether images were taken as clips.
+        subfolders: Whether to list the files of subfolders, too.
     """
     groups: dict[str, LeftOut] = {}
     opened: dict[str, list[bool]] = {}
     for folder, names, files in os.walk(root, followlinks=True):
+        if not subfolders:
+            names.clear()
         # Links are followed only to class folders: deeper ones may form loops.
         links = folder == root
         names[:] = sorted(n for n in names if n[0] != '.' and (links or not os.path.islink(os.path.join(folder, n))))

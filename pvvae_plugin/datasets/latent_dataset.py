@@ -85,6 +85,7 @@ class LatentDataset(ClipDataset):
         self._open_in = os.getpid()
         clip_len = groups_to_frames(self.manifest['latent_shape'][1], self.manifest['temporal_ratio'])
         super().__init__(clip_len=clip_len, pipeline=(pack_moments,), data_root=os.fspath(data_root), **kwargs)
+        self.frame_interval = self.manifest.get('dataset', {}).get('config', {}).get('frame_interval', 1)
 
     def load_data_list(self) -> list[dict]:
         for key in ('classes', 'num_classes', 'latent_mean', 'latent_std'):

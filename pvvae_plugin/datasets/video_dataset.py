@@ -20,6 +20,8 @@ from .folders import LeftOut, describe_left_out, scan_folder
 from .readers import read_clip
 from .readers.base import is_image
 
+MAX_LOOKED_AT = 1000  # listed files of which the existence is checked: each is a request to the file system
+
 
 @DATASETS.register_module()
 class VideoDataset(ClipDataset):
@@ -42,7 +44,7 @@ class VideoDataset(ClipDataset):
         ann_file: List of clips, relative to ``data_root`` or to the current folder.
         class_file: Class names, one per line (``1 ApplyEyeMakeup`` or ``ApplyEyeMakeup``), located like ``ann_file``.
             ``metainfo=dict(classes=...)`` is an alternative.
-        backend: Decoder: ``'auto'`` (decord, then OpenCV), ``'decord'`` or ``'opencv'``.
+        backend: Decoder: ``'auto'`` (decord, then OpenCV, then PyAV for AV1), ``'decord'`` or ``'opencv'``.
         **kwargs: Passed to :class:`ClipDataset`.
 
     Attributes:
@@ -110,6 +112,7 @@ class VideoDataset(ClipDataset):
                     f'none of the {len(files)} files listed in {self.ann_file} exists, e.g. {files[0]}; paths in the '
                     f'list are relative to data_root ({self.data_root})'
                 )
+            _warn_of_missing(files, self.ann_file)
         else:
             data_list, classes, self.left_out = scan_folder(self.data_root, classes, images=self.clip_len == 1)
             if self.left_out:
@@ -146,6 +149,17 @@ class VideoDataset(ClipDataset):
 
 def _file_of(info: dict) -> str:
     return info.get('file', info['path'])
+
+
+def _warn_of_missing(files: list[str], ann_file: str) -> None:
+    looked_at = files[:: -(-len(files) // MAX_LOOKED_AT)]
+    missing = [file for file in looked_at if not os.path.isfile(file)]
+    if missing:
+        sampled = '' if len(looked_at) == len(files) else f'sampled from the {len(files)} '
+        _warn_once(
+            f'{len(missing)} of {len(looked_at)} files {sampled}listed in {ann_file} do not exist, e.g. {missing[0]}: '
+            'other clips replace them; pvvae verify --write-list writes a list without them'
+        )
 
 
 @lru_cache

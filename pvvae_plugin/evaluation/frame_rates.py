@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch.utils.data import Dataset
 
-from pvvae_plugin.datasets import ClipError, open_video
+from pvvae_plugin.datasets.frame_rates import clip_rates
 
-FILES_OPENED = 16
 TOLERANCE = 0.06  # relative; a third of 25 fps is close enough to 8 fps
 
 
@@ -27,16 +25,8 @@ def frame_rates(dataset: Dataset) -> list[float]:
         >>> frame_rates(DATASETS.build(dict(type='VideoDataset', data_root='videos', clip_len=9)))
         [8.0]
     """
-    rates = set()
-    for index in np.linspace(0, len(dataset) - 1, min(len(dataset), FILES_OPENED)).round():
-        info = dataset.get_data_info(int(index))
-        if 'number' in info:  # of a video in an array
-            continue
-        try:
-            rates.add(round(open_video(info.get('file', info['path'])).fps, 3))
-        except (ClipError, OSError):  # counted when the clip is read
-            continue
-    return sorted(rates - {0.0})
+    interval = getattr(dataset, 'frame_interval', 1)
+    return sorted({round(rate * interval, 3) for rate in clip_rates(dataset).values()})
 
 
 def rate_warning(real: Sequence[float], fake: Sequence[float], interval: int | None = 1) -> str | None:

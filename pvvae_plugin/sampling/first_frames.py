@@ -43,7 +43,7 @@ def find_sources(path: str) -> list[str]:
     else:
         files = [path]
     files = [file for file in files if is_image(file) or is_video(file)]
-    left_out = list_left_out(path, files, images=True) if os.path.isdir(path) else []
+    left_out = list_left_out(path, files, images=True, subfolders=False) if os.path.isdir(path) else []
     if not files:
         there = f', but {"; ".join(map(str, left_out))}' if left_out else ''
         raise ValueError(f'no video or image at {path!r}{there}: files are recognized by their extension')

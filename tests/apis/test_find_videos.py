@@ -49,3 +49,14 @@ def test_too_short_or_broken_files_are_named(folder):
         check_lengths([], 8, 4)
     with pytest.raises(ValueError, match='a single latent frame.*use at least 5'):
         check_lengths([], 1, 4)
+
+
+def test_what_is_left_out_is_named(tmp_path, monkeypatch, write_video):
+    said = []
+    monkeypatch.setattr('pvvae_plugin.apis.video_input.print_log', lambda text, **_: said.append(text))
+    write_video(tmp_path / 'deep' / 'er' / 'a.mp4')
+    monkeypatch.chdir(tmp_path)
+    assert len(find_videos(['.'])) == 1 and not said
+    (tmp_path / 'deep' / 'b.dav').write_bytes(bytes(9))
+    assert len(find_videos(['.'])) == 1
+    assert len(said) == 1 and '1 .dav (e.g. deep/b.dav)' in said[0]

@@ -36,3 +36,14 @@ def test_own_data_set(tmp_path):
     finally:
         for registry in (DATASETS, DATASETS.parent):
             registry.module_dict.pop('NpyDataset')
+
+
+def test_a_config_of_several_folders(tmp_path, write_video, monkeypatch):
+    for name in ('cooking/fry', 'sports/run'):
+        write_video(tmp_path / 'data' / name / 'a.avi', fourcc='MJPG')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'several.py').write_text(
+        f'_base_ = {config_path("pvvae_folder64.py")!r}\n\n' + snippet('ConcatDataset')
+    )
+    dataset = DATASETS.build(Config.fromfile(tmp_path / 'several.py').train_dataloader.dataset)
+    assert len(dataset) == 2 and dataset[0]['inputs'].shape == (3, 17, 64, 64)

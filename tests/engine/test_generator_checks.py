@@ -228,6 +228,16 @@ def test_a_vae_remembers_the_length_it_was_trained_on(tiny_vae_config, tmp_path)
     assert vae.trained_frames == 9
 
 
+def test_concatenated_datasets_with_different_classes_are_named(model):
+    train = clips()
+    train.datasets = [clips(classes=CLASSES), clips(classes=CLASSES[:2])]
+    with pytest.raises(ValueError, match=r'train_dataloader\.dataset\.datasets\.0 and .*datasets\.1 differ') as error:
+        check(model, train)
+    assert 'only in train_dataloader.dataset.datasets.0: turn' in str(error.value)
+    model.head.num_classes = None
+    check(model, train)
+
+
 def test_a_test_alone_is_checked_too(model):
     hook = HOOKS.build({'type': 'StartCheckHook'})
     with pytest.raises(ValueError, match='test_dataloader were made by the VAE'):

@@ -91,15 +91,18 @@ def main(argv: list[str] | None = None) -> int:
 def find_videos(folder: Path) -> dict[str, str]:
     """Return the names of the video files by YouTube id."""
     files: dict[str, str] = {}
-    repeated = []
-    for path in sorted(folder.iterdir()):
+    repeated, others = [], []
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith('.')):
         if re.fullmatch(VIDEO_ID, path.stem) and is_video(path.name) and path.is_file():
             if path.stem in files:
                 repeated.append(f'{path.name}, {files[path.stem]} is used')
             else:
                 files[path.stem] = path.name
+        else:
+            others.append(shown(path.name))
     print(f'videos named by YouTube id: {len(files)}')
     report('videos found more than once', repeated)
+    report('other files, not named by a YouTube id or not videos', others)
     return files
 
 

@@ -20,11 +20,11 @@ from pvvae_plugin.functional.keyed_random import numpy_rng
 
 from ..clip_dataset import ClipDataset
 from ..errors import ClipError
-from ..readers import ImageReader, OpenCVReader
+from ..readers import ImageReader, OpenCVReader, PyAVReader
 from ..readers.base import find_segment, is_image
 from ..readers.decord_reader import DecordReader
-from ..readers.opening import check_readable
-from ..readers.packet_index import read_index
+from ..readers.opening import check_readable, needs_pyav
+from ..readers.packet_index import read_header, read_index
 from ..video_dataset import VideoDataset
 from .guarded_pool import Lost, run_guarded
 
@@ -44,6 +44,7 @@ TOLERANCE = 24.0
 NUM_SEEKS, FRAMES_A_SEEK = 8, 3
 MEMORY = 8 << 30  # bytes of address space in addition to a worker's initial memory
 UNEVEN = 1.5  # ratio of frame durations above which the frame rate is called variable
+BY_PYAV = 'decoded by PyAV only'  # the errors of the other decoders do not count then
 _LOG_ERRORS = '16'  # AV_LOG_ERROR
 
 
@@ -148,7 +149,7 @@ def check_file(item: tuple[str, Sequence[Entry]]) -> list[Finding]:
     facts: dict[str, Any] = {}
     with _captured_errors() as errors:
         finding = _check_video(path, facts)
-    if finding.kind == 'good' and errors:
+    if finding.kind == 'good' and errors and not any(note.startswith(BY_PYAV) for note in facts['notes']):
         finding = Finding(path, 'damaged', f'the decoders report: {"; ".join(errors)}')
     finding.facts = {name: value for name, value in facts.items() if name != 'times'}
     if finding.kind != 'good':
@@ -166,8 +167,8 @@ def _check_image(path: str) -> Finding:
 
 def _check_video(path: str, facts: dict[str, Any]) -> Finding:
     try:
-        reader = OpenCVReader(path)
-        facts.update(frames=len(reader), fps=round(reader.fps, 3), notes=[])
+        reader = _sequential_reader(path, facts)
+        facts.update(frames=len(reader), fps=round(reader.fps, 3))
         facts.update(zip(('height', 'width'), reader.read([0]).shape[1:3], strict=True))
     except ClipError as error:
         return Finding(path, 'unreadable', error.reason)
@@ -183,6 +184,19 @@ def _check_video(path: str, facts: dict[str, Any]) -> Finding:
     else:
         frames = zip_longest(decord, reader)
     return _compare(path, frames, decord, facts)
+
+
+def _sequential_reader(path: str, facts: dict[str, Any]) -> OpenCVReader | PyAVReader:
+    """Return the reader that others are compared with; note it if it is not OpenCV."""
+    facts['notes'] = []
+    try:
+        return OpenCVReader(path)
+    except ClipError:
+        if not needs_pyav(path):
+            raise
+        reader = PyAVReader(path)
+        facts['notes'].append(f'{BY_PYAV} (codec {read_header(path).codec})')
+        return reader
 
 
 def _compare(path: str, pairs: Iterable, decord: DecordReader | None, facts: dict[str, Any]) -> Finding:

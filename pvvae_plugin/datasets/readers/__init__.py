@@ -5,5 +5,15 @@ from .decord_reader import DecordReader
 from .image_reader import ImageReader
 from .opencv_reader import OpenCVReader
 from .opening import iterate_frames, open_video, read_clip
+from .pyav_reader import PyAVReader
 
-__all__ = ['DecordReader', 'ImageReader', 'OpenCVReader', 'VideoReader', 'iterate_frames', 'open_video', 'read_clip']
+__all__ = [
+    'DecordReader',
+    'ImageReader',
+    'OpenCVReader',
+    'PyAVReader',
+    'VideoReader',
+    'iterate_frames',
+    'open_video',
+    'read_clip',
+]

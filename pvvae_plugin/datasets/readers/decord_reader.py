@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ClipError, first_line
 from .base import VideoReader, seconds_from_first
-from .packet_index import read_index
+from .packet_index import read_header, read_index
 
 LEAST_TOLERANCE = 1e-9  # share of frames that decord may replace by copies; 0 would allow copies everywhere
 FRAMES_AT_ONCE, BYTES_AT_ONCE = 16, 1 << 26  # chunk size for reading a whole video
@@ -54,7 +54,10 @@ class DecordReader(VideoReader):
             self.fps = float(self._reader.get_avg_fps())
             times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         except Exception as error:
-            raise ClipError(path, f'decord: {first_line(error)}') from error
+            reason = first_line(error)
+            if 'cannot find video stream' in reason:  # decord's check of what FFmpeg finds no decoder for
+                reason = f'no decoder for codec {read_header(path).codec}'
+            raise ClipError(path, f'decord: {reason}') from error
         if len(times) != index.num_packets or times[0] < 0 or not (np.diff(times) > 0).all():
             raise ClipError(path, 'decord would seek to other frames: the times of its frames do not increase from 0')
         self._times = times

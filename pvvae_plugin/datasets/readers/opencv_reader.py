@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ClipError
 from .base import VideoReader, seconds_from_first
-from .packet_index import once_for_each_file, open_capture
+from .packet_index import once_for_each_file, open_capture, read_header
 
 
 class OpenCVReader(VideoReader):
@@ -38,12 +38,11 @@ class OpenCVReader(VideoReader):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        capture = open_capture(self.path)
-        self.fps = max(0.0, float(capture.get(cv2.CAP_PROP_FPS)))
-        capture.release()
+        header = read_header(path)
+        self.fps = header.fps
         self._num_frames = _count_frames(path)
         if not self._num_frames:
-            raise ClipError(path, 'OpenCV: no frame can be decoded')
+            raise ClipError(path, f'OpenCV: no frame can be decoded (codec {header.codec})')
 
     def __len__(self) -> int:
         return self._num_frames

@@ -14,6 +14,8 @@ from .base import VideoReader, find_segment, is_image
 from .decord_reader import DecordReader
 from .image_reader import ImageReader
 from .opencv_reader import OpenCVReader
+from .packet_index import read_header
+from .pyav_reader import PyAVReader
 
 # Readers per backend, in the order of trial.
 READERS: dict[str, tuple[type[VideoReader], ...]] = {
@@ -21,6 +23,9 @@ READERS: dict[str, tuple[type[VideoReader], ...]] = {
     'decord': (DecordReader,),
     'opencv': (OpenCVReader,),
 }
+# Codecs (four-character codes) that common builds of decord and OpenCV cannot decode. Others are not tried with PyAV:
+# it would only read more of damaged files.
+CODECS_OF_PYAV = ('AV01',)
 # Errors of a decoder after which the next decoder is tried.
 DECODER_ERRORS = (ClipError, cv2.error, MemoryError, OSError, ImportError)
 
@@ -30,7 +35,8 @@ def open_video(path: str, backend: str = 'auto') -> VideoReader:
 
     Args:
         path: The file.
-        backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, then OpenCV if decord is not installed or fails.
+        backend: ``'decord'``, ``'opencv'``, or ``'auto'``: decord, then OpenCV if decord is not installed or fails,
+            then PyAV for AV1.
 
     Returns:
         A reader. A decord reader may still fail when it reads frames.
@@ -135,8 +141,8 @@ def iterate_frames(path: str, num_frames: int | None = None, backend: str = 'aut
     raise _unreadable(path, reasons)
 
 
-def reader_types(path: str, backend: str) -> tuple[type[VideoReader], ...]:
-    """Return the readers to try for a file, best first.
+def reader_types(path: str, backend: str) -> Iterator[type[VideoReader]]:
+    """Yield the readers to try for a file, best first.
 
     Raises:
         ClipError: If the file must not be opened, see :func:`check_readable`.
@@ -145,7 +151,17 @@ def reader_types(path: str, backend: str) -> tuple[type[VideoReader], ...]:
     if backend not in READERS:
         raise ValueError(f'backend must be one of {", ".join(READERS)}, got {backend!r}')
     check_readable(path)
-    return (ImageReader,) if is_image(path) else READERS[backend]
+    yield from (ImageReader,) if is_image(path) else READERS[backend]
+    if backend == 'auto' and not is_image(path) and needs_pyav(path):
+        yield PyAVReader
+
+
+def needs_pyav(path: str) -> bool:
+    """Return True if a video has a codec that common builds of decord and OpenCV cannot decode."""
+    try:
+        return read_header(path).codec in CODECS_OF_PYAV
+    except ClipError:
+        return False
 
 
 def _reason(error: Exception, backend: str) -> str:

@@ -7,6 +7,7 @@ requested key frame. Both hold for most files. For other files, decord silently 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -21,6 +22,9 @@ MAX_FRAME_PIXELS = 1 << 26
 MAX_REMEMBERED = 1 << 14  # files, a few hundred bytes each
 MAX_BOXES, MAX_INDEX = 10_000, 1 << 26  # limits on the parts of a container and the bytes of an index to read
 _MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'free', b'skip', b'wide', b'pnot')  # first boxes of an MP4 or MOV file
+_MP4_VIDEO = re.compile(rb'hdlr.{8}vide', re.DOTALL)  # handler of a track
+MAX_TRACKS = 1 << 16  # bytes at the start of a Matroska file in which its tracks are looked for
+_MATROSKA_VIDEO = b'\x83\x81\x01'  # element TrackType with the value 1
 _AVI_VIDEO = [int.from_bytes(name, 'little') for name in (b'dc', b'db')]
 
 T = TypeVar('T')
@@ -77,6 +81,31 @@ def read_index(path: str) -> VideoIndex:
     return VideoIndex(len(packets), width, height, _container_problem(path, len(times)) or _problem(times, is_key > 0))
 
 
+class Header(NamedTuple):
+    """Claims of a video's header.
+
+    Attributes:
+        codec: Four-character code, such as ``AV01``.
+        fps: Frames per second, 0 if unknown.
+    """
+
+    codec: str
+    fps: float
+
+
+@once_for_each_file
+def read_header(path: str) -> Header:
+    """Read the header of a video, cached per process and file.
+
+    Raises:
+        ClipError: If OpenCV's FFmpeg cannot open it.
+    """
+    capture = open_capture(path)
+    code, fps = int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF, capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return Header(code.to_bytes(4, 'little').decode('ascii', 'replace').strip('\0 '), max(0.0, float(fps)))
+
+
 def check_frame_size(path: str, width: int, height: int) -> None:
     """Check that frames are small enough to fit into memory.
 
@@ -125,7 +154,7 @@ def _container_problem(path: str, num_packets: int) -> str | None:
         head, size = file.read(12), os.fstat(file.fileno()).st_size
         file.seek(0)
         if head.startswith(b'\x1aE\xdf\xa3'):  # Matroska, WebM
-            return None
+            return _several_streams(_matroska_tracks(file.read(MAX_TRACKS)).count(_MATROSKA_VIDEO))
         if head.startswith(b'RIFF') and head.endswith(b'AVI '):
             return _avi_problem(file, size, num_packets)
         if head[4:8] in _MP4_BOXES:
@@ -133,8 +162,26 @@ def _container_problem(path: str, num_packets: int) -> str | None:
     return 'its container has no index'
 
 
+def _several_streams(count: int) -> str | None:
+    """OpenCV reads the first video stream. decord chooses one, e.g. by bit rate, and cannot be told which."""
+    return f'it has {count} video streams, of which the first is read' if count > 1 else None
+
+
+def _matroska_tracks(head: bytes) -> bytes:
+    """Return the Tracks element at the start of a Matroska file."""
+    start = head.find(b'\x16\x54\xae\x6b') + 4
+    if start < 4 or start == len(head):
+        return b''
+    length = 9 - head[start].bit_length()  # bytes of the size: the first has as many leading zeros, less one
+    size = int.from_bytes(head[start : start + length], 'big') & ((1 << 7 * length) - 1)
+    return head[start + length : start + length + size]
+
+
 def _mp4_problem(file: BinaryIO, end: int) -> str | None:
-    """Reject fragmented files: FFmpeg knows only the first fragment until it has read the whole file."""
+    """Reject fragmented files: FFmpeg knows only the first fragment until it has read the whole file.
+
+    Files with several video streams are rejected too.
+    """
     position = 0
     for _ in range(MAX_BOXES):
         if position + 8 > end:
@@ -145,6 +192,10 @@ def _mp4_problem(file: BinaryIO, end: int) -> str | None:
             return 'it is stored in fragments'
         size = int.from_bytes(head[:4], 'big')
         size = int.from_bytes(head[8:], 'big') if size == 1 else size
+        if head[4:8] == b'moov':
+            file.seek(position)
+            if problem := _several_streams(len(_MP4_VIDEO.findall(file.read(min(size or MAX_INDEX, MAX_INDEX))))):
+                return problem
         if size < 8:  # 0: up to the end
             return None
         position += size

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import VideoDataset
+from pvvae_plugin.datasets.frame_rates import clip_rates, rates_differ, rates_within
 from pvvae_plugin.models.checkpoints import check_runs_nothing, check_weights, unwrap_names, upgrade_checkpoint
 from pvvae_plugin.models.generator_checks import untrained_shape
 from pvvae_plugin.registry import HOOKS
@@ -42,6 +43,7 @@ class StartCheckHook(Hook):
     - Metrics and losses with a ``check_clip`` method must accept the clips.
     - The number of classes of a class-conditional head must match the data. All datasets must list the classes in the
       same order.
+    - Frame rates that differ within a dataset, or between training and reference clips, are logged as a warning.
     - A checkpoint must contain all weights of the backbone and the head, in the right shapes. (MMEngine only warns of
       missing weights and keeps random ones.) It must not contain code that MMEngine would execute. The only weight that
       may be dropped is a learned padding token, if training with noise padding starts from such a checkpoint.
@@ -65,6 +67,7 @@ class StartCheckHook(Hook):
         _check_datasets(model, datasets)
         if hasattr(model, 'trained_on'):
             _check_shapes(runner, model, datasets.get('val'))
+        _warn_of_rates(datasets, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
         model = _unwrapped(runner)
@@ -124,10 +127,25 @@ def _check_fields(name: str, metric: BaseMetric, giver: BaseLoop | nn.Module) ->
     )
 
 
+def _warn_of_rates(datasets: dict[str, Dataset], loop: BaseLoop | None) -> None:
+    """Log frame rates that differ within a dataset, or between the training and the reference clips."""
+    rates = {f'{name}_dataloader': clip_rates(dataset) for name, dataset in datasets.items()}
+    found = [f'{name}: {text}' for name in rates if (text := rates_within(rates[name]))]
+    references = (
+        getattr(metric, 'reference', None) for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ())
+    )
+    for reference in filter(None, references):
+        real = clip_rates(reference.dataset)
+        found.append(rates_differ(rates['train_dataloader'], real, 'train_dataloader', 'reference'))
+    for text in dict.fromkeys(filter(None, found)):
+        print_log(text, logger='current', level=logging.WARNING)
+
+
 def _check_datasets(model: nn.Module, datasets: dict[str, Dataset]) -> None:
     num_classes = getattr(getattr(model, 'head', None), 'num_classes', None)
     if num_classes is not None:  # VAEs and unconditional generators ignore labels
-        _check_same_classes({name: found for name, d in datasets.items() if (found := _metainfo(d, 'classes'))})
+        parts = {f'{name}_dataloader{place}': p for name, d in datasets.items() for place, p in _parts(d)}
+        _check_same_classes({name: found for name, part in parts.items() if (found := _metainfo(part, 'classes'))})
     for name, dataset in datasets.items():
         _check_groups(name, dataset, model.backbone.temporal_ratio)
         sample = dataset[0]
@@ -146,19 +164,25 @@ def _check_same_classes(classes: dict[str, Sequence[str]]) -> None:
     """Check the names before their number: a count that fits one dataset does not fit the other."""
     if len({tuple(names) for names in classes.values()}) < 2:
         return
-    counts = ', '.join(f'{name}_dataloader {len(names)}' for name, names in classes.items())
+    counts = ', '.join(f'{name} {len(names)}' for name, names in classes.items())
     every = list(dict.fromkeys(name for names in classes.values() for name in names))
     if all(set(names) == set(every) for names in classes.values()):
         difference = 'the names are the same, in another order'
     else:
         common = set.intersection(*map(set, classes.values()))
         only = {name: [each for each in names if each not in common] for name, names in classes.items()}
-        difference = '; '.join(f'only in {name}_dataloader: {_some(names)}' for name, names in only.items() if names)
+        difference = '; '.join(f'only in {name}: {_some(names)}' for name, names in only.items() if names)
     raise ValueError(
-        f'train_dataloader and val_dataloader differ in their classes or in the class order, so their labels do not '
-        f'match (classes: {counts}; {difference}). Write the {len(every)} names ({_some(every)}) to a file, one per '
-        f'line, set class_file to it in both datasets, and set model.head.num_classes={len(every)}'
+        f'{" and ".join(classes)} differ in their classes or in the class order, so their labels do not match '
+        f'(classes: {counts}; {difference}). Write the {len(every)} names ({_some(every)}) to a file, one per line, '
+        f'set class_file to it in each dataset, and set model.head.num_classes={len(every)}'
     )
+
+
+def _parts(dataset: Dataset) -> list[tuple[str, Dataset]]:
+    """Return the parts of a ConcatDataset and their places in the config, or the dataset itself."""
+    parts = getattr(dataset, 'datasets', None)
+    return [('', dataset)] if parts is None else [(f'.dataset.datasets.{i}', part) for i, part in enumerate(parts)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -217,3 +217,12 @@ def test_names_are_shown_as_a_terminal_may_show_them(data, capsys):
     assert "'train/bad\\udcff.txt': line 1" in text
     assert '  train/$(touch x).txt: line 1' in text
     text.encode()
+
+
+def test_files_that_are_not_used_are_counted_and_named(data, capsys):
+    (data / 'videos' / 'holiday.mp4').write_bytes(b'x')
+    (data / 'videos' / f'{GONE}.dav').write_bytes(b'x')
+    (data / 'videos' / '.hidden').write_bytes(b'x')
+    assert run(converter, data) == 0
+    expected = f'other files, not named by a YouTube id or not videos: 2\n  {GONE}.dav\n  holiday.mp4\n'
+    assert expected in capsys.readouterr().out
