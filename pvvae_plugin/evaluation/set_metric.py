@@ -237,7 +237,7 @@ class SetMetric(BaseMetric):
             **record,
             'floor': None if floor is None else dict(floor),
             'num_real': None if self._real is None else len(self._real.reference),
-            'real_unreadable': [] if self._real is None else self.reference.paths(self._real.unreadable),
+            'real_unreadable': [] if self._real is None else self.reference.paths(self._real.skipped),
             'protocol': self.protocol.record()
             | (dict.fromkeys(REAL_FIELDS) if self._is_paired(self.reference) else {}),
             'extractor': self.features.record(),
