@@ -157,7 +157,7 @@ def _reason(path: str, images: bool) -> tuple[str, str]:
         return extension, 'not a regular file (a broken link or a pipe); restore it or delete it'
     if is_image(path):
         return extension, (
-            'images are clips of one frame, read with clip_len=1; join the frames of a video into a file, e.g. '
+            'set clip_len=1 to use images as clips of one frame, or join the frames of a video into a file, e.g. '
             f'ffmpeg -framerate 25 -i %05d{extension} clip.mp4'
         )
     return extension, 'not a known extension'
@@ -193,5 +193,6 @@ def _nothing_found(data_root: str, folders: list[str], images: bool, left_out: S
     looked_for = 'videos or images' if images else 'videos'
     message = f'no {looked_for} in {data_root} or its {len(folders)} direct subfolders'
     if left_out:
-        message += f', but {"; ".join(map(str, left_out))}'
+        kind = 'images: ' if any(is_image(group.example) for group in left_out) else ''
+        message += f', but {kind}{"; ".join(map(str, left_out))}'
     return f'{message}; expected data_root/CLASS/clip.mp4 or data_root/clip.mp4, or give an ann_file'
