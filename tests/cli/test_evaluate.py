@@ -116,7 +116,7 @@ def test_pairs(tool, tmp_path):
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     protocol = run(tool, sources, made, '--metrics', 'rfvd')['records']['recon/rFVD5_6']['protocol']
     assert [protocol[name] for name in ('num_frames', 'frame_interval', 'real_clip')] == [FRAMES, None, None]
-    with pytest.raises(SystemExit, match='frame_interval=2 does not apply to rfvd, psnr'):
+    with pytest.raises(ValueError, match='frame_interval=2 does not apply to rfvd, psnr'):
         run(tool, sources, made, '--metrics', 'rfvd', 'psnr', protocol=['frame_interval=2'])
     (made / 'clip0.avi').rename(made / 'other.avi')
     with pytest.raises(ValueError, match="no source with the same name, e.g. 'other'"):
@@ -131,7 +131,7 @@ def test_pairs_are_refused_if_two_files_have_the_same_name(tool, tmp_path):
     twice = shutil.copytree(sources, tmp_path / 'twice')
     shutil.copy(sources / 'clip1.avi', twice / 'clip0.mkv')
     for first, second in ((twice, made), (made, twice)):
-        with pytest.raises(SystemExit, match=r'twice/clip0.avi and .*twice/clip0.mkv have the same name'):
+        with pytest.raises(ValueError, match=r'twice/clip0.avi and .*twice/clip0.mkv have the same name'):
             run(tool, first, second, '--metrics', 'psnr')
     listed = tmp_path / 'list.txt'
     listed.write_text('twice/clip0.mkv\ntwice/clip1.avi\n')

@@ -72,7 +72,7 @@ def test_real_and_fake_are_compared(tmp_path):
 @pytest.fixture
 def said(monkeypatch):
     texts = []
-    monkeypatch.setattr(check_hook, 'print_log', lambda text, **_: texts.append(text))
+    monkeypatch.setattr(check_hook, 'print_log', lambda text, *_, **__: texts.append(text))
     return texts
 
 

@@ -219,7 +219,7 @@ def test_a_vae_remembers_the_length_it_was_trained_on(tiny_vae_config, tmp_path)
     vae = MODELS.build(tiny_vae_config)
     state = {f'backbone.{name}': tensor for name, tensor in vae.state_dict().items()}
     loader = {'dataset': {'type': 'MotionWeightedDataset', 'dataset': {'clip_len': 9}}}
-    runner = SimpleNamespace(cfg=Config({'train_dataloader': loader}), seed=0)
+    runner = SimpleNamespace(cfg=Config({'train_dataloader': loader}), seed=0, model=torch.nn.Module())
     checkpoint = {'state_dict': state}
     HOOKS.build({'type': 'RunRecordHook'}).before_save_checkpoint(runner, checkpoint)
     torch.save(checkpoint, tmp_path / 'iter_1.pth')
