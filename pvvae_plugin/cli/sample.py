@@ -155,7 +155,7 @@ def sample(args: argparse.Namespace, cfg: Config) -> None:
     num_frames, size = clip_geometry(cfg, args.num_frames, args.size)
     if any(side % 2 for side in size):
         raise ValueError(f'height and width must be even to encode videos, got {size[0]} x {size[1]}')
-    if 'head' in cfg.get('model', ()):  # else load_generator says what is wrong
+    if 'head' in cfg.get('model', ()):  # load_generator rejects other configs
         missing = find_missing(cfg)
         missing.collect(resolve_checkpoint, args.checkpoint)
         missing.report()

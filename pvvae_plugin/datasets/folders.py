@@ -11,7 +11,7 @@ from .readers.base import is_image, is_video
 from .readers.opening import starts_like_text
 
 NESTED = 'videos or images in nested folders'
-MAX_OPENED = 100  # files of one extension that are opened to see whether they are text
+MAX_OPENED = 100  # opened files per extension, to find out if they are text
 
 
 class NestedClipsError(ValueError):

@@ -20,7 +20,7 @@ from .folders import LeftOut, describe_left_out, scan_folder
 from .readers import read_clip
 from .readers.base import is_image
 
-MAX_LOOKED_AT = 1000  # listed files of which the existence is checked: each is a request to the file system
+MAX_LOOKED_AT = 1000  # listed files that are looked up; each lookup is a request to the file system
 
 
 @DATASETS.register_module()

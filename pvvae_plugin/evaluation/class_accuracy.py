@@ -204,7 +204,7 @@ class ClassAccuracy(BaseMetric):
     """
 
     default_prefix = 'class'
-    fields = ('generated or reconstruction',)  # of each sample
+    fields = ('generated or reconstruction',)  # read from every sample
 
     def __init__(self, classifier: str | os.PathLike, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -45,7 +45,7 @@ class FlowLoss(BaseMetric):
     """
 
     default_prefix = 'flow'
-    fields = ('flow_losses',)  # of each sample
+    fields = ('flow_losses',)  # read from every sample
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Append one entry per sample: its losses, or :data:`SUBSTITUTED`."""

@@ -50,7 +50,7 @@ class FuturePrediction(BaseMetric):
     """
 
     default_prefix = 'predict'
-    fields = ('predictions', 'video')  # of each sample
+    fields = ('predictions', 'video')  # read from every sample
 
     def __init__(self, threshold: float = 0.1, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -49,7 +49,7 @@ class LatentTemporalDistance(BaseMetric):
     """
 
     default_prefix = 'ltd'
-    fields = ('latents',)  # of each sample
+    fields = ('latents',)  # read from every sample
 
     def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -53,7 +53,7 @@ class VideoReconstruction(BaseMetric):
     """
 
     default_prefix = 'recon'
-    fields = ('reconstruction', 'video')  # of each sample
+    fields = ('reconstruction', 'video')  # read from every sample
 
     def __init__(self, lpips: dict | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

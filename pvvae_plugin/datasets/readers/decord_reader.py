@@ -55,7 +55,7 @@ class DecordReader(VideoReader):
             times = self._reader.get_frame_timestamp(range(len(self._reader)))[:, 0]
         except Exception as error:
             reason = first_line(error)
-            if 'cannot find video stream' in reason:  # decord's check of what FFmpeg finds no decoder for
+            if 'cannot find video stream' in reason:  # FFmpeg has no decoder for it
                 reason = f'no decoder for codec {read_header(path).codec}'
             raise ClipError(path, f'decord: {reason}') from error
         if len(times) != index.num_packets or times[0] < 0 or not (np.diff(times) > 0).all():

@@ -122,7 +122,7 @@ def _check_fields(name: str, metric: BaseMetric, giver: BaseLoop | nn.Module) ->
         return
     suitable = next(text for field, text in SUITABLE_METRICS.items() if field in given)
     raise ValueError(
-        f'{name}_evaluator: {type(metric).__name__} reads {" and ".join(wanted)} of each sample, but '
+        f'{name}_evaluator: {type(metric).__name__} reads {" and ".join(wanted)} from samples, but '
         f'{type(giver).__name__} gives {", ".join(given)}. Metrics that work there: {suitable}'
     )
 

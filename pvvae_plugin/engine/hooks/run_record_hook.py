@@ -17,7 +17,7 @@ from pvvae_plugin.registry import HOOKS
 
 # The network is the same for both kinds of padding: the paper's ablation starts from weights of the other kind.
 EXCHANGEABLE = (*IRRELEVANT, 'padding')
-# Entries of the config that decide how a run goes on.
+# Config entries that determine the rest of a run.
 RECORDED = (
     'model',
     'train_dataloader',
@@ -58,7 +58,7 @@ class RunRecordHook(Hook):
         checkpoint['run_settings'] = run_settings(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         backbone = getattr(model, 'backbone', None)
-        if getattr(backbone, 'source', None):  # built from files, which may be missing where the run is exported
+        if getattr(backbone, 'source', None):  # export needs the network, but its files may be gone
             checkpoint['vae'] = backbone.describe()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
