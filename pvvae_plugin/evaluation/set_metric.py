@@ -167,27 +167,41 @@ class SetMetric(BaseMetric):
         Returns:
             ``NAME`` -> value and, if available, ``NAME_low``, ``NAME_high``, ``NAME_floor`` and ``NAME_unbiased``. The
             full records are in :attr:`records`; the log has a summary.
+
+        Raises:
+            ValueError: In every process, if the results cannot be computed, e.g. because there are too few clips.
         """
         self._settle(size)
         real = None if self.reference is None else self.reference.get()  # collective call
         self._real = real
         states = all_gather_object(self.state())
         left_out = sum(index < size for part in all_gather_object(self._left_out) for index in part)
-        records: list[Any] = [None]
+        found: list[Any] = [None, None]
         if get_dist_info()[0] == 0:
-            records = [self.measure(states)]
-            for record in records[0].values():
-                record['left_out'] = left_out
-                if left_out:
-                    record['warnings'].append(f'{left_out} clips could not be read and were skipped')
-                for warning in record['warnings']:
-                    print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
-                print_log(summary_line(record), logger='current')
-        broadcast_object_list(records)
+            try:
+                found[0] = self._measure_and_log(states, left_out)
+            except Exception as error:  # the other processes must not wait for results that never come
+                found[1] = error
+        broadcast_object_list(found)
         self.reset()
+        records, problem = found
+        if problem is not None:
+            raise problem
         prefix = f'{self.prefix}/' if self.prefix else ''
-        self.records = {prefix + name: record for name, record in records[0].items()}
+        self.records = {prefix + name: record for name, record in records.items()}
         return {prefix + name: value for record in self.records.values() for name, value in flat(record).items()}
+
+    def _measure_and_log(self, states: Sequence[Any], left_out: int) -> dict[str, dict[str, Any]]:
+        """Return the results of all processes' states, with the number of skipped clips."""
+        records = self.measure(states)
+        for record in records.values():
+            record['left_out'] = left_out
+            if left_out:
+                record['warnings'].append(f'{left_out} clips could not be read and were skipped')
+            for warning in record['warnings']:
+                print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
+            print_log(summary_line(record), logger='current')
+        return records
 
     def compute_metrics(self, results: list) -> dict:
         """Raise NotImplementedError: :meth:`evaluate` merges whole sets instead of lists of results."""
