@@ -30,8 +30,8 @@ from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.transforms.base import without_transforms
-from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor

@@ -25,8 +25,8 @@ from mmengine.model import is_model_wrapper
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.engine import build_runner
-from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_sha256, write_atomically
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 

@@ -13,6 +13,7 @@ from mmengine.dist import get_dist_info
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.readers.base import is_image, is_video
 from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.progress import ProgressBar
@@ -149,10 +150,11 @@ def evaluate_videos(
     evaluator = Evaluator(list(metrics))
     progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 and mine else None
     positions = iter(mine)
-    for batch in loader:
-        evaluator.process([_sample(item, next(positions), paired=pairs is not None) for item in batch])
-        for _ in batch if progress else ():
-            progress.update()
+    with naming_files():
+        for batch in limit_reading(loader):
+            evaluator.process([_sample(item, next(positions), paired=pairs is not None) for item in batch])
+            for _ in batch if progress else ():
+                progress.update()
     if progress:
         print(file=sys.stderr)
     return evaluator.evaluate(len(order))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import InfiniteClipSampler
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint
@@ -183,9 +184,10 @@ def iterate_batches(
         collate_fn=pseudo_collate,
         generator=torch.Generator(),  # without it, the loader draws its base seed from the global rng
     )
-    for batch in loader:
-        video = torch.stack(batch['inputs']).float().div_(127.5).sub_(1.0)
-        yield video, [sample.metainfo.get('label') for sample in batch['data_samples']]
+    with naming_files():
+        for batch in limit_reading(loader):
+            video = torch.stack(batch['inputs']).float().div_(127.5).sub_(1.0)
+            yield video, [sample.metainfo.get('label') for sample in batch['data_samples']]
 
 
 def check_labels(labels: Sequence[int | None], num_classes: int) -> None:
