@@ -58,7 +58,8 @@ def build_labeled_data(cfg: Config, num: int) -> LabeledData:
         num: Number of procedural clips to hold out.
 
     Raises:
-        ValueError: If the clips are latents, have no labels or class names, or none can be held out.
+        ValueError: If the clips are latents, have no labels or class names, or none can be held out; if the held-out
+            clips have other classes.
     """
     train_config = without_transforms(cfg.train_dataloader.dataset, REMOVED)
     train = DATASETS.build(train_config)
@@ -82,6 +83,13 @@ def build_labeled_data(cfg: Config, num: int) -> LabeledData:
     classes = train.metainfo.get('classes')
     if not classes:
         raise ValueError(f"{type(train).__name__} has no class names; set metainfo=dict(classes=('run', 'jump', ...))")
+    of_held_out = held_out.metainfo.get('classes')
+    if of_held_out and tuple(of_held_out) != tuple(classes):
+        raise ValueError(
+            f'the training clips have the classes {", ".join(classes)}, but the held-out clips have '
+            f'{", ".join(of_held_out)}, so the same label means different classes; write the names to a file, one per '
+            'line, and set class_file to it in the datasets of train_dataloader and val_dataloader'
+        )
     files = None if isinstance(train, SyntheticVideoDataset) else listing_sha256(train, range(len(train)))
     return LabeledData(train, train_config, files, held_out, held_out_config, tuple(classes))
 

@@ -191,6 +191,22 @@ def test_a_replaced_video_makes_another_classifier(tmp_path, write_video):
     assert digest() != before
 
 
+def test_held_out_clips_with_other_classes_are_rejected(tmp_path, write_video):
+    folders = [('train', 'abc'), ('val', 'ac')]
+    for split, names in folders:
+        for name in names:
+            write_video(tmp_path / split / name / 'clip.mp4', num_frames=5)
+    common = {'type': 'VideoDataset', 'clip_len': 5, 'pipeline': [{'type': 'PackClip'}]}
+    datasets = {
+        f'{split}_dataloader': {'dataset': {**common, 'data_root': str(tmp_path / split)}} for split, _ in folders
+    }
+    with pytest.raises(ValueError, match='classes a, b, c, but the held-out clips have a, c,.*set class_file'):
+        accuracy.build_labeled_data(Config(datasets), 2)
+    for entry in datasets.values():
+        entry['dataset']['metainfo'] = {'classes': ('a', 'b', 'c')}
+    assert accuracy.build_labeled_data(Config(datasets), 2).held_out[1]['data_samples'].label == 2
+
+
 def demo_config(**dataset) -> Config:
     cfg = Config.fromfile(config_path('dit_demo.py'))
     cfg.train_dataloader.dataset.update(dataset)
