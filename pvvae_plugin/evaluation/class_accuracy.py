@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +26,9 @@ from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS
 from pvvae_plugin.structures import SUBSTITUTED
 
-from .motion_classifier import check_labels, iterate_batches, load_classifier
+from .motion_classifier import check_labels, load_classifier
 from .reference import listing_sha256
+from .substitutes import readable_clips, readable_results
 
 # Transforms to remove: a clip played backwards shows another motion under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
@@ -112,11 +114,16 @@ def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None
 
 
 def real_clips(data: LabeledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels."""
+    """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels.
+
+    Clips that replace an unreadable file are skipped; the log reports how many.
+    """
     order = numpy_rng('held-out').permutation(len(data.held_out))[:num].tolist()
-    for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
+    clips = readable_clips('held-out clips', data.held_out, order)
+    while batch := [sample for _, sample in itertools.islice(clips, batch_size)]:
+        labels = [sample['data_samples'].get('label') for sample in batch]
         check_labels(labels, len(data.classes))
-        yield video, labels
+        yield torch.stack([sample['inputs'] for sample in batch]).float().div_(127.5).sub_(1.0), labels
 
 
 def reconstruct(vae: nn.Module, video: Tensor) -> Tensor:
@@ -189,7 +196,7 @@ class ClassAccuracy(BaseMetric):
         - ``accuracy``: share of clips classified correctly.
         - ``accuracy_low``, ``accuracy_high``: 95 % confidence interval (Wilson); covers only the sampling of clips.
 
-    Clips that replace an unreadable file (``substituted_path``) are skipped.
+    Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
         classifier: File written by ``tools/analysis/train_classifier.py``.
@@ -243,7 +250,7 @@ class ClassAccuracy(BaseMetric):
         Args:
             results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
-        judged = [entry for entry in results if entry != SUBSTITUTED]
+        judged = readable_results('ClassAccuracy', results)
         if not judged:
             return {}
         low, high = wilson_interval(sum(judged), len(judged))

@@ -207,6 +207,17 @@ def test_held_out_clips_with_other_classes_are_rejected(tmp_path, write_video):
     assert accuracy.build_labeled_data(Config(datasets), 2).held_out[1]['data_samples'].label == 2
 
 
+def test_replacements_of_unreadable_held_out_clips_are_not_counted(tmp_path, write_video):
+    for name in ('run/a', 'run/b', 'jump/a'):
+        write_video(tmp_path / f'{name}.mp4', num_frames=5)
+    dataset = {'type': 'VideoDataset', 'data_root': str(tmp_path), 'clip_len': 5, 'test_mode': True}
+    dataset['pipeline'] = [{'type': 'PackClip'}]
+    data = accuracy.build_labeled_data(Config({f'{n}_dataloader': {'dataset': dataset} for n in ('train', 'val')}), 3)
+    (tmp_path / 'run' / 'a.mp4').write_bytes(b'no video')
+    labels = [label for _, labels in accuracy.real_clips(data, num=3, batch_size=2) for label in labels]
+    assert sorted(labels) == [0, 1]
+
+
 def demo_config(**dataset) -> Config:
     cfg = Config.fromfile(config_path('dit_demo.py'))
     cfg.train_dataloader.dataset.update(dataset)
