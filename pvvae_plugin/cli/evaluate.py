@@ -31,6 +31,7 @@ from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import end_processes, start_processes
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
+from pvvae_plugin.evaluation.protocols import OF_REAL_CLIPS
 from pvvae_plugin.evaluation.reference import CACHE_DIR
 from pvvae_plugin.registry import DATASETS
 
@@ -39,6 +40,9 @@ EXTRACTORS = {
     'i3d': {'type': 'I3D', 'weights': 'weights/i3d_pretrained_400.pt'},
     'videomae': {'type': 'VideoMAE', 'path': 'weights/videomae-base'},
 }
+OF_EXTRACTOR = [name for name, kind in (UNPAIRED | PAIRED).items() if kind in ('FVD', 'KVD')]
+USED_BY = {'extractor': OF_EXTRACTOR, 'weights': OF_EXTRACTOR, 'sha256': OF_EXTRACTOR, 'lpips_net': ['lpips']}
+FIRST_FRAMES = {'test_clip': 'first', 'frame_interval': 1}  # clips of fake videos and of their sources
 CLASSIFIER = {'type': 'C3D', 'weights': 'weights/conv3d_deepnetA_ucf.npz', 'mean': 'weights/mean2.npz'}
 
 
@@ -67,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-samples', type=int, metavar='N', help="maximum number of videos per set (default: the protocol's)"
     )
     parser.add_argument(
-        '--extractor', choices=list(EXTRACTORS), default='i3d-torchscript', help='feature extractor for FVD and KVD'
+        '--extractor', choices=list(EXTRACTORS), help='feature extractor for FVD and KVD (default: i3d-torchscript)'
     )
     parser.add_argument(
         '--weights',
@@ -77,7 +81,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--sha256', help='expected SHA-256 of the weights; required for any TorchScript file except the known one'
     )
-    parser.add_argument('--lpips-net', choices=['alex', 'vgg'], default='alex', help='default: alex')
+    parser.add_argument('--lpips-net', choices=['alex', 'vgg'], help='network of LPIPS (default: alex)')
     parser.add_argument(
         '--out', type=Path, metavar='FILE.json', help='write all numbers and their records to this file'
     )
@@ -92,6 +96,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    known = set(args.metrics) <= {*UNPAIRED, *PAIRED, *PER_FRAME}
+    for name, users in USED_BY.items():
+        if known and getattr(args, name) and not set(users) & set(args.metrics):
+            parser.error(
+                f'--{name.replace("_", "-")} is only for {", ".join(users)}, but --metrics is '
+                f'{" ".join(args.metrics)}; remove it'
+            )
+    unused = [name for name in OF_REAL_CLIPS if name in args.protocol_options]
+    if unused and {*PAIRED, *PER_FRAME} & set(args.metrics):
+        parser.error(
+            f'--protocol-options {unused[0]} has no effect on {" ".join(args.metrics)}, which compare the first frames '
+            'of each video with those of its source; remove it'
+        )
     if args.out and args.out.suffix != '.json':
         parser.error(f'--out must end in .json, got {args.out}')
     return args
@@ -120,15 +137,15 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
         raise ValueError('set the base with --protocol, not with --protocol-options base=...')
     protocol = resolve_protocol({'base': args.protocol, **changes} if changes else args.protocol)
     # Skip unreadable videos, without a limit.
-    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
-    fake = videos_config(args.fake, test_clip='first', **clips)
+    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize, **FIRST_FRAMES}
+    fake = videos_config(args.fake, **clips)
     num_samples = min(args.num_samples or protocol.num_samples, len(DATASETS.build(fake)))
     if num_samples < 2:
         raise ValueError(f'{args.fake} has {num_samples} video; each set needs at least 2')
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.open('a').close()  # fail now, before the work, if it is not writable
-    extractor = dict(EXTRACTORS[args.extractor])
+    extractor = dict(EXTRACTORS[args.extractor or 'i3d-torchscript'])
     if args.weights:
         extractor['path' if 'path' in extractor else 'weights'] = args.weights
     if args.sha256:
@@ -140,8 +157,8 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
         'cache_dir': args.cache_dir,
         **loading,
     }
-    metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net)
-    sources = videos_config(args.real, test_clip='first', **clips) if paired else None
+    metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net or 'alex')
+    sources = videos_config(args.real, **clips) if paired else None
     return metrics, evaluate_videos(metrics, fake, num_samples, sources=sources, **loading)
 
 
@@ -178,6 +195,7 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
             'records': records,
             'real': args.real,
             'fake': args.fake,
+            'fake_clips': FIRST_FRAMES,
             'pvvae_plugin': __version__,
             'torch': torch.__version__,
         }

@@ -48,7 +48,9 @@ def array_of(folder, path):
 
 
 def run(tool, *arguments, protocol=('inception_splits=2',)):
-    options = ['--protocol-options', f'num_frames={FRAMES}', *protocol, '--workers', '0', '--extractor', 'i3d']
+    options = ['--protocol-options', f'num_frames={FRAMES}', *protocol, '--workers', '0']
+    if '--metrics' not in arguments or {'fvd', 'rfvd'} & set(arguments):
+        options += ['--extractor', 'i3d']
     tool.main([*map(str, arguments), *options, '--out', 'out/result.json'])
     return json.loads(Path('out/result.json').read_text())
 
@@ -113,6 +115,9 @@ def test_pairs(tool, tmp_path):
     a, b = (np.load(array_of(folder, tmp_path / f'{folder.name}.npy')) / 255 for folder in (sources, made))
     mse = ((a - b) ** 2).mean(axis=(2, 3, 4))
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
+    record = json.loads(Path('out/result.json').read_text())
+    assert record['records']['recon/rFVD5_6']['protocol']['real_clip'] is None  # sources are read like the fake videos
+    assert record['fake_clips'] == {'test_clip': 'first', 'frame_interval': 1}
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     (made / 'clip0.avi').rename(made / 'other.avi')
     with pytest.raises(ValueError, match="no source with the same name, e.g. 'other'"):
@@ -127,7 +132,7 @@ def test_pairs_are_refused_if_two_files_have_the_same_name(tool, tmp_path):
     twice = shutil.copytree(sources, tmp_path / 'twice')
     shutil.copy(sources / 'clip1.avi', twice / 'clip0.mkv')
     for first, second in ((twice, made), (made, twice)):
-        with pytest.raises(SystemExit, match=r'twice/clip0.avi and .*twice/clip0.mkv have the same name'):
+        with pytest.raises(ValueError, match=r'twice/clip0.avi and .*twice/clip0.mkv have the same name'):
             run(tool, first, second, '--metrics', 'psnr')
     listed = tmp_path / 'list.txt'
     listed.write_text('twice/clip0.mkv\ntwice/clip1.avi\n')
@@ -173,6 +178,30 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (
+            ['--metrics', 'proxy', 'is', '--weights', 'x.pt'],
+            '--weights is only for fvd, kvd, rfvd, rkvd, but',
+        ),
+        (['--metrics', 'psnr', '--extractor', 'i3d'], '--extractor is only for fvd, kvd, rfvd, rkvd, but'),
+        (
+            ['--metrics', 'rfvd', '--lpips-net', 'vgg'],
+            '--lpips-net is only for lpips, but --metrics is rfvd',
+        ),
+        (
+            ['--metrics', 'rfvd', '--protocol-options', 'num_frames=5', 'real_clip=middle'],
+            '--protocol-options real_clip has no effect on rfvd, which compare the first frames',
+        ),
+    ],
+)
+def test_options_without_effect_are_rejected(tool, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['real', 'fake', *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
         (('real', 'nowhere'), "no folder, list or array of videos at 'nowhere'"),
         (('real', 'real', '--metrics', 'fid'), 'no metric fid; choose from fvd, kvd'),
         (('real', 'real', '--metrics', 'fvd', 'psnr'), 'cannot be mixed with metrics of whole sets'),
@@ -201,7 +230,7 @@ def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message, capsys
     (tmp_path / 'empty').mkdir()
     write_videos(tmp_path / 'one', num=1)
     np.save(tmp_path / 'floats.npy', np.zeros((2, FRAMES, 4, 4, 3)))
-    options = [] if '--extractor' in arguments else ['--extractor', 'i3d']
+    options = [] if {'--extractor', '--metrics'} & set(arguments) else ['--extractor', 'i3d']
     if '--protocol-options' not in arguments and '--protocol' not in arguments:
         options += ['--protocol-options', f'num_frames={FRAMES}']
     assert start(tool.main, [*arguments, *options, '--workers', '0']) == 1
