@@ -142,6 +142,14 @@ def test_segments_and_splits_of_a_config(tmp_path, write_video):
     assert run(config, '--split', 'val', *options) == 0
 
 
+def test_segments_of_a_file_without_increasing_times_are_unreadable(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / 'a.avi', fourcc='MJPG', size=(16, 16))  # too small for decord
+    monkeypatch.setattr(verification.OpenCVReader, 'read_times', lambda reader: np.zeros(len(reader)))
+    whole, segment = check_file((path, [Entry(path, None, 5), Entry(f'{path}#t=0.0,0.5', (0.0, 0.5), 5)]))
+    assert whole.kind == 'good'
+    assert (segment.kind, segment.reason[:38]) == ('unreadable', 'segments need increasing frame times, ')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
