@@ -286,12 +286,3 @@ def _share(steps: list[int], values: list[float], others: list[float]) -> float 
     if reached is None:
         return None
     return f'<= {steps[0] / steps[-1]:.3g}' if values[0] <= others[-1] else reached / steps[-1]
-
-
-def finite(value: Any) -> Any:
-    """Replace non-finite numbers, which JSON does not support, by None."""
-    if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import shlex
 import signal
@@ -21,7 +20,7 @@ import torch
 from pvvae_plugin import __version__
 from pvvae_plugin.devices import processor
 from pvvae_plugin.engine.stop_request import EXIT_CODE
-from pvvae_plugin.files import read_json, write_atomically
+from pvvae_plugin.files import read_json, write_json
 
 from .plan import Stage, python_path
 
@@ -292,7 +291,7 @@ class Runner:
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
-        write_atomically(path, (json.dumps({**content, 'written': now}, indent=2) + '\n').encode())
+        write_json(path, {**content, 'written': now})
 
 
 def say(text: str, stream: IO[str] | None = None) -> None:

@@ -13,7 +13,6 @@ far are in OUT/results.json, OUT/results.md and OUT/figures.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -26,7 +25,7 @@ from mmengine.registry import init_default_scope
 from pvvae_plugin.datasets.folders import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
-from pvvae_plugin.files import lock_folder, read_json, write_atomically
+from pvvae_plugin.files import lock_folder, read_json, write_json
 from pvvae_plugin.models.checkpoints import check_checkpoint, resolve_checkpoint
 from pvvae_plugin.registry import EXTRACTORS
 
@@ -182,7 +181,7 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         lock_folder(plan.out)
     if not there or not any((plan.out / 'stages').glob('*')):  # no stage has been started yet
         if to_run:
-            write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
+            write_json(path, {**settings, 'sha256': contents})
         return
     if not isinstance(there.get('sha256'), dict):
         raise ValueError(f'{path} is damaged: choose another --out')

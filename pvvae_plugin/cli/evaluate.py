@@ -15,7 +15,6 @@ and lists the weight files. To use several processes: torchrun --nproc-per-node 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -33,6 +32,7 @@ from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.protocols import OF_REAL_CLIPS
 from pvvae_plugin.evaluation.reference import CACHE_DIR
+from pvvae_plugin.files import check_writable, write_json
 from pvvae_plugin.registry import DATASETS
 
 EXTRACTORS = {
@@ -143,8 +143,7 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float]]:
     if num_samples < 2:
         raise ValueError(f'{args.fake} has {num_samples} video; each set needs at least 2')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.open('a').close()  # fail now, before the work, if it is not writable
+        check_writable(args.out)
     extractor = dict(EXTRACTORS[args.extractor or 'i3d-torchscript'])
     if args.weights:
         extractor['path' if 'path' in extractor else 'weights'] = args.weights
@@ -191,7 +190,7 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
             print(f'{record["name"]}: {warning}')
     if args.out:
         content = {
-            'metrics': {k: v if isinstance(v, list) or math.isfinite(v) else None for k, v in numbers.items()},
+            'metrics': numbers,
             'records': records,
             'real': args.real,
             'fake': args.fake,
@@ -199,7 +198,7 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
             'pvvae_plugin': __version__,
             'torch': torch.__version__,
         }
-        args.out.write_text(json.dumps(content, indent=2, default=str) + '\n')
+        write_json(args.out, content)
         print(f'written: {args.out}')
 
 

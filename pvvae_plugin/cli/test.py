@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +24,7 @@ from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
 from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.engine import build_runner
-from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.files import check_writable, file_sha256, write_json
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
 
@@ -97,17 +94,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = configure(args)
     if args.out:
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.open('a').close()  # fail now, before the evaluation, if it is not writable
+        check_writable(args.out)
     cfg.pop('strategy', None)  # sharding is for training; each process tests with all weights
     runner = build_runner(cfg)
     with missing_together(cfg.test_evaluator), naming_files():
         limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
     if args.out and is_main_process():
-        # JSON has no NaN
-        metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         records = {
             name: record
             for metric in runner.test_evaluator.metrics
@@ -116,5 +109,5 @@ def main(argv: list[str] | None = None) -> None:
         unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
         own_weights = getattr(unwrapped.backbone, 'source', None)
         content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
-        write_atomically(out, (json.dumps(content, indent=2, default=str) + '\n').encode())
-        print(f'metrics written to {out}')
+        write_json(args.out, content)
+        print(f'metrics written to {args.out}')

@@ -127,6 +127,13 @@ def test_pairs(tool, tmp_path):
         run(tool, sources, small, '--metrics', 'psnr')
 
 
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    args = evaluate.parse_args(['real', 'fake', '--out', str(tmp_path / 'result.json')])
+    evaluate.report(args, [], {'recon/psnr': float('inf'), 'recon/psnr_per_frame': [30.0, float('nan')]})
+    content = json.loads((tmp_path / 'result.json').read_text(), parse_constant=pytest.fail)
+    assert content['metrics'] == {'recon/psnr': None, 'recon/psnr_per_frame': [30.0, None]}
+
+
 def test_pairs_are_refused_if_two_files_have_the_same_name(tool, tmp_path):
     sources, made = write_videos(tmp_path / 'sources'), write_videos(tmp_path / 'made', seed=1)
     twice = shutil.copytree(sources, tmp_path / 'twice')

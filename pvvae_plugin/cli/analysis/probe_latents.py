@@ -12,7 +12,6 @@ the group of the latent frame (now) and for the next group, which the latent fra
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from pvvae_plugin.datasets import ClipIndex, SyntheticVideoDataset
 from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.evaluation import latent_analysis as analysis
 from pvvae_plugin.evaluation.substitutes import readable_clips
-from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.files import file_sha256, write_json
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 from pvvae_plugin.functional.optical_flow import cell_means
@@ -130,7 +129,7 @@ def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> di
     explained = explained_variance(predictions, targets)
     average = joined(rest, name)[1].mean(dim=0)
     return {
-        'explained_variance': None if math.isnan(explained) else explained,  # JSON has no NaN
+        'explained_variance': None if math.isnan(explained) else explained,
         'endpoint_error': (predictions - targets).norm(dim=-1).mean().item(),
         'endpoint_error_of_mean': (average - targets).norm(dim=-1).mean().item(),
         'penalty': found.penalty,
@@ -172,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
-    write_atomically(args.out / 'probes.json', (json.dumps(content, indent=2) + '\n').encode())
+    write_json(args.out / 'probes.json', content)
     print(f'{len(judged_on)} held-out clips, probes fitted on {len(fitted_on)} clips; explained variance:')
     for name, found in probes.items():
         explained = found['explained_variance']
