@@ -144,10 +144,9 @@ def main(argv: list[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     checkpoint = resolve_checkpoint(args.checkpoint)
-    train, held_out = (
-        DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED)) for split in ('train', 'val')
-    )
-    vae = VideoAutoencoderInferencer(args.config, args.checkpoint).vae
+    configs = [without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED) for split in ('train', 'val')]
+    train, held_out = map(DATASETS.build, configs)
+    vae = VideoAutoencoderInferencer(cfg, args.checkpoint).vae
     ratios = vae.temporal_ratio, vae.spatial_ratio
     args.out.mkdir(parents=True, exist_ok=True)
     judged_on, changes = [], []
@@ -166,6 +165,9 @@ def main(argv: list[str] | None = None) -> None:
         'checkpoint': checkpoint,
         'checkpoint_sha256': file_sha256(checkpoint),
         'config': args.config,
+        'overrides': {name: str(value) for name, value in (args.cfg_options or {}).items()},
+        'train_data': configs[0],
+        'held_out_data': configs[1],
         'num_clips': len(fitted_on),
         'num_held_out': len(judged_on),
         'pvvae_plugin': __version__,

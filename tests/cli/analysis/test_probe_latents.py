@@ -127,6 +127,17 @@ def test_replacements_of_unreadable_clips_are_not_measured(run, tmp_path, monkey
     assert record['num_clips'] == 22  # 24 clips of 20, which start over with number 3
 
 
+def test_overrides_reach_the_network_and_are_recorded(run, tmp_path):
+    options = ['--cfg-options', 'model.backbone.latent_channels=6']
+    with pytest.raises(ValueError, match=r'padding_token: \(4,\) in the file, \(6,\) in the model'):
+        tool.main([*run, '--out', str(tmp_path / 'out'), *options])
+    options = ['--cfg-options', 'val_dataloader.dataset.length=3']
+    tool.main([*run, '--out', str(tmp_path / 'out'), *options])
+    record = json.loads((tmp_path / 'out' / 'probes.json').read_text())
+    assert record['overrides'] == {'val_dataloader.dataset.length': '3'}
+    assert (record['num_held_out'], record['held_out_data']['length'], record['train_data']['length']) == (3, 3, 20)
+
+
 def test_what_cannot_work_is_said_in_one_line(run, tmp_path, capsys):
     for more, message in [
         (['--num-clips', '3'], '--num-clips must be at least 16, got 3'),
