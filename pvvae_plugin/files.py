@@ -179,6 +179,29 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     return content
 
 
+def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
+    """Read the logged lines of all launches of a run, in order; each has ``step``.
+
+    The last line of a file may be truncated, because the run was killed while it wrote it; it is skipped.
+
+    Raises:
+        ValueError: If a file is not a log.
+    """
+    found = []
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        try:
+            lines = [line for line in file.read_text(encoding='utf-8').splitlines() if line]
+            for number, line in enumerate(lines, start=1):
+                try:
+                    found.append(dict(json.loads(line)))
+                except ValueError:
+                    if number < len(lines):
+                        raise
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f'{file} is not a log with one JSON object per line: {error}') from error
+    return found
+
+
 def file_state(path: str | Path) -> list[int] | None:
     """Return size and modification time (ns) of a file; None if it does not exist. Replaced files differ in them.
 

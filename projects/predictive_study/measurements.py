@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
@@ -11,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvvae_plugin.files import read_json
+from pvvae_plugin.files import read_json, read_scalars
 
 from .arms import ACCURACY, ARMS, BASELINE, FULLEST, RISING
 from .curves import differences, steps_to_reach
@@ -188,16 +187,7 @@ def is_unbiased(name: str) -> bool:
 
 def _flow_losses(work_dir: Path) -> dict[str, float]:
     """Return the validation losses by step, from all launches of the run."""
-    found = {}
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text(encoding='utf-8').splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # truncated last line of a killed run
-                continue
-            if 'flow/loss' in entry:
-                found[str(entry['step'])] = entry['flow/loss']
-    return found
+    return {str(entry['step']): entry['flow/loss'] for entry in read_scalars(work_dir) if 'flow/loss' in entry}
 
 
 def metrics_of(arms: dict[str, Any]) -> list[str]:
