@@ -22,6 +22,7 @@ from mmengine.model import is_model_wrapper
 
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, load_config, missing_together
+from pvvae_plugin.config.clip_facts import type_name
 from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.files import check_writable, file_sha256, write_json
@@ -44,15 +45,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     """Return the config with the command line applied."""
     cfg = load_config(args)
-    if cfg.get('test_dataloader') and (ignored := [k for k in args.cfg_options or () if k.startswith('val_')]):
-        raise ValueError(
-            f'{cfg.filename} defines a test set, so {ignored[0]} would have no effect; give '
-            f'{ignored[0].replace("val_", "test_", 1)}'
-        )
-    # Without a test set, test on the validation set, including its overrides.
     for name in ('dataloader', 'evaluator', 'cfg'):
-        if cfg.get(f'test_{name}') is None:
+        if cfg.get(f'test_{name}') is None:  # test as in validation, including its overrides
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
+        elif ignored := [k for k in args.cfg_options or () if k.split('.')[0] == f'val_{name}']:
+            raise ValueError(
+                f'{cfg.filename} defines test_{name}, so {ignored[0]} would have no effect; give '
+                f'{ignored[0].replace("val_", "test_", 1)}'
+            )
     cfg.resume = False
     if args.checkpoint == OWN_WEIGHTS:
         check_brings_weights(cfg.model.backbone)
@@ -66,7 +66,7 @@ def configure(args: argparse.Namespace) -> Config:
         check_checkpoint(cfg.load_from)
     if args.show_dir:
         drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
-        hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] in drawing]
+        hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) in drawing]
         if not hooks:
             raise ValueError(f'--show-dir needs a {" or ".join(drawing)} in custom_hooks of the config')
         hooks[0]['out_dir'] = args.show_dir
