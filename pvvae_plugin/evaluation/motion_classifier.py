@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from pvvae_plugin.datasets import InfiniteClipSampler
 from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.files import write_atomically
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint
 from pvvae_plugin.progress import ProgressBar
@@ -232,10 +233,9 @@ def classifier_digest(
 
 def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
     """Write the weights and their digest to a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    torch.save({'digest': digest, 'state_dict': model.state_dict()}, part)
-    os.replace(part, path)
+    content = io.BytesIO()
+    torch.save({'digest': digest, 'state_dict': model.state_dict()}, content)
+    write_atomically(path, content.getvalue())
 
 
 def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:

@@ -162,6 +162,10 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     digest = classifier_digest(data, 3, 10, 0)
     path = tmp_path / 'folder' / 'classifier.pth'
     save_classifier(model, path, digest)
+    other_process = path.with_name('classifier.pth.part')
+    other_process.write_bytes(b'another process is writing here')
+    save_classifier(model, path, digest)
+    assert other_process.read_bytes() == b'another process is writing here'
     clip = torch.rand(1, 3, 5, 16, 16)
     assert torch.equal(load_classifier(path, digest)(clip), model(clip))
     others = [classifier_digest({**data, 'seed': 1}, 3, 10, 0), classifier_digest(data, 3, 11, 0)]

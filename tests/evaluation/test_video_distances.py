@@ -269,6 +269,23 @@ def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
     }
 
 
+class Precision(Statistics):
+    def features(self, video):
+        self.seen = torch.get_float32_matmul_precision()
+        return super().features(video)
+
+
+def test_features_are_computed_in_full_float32():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        extractor = Precision()
+        extractor(torch.stack([clip(0)]))
+        assert (extractor.seen, torch.get_float32_matmul_precision()) == ('highest', 'high')
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 class FourFrames(Statistics):
     max_frames = 4
 
