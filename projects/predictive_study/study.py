@@ -32,6 +32,7 @@ from pvvae_plugin.registry import EXTRACTORS
 from .arms import ARMS, GROUPS, SCALES, Settings
 from .plan import Plan, python_path
 from .report import write_report
+from .run_configs import changed_contents
 from .runner import Runner, say
 
 LAST_SEED = 10**8  # stage seeds are ten times larger, and NumPy accepts seeds below 2**32
@@ -189,11 +190,13 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         raise ValueError(
             f'{plan.out} is of a study with {", ".join(differing)}: choose another --out, or use these settings'
         )
-    if changed := [what for what, digest in contents.items() if there['sha256'].get(what) != digest]:
+    if changed := changed_contents(there['sha256'], contents):
         raise ValueError(
             f'{plan.out} holds runs from before {", ".join(changed)} changed, which cannot be compared with new '
             'runs: choose another --out, or revert the change'
         )
+    if to_run and there['sha256'].keys() != contents.keys():  # arms that are new since
+        write_json(path, {**settings, 'sha256': contents})
 
 
 def _refuse_files_of_others(out: Path) -> None:
