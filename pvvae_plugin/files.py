@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -38,6 +39,47 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file atomically, with null for non-finite numbers, see :func:`finite`.
+
+    Values of other types, such as paths, are written as text.
+
+    Example:
+        >>> from pvvae_plugin.files import read_json, write_json
+        >>> write_json('metrics.json', {'psnr': 30.5, 'curve': [1.0, float('nan')]})
+        >>> read_json('metrics.json', 'metrics')
+        {'psnr': 30.5, 'curve': [1.0, None]}
+    """
+    text = json.dumps(finite(content), indent=2, allow_nan=False, default=str)
+    write_atomically(path, (text + '\n').encode())
+
+
+def finite(value: Any) -> Any:
+    """Replace non-finite numbers in nested dicts and sequences by None: JSON does not support them.
+
+    Example:
+        >>> from pvvae_plugin.files import finite
+        >>> finite({'a': (1.0, float('inf'))})
+        {'a': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_writable(path: str | Path) -> None:
+    """Create a file if it does not exist, to fail before long work if it cannot be written.
+
+    Raises:
+        OSError: If the file cannot be created or written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.open('a').close()
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -135,6 +177,29 @@ def read_json(path: str | Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f'{path} contains a {type(content).__name__} instead of a JSON object: it should be {what}')
     return content
+
+
+def read_scalars(work_dir: str | Path) -> list[dict[str, Any]]:
+    """Read the logged lines of all launches of a run, in order; each has ``step``.
+
+    The last line of a file may be truncated, because the run was killed while it wrote it; it is skipped.
+
+    Raises:
+        ValueError: If a file is not a log.
+    """
+    found = []
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+        try:
+            lines = [line for line in file.read_text(encoding='utf-8').splitlines() if line]
+            for number, line in enumerate(lines, start=1):
+                try:
+                    found.append(dict(json.loads(line)))
+                except ValueError:
+                    if number < len(lines):
+                        raise
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f'{file} is not a log with one JSON object per line: {error}') from error
+    return found
 
 
 def file_state(path: str | Path) -> list[int] | None:

@@ -85,10 +85,10 @@ class Scale(NamedTuple):
         vae_steps: Steps of every VAE after the pretraining.
         decoder_steps: Number of ``vae_steps`` that train only the decoder, in arms that fine-tune it.
         generator_steps: Steps of every generator.
-        checkpoints: Measured checkpoints of a generator, as divisors of its steps.
         clips: Number of procedural clips whose latents the generators train on.
         clips_per_video: Number of clips per video for the same purpose, if the data are video files.
         judge_steps: Steps of the classifier that judges procedural clips.
+        checkpoints: Measured checkpoints of a generator, as divisors of its steps.
         probe_clips: Number of clips for linear probes.
         seeds: Default number of seeds.
         jobs: Default number of concurrent processes.
@@ -102,14 +102,14 @@ class Scale(NamedTuple):
     vae_steps: int
     decoder_steps: int
     generator_steps: int
-    checkpoints: tuple[int, ...]
     clips: int
     clips_per_video: int
     judge_steps: int
-    probe_clips: int
-    seeds: int
-    jobs: int
-    grace: float
+    checkpoints: tuple[int, ...] = (16, 8, 4, 2, 1)
+    probe_clips: int = 4096
+    seeds: int = 3
+    jobs: int = 1
+    grace: float = 45.0
 
 
 SCALES = {
@@ -128,7 +128,6 @@ SCALES = {
         probe_clips=1280,
         seeds=2,
         jobs=2,
-        grace=45.0,
     ),
     'gpu-small': Scale(
         vae=CONFIGS / 'vae_gpu_small.py',
@@ -138,14 +137,9 @@ SCALES = {
         vae_steps=20000,
         decoder_steps=4000,
         generator_steps=40000,
-        checkpoints=(16, 8, 4, 2, 1),
         clips=32768,
         clips_per_video=128,
         judge_steps=2000,
-        probe_clips=4096,
-        seeds=3,
-        jobs=1,
-        grace=45.0,
     ),
     'paper': Scale(
         vae=ROOT / 'configs' / 'pvvae_ucf101.py',
@@ -155,13 +149,9 @@ SCALES = {
         vae_steps=100000,
         decoder_steps=50000,
         generator_steps=250000,
-        checkpoints=(16, 8, 4, 2, 1),
         clips=0,
         clips_per_video=4,
         judge_steps=0,
-        probe_clips=4096,
-        seeds=3,
-        jobs=1,
         grace=900.0,  # checkpoints of 11 GB
     ),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
@@ -11,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvvae_plugin.files import read_json
+from pvvae_plugin.files import read_json, read_scalars
 
 from .arms import ACCURACY, ARMS, BASELINE, FULLEST, RISING
 from .curves import differences, steps_to_reach
 from .plan import Plan
-from .run_configs import OWN
+from .run_configs import OWN, changed_contents
 
 # Candidates for the primary metric, in order of preference; fixed before there were results.
 PRIMARY = ('FVD', 'proxy_motion', 'proxy_time')
@@ -48,31 +47,34 @@ def collect(plan: Plan, others: Sequence[Path] = ()) -> dict[str, Any]:
                 'seeds': runs,
             }
     settings = plan.settings._asdict()
+    merged = {}
     settings |= {name: Path(settings[name]).name for name in ('videos', 'i3d', 'vae_init') if settings[name]}
     contents = plan.contents()
     for path in others:
-        arms = _with_other(arms, path, settings, contents)
+        other = read_json(path, "a study's results.json")
+        _check_results(other, path)
+        merged[str(path)] = changed = changed_contents(other.get('sha256', {}), contents)
+        if changed:
+            print(f'{path}: its runs were made with a different version of {", ".join(changed)}', file=sys.stderr)
+        arms = _with_other(arms, other, path, settings)
     references = [arm for arm in (BASELINE, FULLEST) if arm in arms]
     if len(arms) <= 2:  # with two arms, the second comparison would mirror the first
         references = references[:1]
     return {
         'settings': settings,
         'sha256': contents,
+        'merged': merged,
         'primary': next((name for name in PRIMARY if name in metrics_of(arms)), None),
         'arms': arms,
         'against': {reference: compare(arms, reference) for reference in references},
     }
 
 
-def _with_other(arms: dict[str, Any], path: Path, settings: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
+def _with_other(arms: dict[str, Any], other: dict[str, Any], path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Add the runs of another folder's results to ``arms``."""
-    other = read_json(path, "a study's results.json")
-    _check_results(other, path)
     differing = [f'{k}={other["settings"].get(k)!r}' for k, v in settings.items() if other['settings'].get(k) != v]
     if differing:
         raise ValueError(f'{path} is of a study with {", ".join(differing)}; only runs of the same study can be merged')
-    if changed := [what for what, digest in contents.items() if other.get('sha256', {}).get(what) != digest]:
-        print(f'{path}: its runs were made with a different version of {", ".join(changed)}', file=sys.stderr)
     for arm, entry in other['arms'].items():
         ours = arms.setdefault(arm, {**entry, 'title': ARMS[arm].title, 'seeds': {}})
         if differing := [k for k, v in entry.items() if k not in ('title', 'seeds') and ours.get(k) != v]:
@@ -88,6 +90,8 @@ def _check_results(other: dict[str, Any], path: Path) -> None:
     for name in ('settings', 'arms'):
         if not isinstance(other.get(name), dict):
             raise ValueError(f'{path} has no {name}; pass the results.json of a study')
+    if not isinstance(other.get('sha256', {}), dict):
+        raise ValueError(f'{path}: sha256 must be a dict, got {other["sha256"]!r}; pass the results.json of a study')
     if unknown := [arm for arm in other['arms'] if arm not in ARMS]:
         raise ValueError(f'{path} has unknown arms: {", ".join(unknown)}; known are {", ".join(ARMS)}')
     for arm, entry in other['arms'].items():
@@ -188,16 +192,7 @@ def is_unbiased(name: str) -> bool:
 
 def _flow_losses(work_dir: Path) -> dict[str, float]:
     """Return the validation losses by step, from all launches of the run."""
-    found = {}
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text(encoding='utf-8').splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # truncated last line of a killed run
-                continue
-            if 'flow/loss' in entry:
-                found[str(entry['step'])] = entry['flow/loss']
-    return found
+    return {str(entry['step']): entry['flow/loss'] for entry in read_scalars(work_dir) if 'flow/loss' in entry}
 
 
 def metrics_of(arms: dict[str, Any]) -> list[str]:
@@ -286,12 +281,3 @@ def _share(steps: list[int], values: list[float], others: list[float]) -> float 
     if reached is None:
         return None
     return f'<= {steps[0] / steps[-1]:.3g}' if values[0] <= others[-1] else reached / steps[-1]
-
-
-def finite(value: Any) -> Any:
-    """Replace non-finite numbers, which JSON does not support, by None."""
-    if isinstance(value, dict):
-        return {key: finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

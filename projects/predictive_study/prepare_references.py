@@ -10,6 +10,8 @@ are compared with these as well, which measures the generator alone.
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import sys
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from pvvae_plugin.config import read_config
 from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.class_accuracy import reconstruct
 from pvvae_plugin.evaluation.reference import real_clips_config
+from pvvae_plugin.evaluation.substitutes import readable_clips
 from pvvae_plugin.models.checkpoints import load_backbone
 from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS, MODELS
@@ -33,7 +36,10 @@ BATCH = 16
 
 
 def write_reconstructions(cfg: Config, path: Path) -> None:
-    """Write reconstructions of the real clips of the first metric as uint8 ``(N, T, H, W, 3)``."""
+    """Write reconstructions of the real clips of the first metric as uint8 ``(N, T, H, W, 3)``.
+
+    Clips that replace an unreadable file are skipped; the log reports how many.
+    """
     metric = cfg.test_evaluator[0]
     protocol = resolve_protocol(metric.protocol.to_dict() if isinstance(metric.protocol, dict) else metric.protocol)
     dataset = DATASETS.build(real_clips_config(metric.reference.dataset, protocol))
@@ -43,17 +49,22 @@ def write_reconstructions(cfg: Config, path: Path) -> None:
     count = min(len(dataset), 2 * (metric.reference.get('num_samples') or protocol.num_samples))
     indices = [i * len(dataset) // count for i in range(count)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    written, bar = None, ProgressBar(count, file=sys.stderr)
-    for start in range(0, count, BATCH):
-        clips = [dataset[index]['inputs'] for index in indices[start : start + BATCH]]
-        video = torch.stack(clips).float().div_(127.5).sub_(1.0)
+    clips = readable_clips('real clips', dataset, indices)
+    written, done, bar = None, 0, ProgressBar(count, file=sys.stderr)
+    while batch := [sample['inputs'] for _, sample in itertools.islice(clips, BATCH)]:
+        video = torch.stack(batch).float().div_(127.5).sub_(1.0)
         made = np.stack([to_uint8(clip) for clip in reconstruct(vae, video).cpu()])
         if written is None:  # memory-mapped: several GB at 256 px
             written = open_memmap(path, mode='w+', dtype=made.dtype, shape=(count, *made.shape[1:]))
-        written[start : start + len(made)] = made
-        bar.update(len(clips))
+        written[done : done + len(made)] = made
+        done += len(made)
+        bar.update(len(made))
     print(file=sys.stderr)
     written.flush()
+    if done < count:  # the header of the file has the number of clips
+        shorter = path.with_name(f'.{path.name}')
+        np.save(shorter, written[:done])
+        os.replace(shorter, path)
 
 
 def main() -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pvvae_plugin.files import write_atomically
+from pvvae_plugin.files import finite, write_atomically, write_json
 
 from .arms import ACCURACY
 from .curves import mean_and_interval
-from .measurements import collect, final, finite, metrics_of, prediction
+from .measurements import collect, final, metrics_of, prediction
 from .plan import Plan
 from .plots import draw_all
 from .run_configs import OWN
@@ -34,7 +33,7 @@ def write_report(plan: Plan, others: Sequence[Path] = ()) -> str:
         ValueError: If one of these does not belong to the study.
     """
     found = finite(collect(plan, others))
-    write_atomically(plan.out / 'results.json', (json.dumps(found, indent=2) + '\n').encode())
+    write_json(plan.out / 'results.json', found)
     write_atomically(plan.out / 'results.md', ('\n'.join(lines(found)) + '\n').encode())
     figures = draw_all(found, plan)
     return f'{plan.out}: results.json, results.md, figures {", ".join(figures) or "none yet"}'

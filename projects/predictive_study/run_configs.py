@@ -25,6 +25,18 @@ TRAININGS = ('pretraining', 'vae', 'decoder', 'generator')
 WEIGHTED = '_weighted'  # configs whose training clips are weighted by motion
 
 
+WITHOUT_EFFECT = ('vae', 'generator', 'on_videos', 'seeds', 'jobs', 'grace')  # of a scale; configs have their own hash
+
+
+def changed_contents(recorded: dict[str, str], contents: dict[str, str]) -> list[str]:
+    """Return the names of the contents that differ from those recorded earlier.
+
+    Arms that did not exist then are not compared.
+    """
+    added = {what for what in ('scale', *(f'arm {name}' for name in ARMS)) if what not in recorded}
+    return [what for what, digest in contents.items() if what not in added and recorded.get(what) != digest]
+
+
 class RunConfigs:
     """Paths of a study's files, and configs of its runs.
 
@@ -43,13 +55,17 @@ class RunConfigs:
         self.judge = self.out / 'judge.pth'
 
     def contents(self) -> dict[str, str]:
-        """Return the SHA-256 of the configs and input files that all runs share."""
+        """Return the SHA-256 of everything that decides results: configs, scale, arms and input files."""
         files = {'--i3d': self.settings.i3d}
         if self.settings.vae_init:
             files['--vae-init'] = resolve_checkpoint(self.settings.vae_init)
         configs = {'vae': self.vae_base, 'generator': self.generator_base}
+        scale = {name: value for name, value in self.scale._asdict().items() if name not in WITHOUT_EFFECT}
+        arms = {name: {**arm._asdict(), 'title': ''} for name, arm in ARMS.items()}
         return {
             'configs': config_sha256(configs),
+            'scale': config_sha256(scale),
+            **{f'arm {name}': config_sha256(arm) for name, arm in arms.items()},
             **{option: file_sha256(file) for option, file in files.items() if file},
         }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import shlex
 import signal
@@ -20,13 +19,16 @@ import torch
 
 from pvvae_plugin import __version__
 from pvvae_plugin.devices import processor
-from pvvae_plugin.engine.stop_request import EXIT_CODE
-from pvvae_plugin.files import read_json, write_atomically
+from pvvae_plugin.engine.stop_request import EXIT_CODE, INTERRUPTED
+from pvvae_plugin.files import read_json, write_json
 
 from .plan import Stage, python_path
 
 POLL = 0.2  # seconds
 DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+# Exit codes of a stage that was asked to stop: its own, or of a signal that it does not handle. tools/launch.py sends
+# SIGUSR1 to its processes.
+STOPPED = (EXIT_CODE, INTERRUPTED, -signal.SIGTERM, -signal.SIGKILL, -signal.SIGUSR1, 256 - signal.SIGUSR1)
 
 
 class Running(NamedTuple):
@@ -162,7 +164,8 @@ class Runner:
                 if _runs(pid, stage.command):
                     say(f'waiting for {stage.name} of an earlier call, which is still saving its state')
                 while _runs(pid, stage.command) and not self._stop:
-                    self._stop = self.deadline is not None and time.monotonic() > self.deadline
+                    if self.deadline is not None and time.monotonic() > self.deadline:
+                        self._stop = True
                     time.sleep(POLL)
                 if not self._stop:
                     self._count_killed(stage)
@@ -216,6 +219,10 @@ class Runner:
             self._pid_file(one.stage).unlink(missing_ok=True)
             if one.process.returncode == 0:
                 self._settle(one)
+                continue
+            if one.process.returncode not in STOPPED:
+                self._settle(one)
+                self._report(one, running)
                 continue
             self._add_attempt(one)
             anew = (
@@ -292,7 +299,7 @@ class Runner:
     @staticmethod
     def _write(path: Path, content: dict[str, Any]) -> None:
         now = datetime.now(timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
-        write_atomically(path, (json.dumps({**content, 'written': now}, indent=2) + '\n').encode())
+        write_json(path, {**content, 'written': now})
 
 
 def say(text: str, stream: IO[str] | None = None) -> None:

@@ -13,7 +13,6 @@ far are in OUT/results.json, OUT/results.md and OUT/figures.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -26,13 +25,14 @@ from mmengine.registry import init_default_scope
 from pvvae_plugin.datasets.folders import scan_folder
 from pvvae_plugin.datasets.synthetic.dataset import DIFFICULTIES
 from pvvae_plugin.engine.stop_request import EXIT_CODE
-from pvvae_plugin.files import lock_folder, read_json, write_atomically
+from pvvae_plugin.files import lock_folder, read_json, write_json
 from pvvae_plugin.models.checkpoints import check_checkpoint, resolve_checkpoint
 from pvvae_plugin.registry import EXTRACTORS
 
 from .arms import ARMS, GROUPS, SCALES, Settings
 from .plan import Plan, python_path
 from .report import write_report
+from .run_configs import changed_contents
 from .runner import Runner, say
 
 LAST_SEED = 10**8  # stage seeds are ten times larger, and NumPy accepts seeds below 2**32
@@ -182,7 +182,7 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         lock_folder(plan.out)
     if not there or not any((plan.out / 'stages').glob('*')):  # no stage has been started yet
         if to_run:
-            write_atomically(path, (json.dumps({**settings, 'sha256': contents}, indent=2) + '\n').encode())
+            write_json(path, {**settings, 'sha256': contents})
         return
     if not isinstance(there.get('sha256'), dict):
         raise ValueError(f'{path} is damaged: choose another --out')
@@ -190,11 +190,13 @@ def claim_folder(plan: Plan, to_run: bool) -> None:
         raise ValueError(
             f'{plan.out} is of a study with {", ".join(differing)}: choose another --out, or use these settings'
         )
-    if changed := [what for what, digest in contents.items() if there['sha256'].get(what) != digest]:
+    if changed := changed_contents(there['sha256'], contents):
         raise ValueError(
             f'{plan.out} holds runs from before {", ".join(changed)} changed, which cannot be compared with new '
             'runs: choose another --out, or revert the change'
         )
+    if to_run and there['sha256'].keys() != contents.keys():  # arms that are new since
+        write_json(path, {**settings, 'sha256': contents})
 
 
 def _refuse_files_of_others(out: Path) -> None:

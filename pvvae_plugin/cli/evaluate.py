@@ -15,7 +15,6 @@ and lists the weight files. To use several processes: torchrun --nproc-per-node 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
 import os
@@ -37,7 +36,9 @@ from pvvae_plugin.config.overrides import OverrideAction
 from pvvae_plugin.evaluation import PROTOCOLS, resolve_protocol
 from pvvae_plugin.evaluation.folders import PAIRED, PER_FRAME, UNPAIRED, build_metrics, evaluate_videos, videos_config
 from pvvae_plugin.evaluation.frame_rates import frame_rates, rate_warning
+from pvvae_plugin.evaluation.protocols import OF_REAL_CLIPS
 from pvvae_plugin.evaluation.reference import CACHE_DIR
+from pvvae_plugin.files import check_writable, write_json
 from pvvae_plugin.registry import DATASETS
 
 EXTRACTORS = {
@@ -45,6 +46,9 @@ EXTRACTORS = {
     'i3d': {'type': 'I3D', 'weights': 'weights/i3d_pretrained_400.pt'},
     'videomae': {'type': 'VideoMAE', 'path': 'weights/videomae-base'},
 }
+OF_EXTRACTOR = [name for name, kind in (UNPAIRED | PAIRED).items() if kind in ('FVD', 'KVD')]
+USED_BY = {'extractor': OF_EXTRACTOR, 'weights': OF_EXTRACTOR, 'sha256': OF_EXTRACTOR, 'lpips_net': ['lpips']}
+FIRST_FRAMES = {'test_clip': 'first', 'frame_interval': 1}  # clips of fake videos and of their sources
 CLASSIFIER = {'type': 'C3D', 'weights': 'weights/conv3d_deepnetA_ucf.npz', 'mean': 'weights/mean2.npz'}
 
 
@@ -73,7 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-samples', type=int, metavar='N', help="maximum number of videos per set (default: the protocol's)"
     )
     parser.add_argument(
-        '--extractor', choices=list(EXTRACTORS), default='i3d-torchscript', help='feature extractor for FVD and KVD'
+        '--extractor', choices=list(EXTRACTORS), help='feature extractor for FVD and KVD (default: i3d-torchscript)'
     )
     parser.add_argument(
         '--weights',
@@ -83,7 +87,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--sha256', help='expected SHA-256 of the weights; required for any TorchScript file except the known one'
     )
-    parser.add_argument('--lpips-net', choices=['alex', 'vgg'], default='alex', help='default: alex')
+    parser.add_argument('--lpips-net', choices=['alex', 'vgg'], help='network of LPIPS (default: alex)')
     parser.add_argument(
         '--out', type=Path, metavar='FILE.json', help='write all numbers and their records to this file'
     )
@@ -98,6 +102,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < least:
             parser.error(f'--{name.replace("_", "-")} must be at least {least}, got {value}')
+    known = set(args.metrics) <= {*UNPAIRED, *PAIRED, *PER_FRAME}
+    for name, users in USED_BY.items():
+        if known and getattr(args, name) and not set(users) & set(args.metrics):
+            parser.error(
+                f'--{name.replace("_", "-")} is only for {", ".join(users)}, but --metrics is '
+                f'{" ".join(args.metrics)}; remove it'
+            )
+    unused = [name for name in OF_REAL_CLIPS if name in args.protocol_options]
+    if unused and {*PAIRED, *PER_FRAME} & set(args.metrics):
+        parser.error(
+            f'--protocol-options {unused[0]} has no effect on {" ".join(args.metrics)}, which compare the first frames '
+            'of each video with those of its source; remove it'
+        )
     if args.out and args.out.suffix != '.json':
         parser.error(f'--out must end in .json, got {args.out}')
     return args
@@ -126,16 +143,15 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float], dict
         raise ValueError('set the base with --protocol, not with --protocol-options base=...')
     protocol = resolve_protocol({'base': args.protocol, **changes} if changes else args.protocol)
     # Skip unreadable videos, without a limit.
-    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize}
-    fake = videos_config(args.fake, test_clip='first', **clips)
+    clips = {'clip_len': protocol.num_frames, 'test_mode': True, 'max_substitutes': sys.maxsize, **FIRST_FRAMES}
+    fake = videos_config(args.fake, **clips)
     fake_videos = DATASETS.build(fake)
     num_samples = min(args.num_samples or protocol.num_samples, len(fake_videos))
     if num_samples < 2:
         raise ValueError(f'{args.fake} has {num_samples} video; each set needs at least 2')
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.open('a').close()  # fail now, before the work, if it is not writable
-    extractor = dict(EXTRACTORS[args.extractor])
+        check_writable(args.out)
+    extractor = dict(EXTRACTORS[args.extractor or 'i3d-torchscript'])
     if args.weights:
         extractor['path' if 'path' in extractor else 'weights'] = args.weights
     if args.sha256:
@@ -147,13 +163,8 @@ def measure(args: argparse.Namespace) -> tuple[list[Any], dict[str, float], dict
         'cache_dir': args.cache_dir,
         **loading,
     }
-    metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net)
-    if paired and protocol.frame_interval > 1:
-        raise ValueError(
-            f'frame_interval={protocol.frame_interval} does not apply to {", ".join(args.metrics)}, which compare all '
-            'frames with those of the sources; remove it'
-        )
-    real = videos_config(args.real, test_clip='first', **clips)
+    metrics, paired = build_metrics(args.metrics, protocol, extractor, CLASSIFIER, reference, args.lpips_net or 'alex')
+    real = videos_config(args.real, **clips)
     about = describe_videos(args, fake_videos, DATASETS.build(real), None if paired else protocol.frame_interval)
     numbers, unreadable = evaluate_videos(metrics, fake, num_samples, sources=real if paired else None, **loading)
     for side, paths in unreadable.items():
@@ -211,15 +222,16 @@ def report(args: argparse.Namespace, metrics: list[Any], numbers: dict[str, floa
             print(f'{record["name"]}: {warning}')
     if args.out:
         content = {
-            'metrics': {k: v if isinstance(v, list) or math.isfinite(v) else None for k, v in numbers.items()},
+            'metrics': numbers,
             'records': records,
             'real': args.real,
             'fake': args.fake,
             **about,
+            'fake_clips': FIRST_FRAMES,
             'pvvae_plugin': __version__,
             'torch': torch.__version__,
         }
-        args.out.write_text(json.dumps(content, indent=2, default=str) + '\n')
+        write_json(args.out, content)
         print(f'written: {args.out}')
 
 

@@ -31,8 +31,8 @@ from pvvae_plugin.cli.launching import end_processes, start_processes
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, LatentDataset, latent_shards
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.transforms.base import without_transforms
-from pvvae_plugin.engine.data_workers import limit_reading, naming_files
 from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.models import VideoDataPreprocessor
@@ -135,6 +135,7 @@ def extract(args: argparse.Namespace, cfg: Config) -> None:
             'package_version': __version__,
             'source': source,
             'config': args.config,
+            'overrides': {name: str(value) for name, value in (args.cfg_options or {}).items()},
             'checkpoint': weights['path'],
             'temporal_ratio': backbone.temporal_ratio,
             'spatial_ratio': backbone.spatial_ratio,
@@ -189,13 +190,19 @@ def build_dataset(cfg: Config, args: argparse.Namespace) -> tuple[Dataset, dict]
     """Build the split's dataset without the transforms in ``REMOVED``; return it with its config.
 
     Raises:
-        ValueError: If the split does not exist, or all clips drawn from a video would be identical.
+        ValueError: If the split does not exist, the dataset does not list its clips, or all clips drawn from a video
+            would be identical.
     """
     loader = cfg.get(f'{args.split}_dataloader')
     if not loader:
         raise ValueError(f'{args.config} has no {args.split}_dataloader; choose another --split')
     config = without_transforms(loader.dataset, REMOVED)
     dataset = DATASETS.build(config)
+    if not hasattr(dataset, 'get_data_info'):
+        raise ValueError(
+            f'{args.split}_dataloader.dataset is a {type(dataset).__name__}, which does not list its clips; set '
+            f'{args.split}_dataloader.dataset to the dataset that it wraps, in a config that inherits this one'
+        )
     if args.clips_per_video > 1 and getattr(dataset, 'test_mode', False):
         raise ValueError(
             f'--clips-per-video {args.clips_per_video} would encode each clip {args.clips_per_video} times: the '

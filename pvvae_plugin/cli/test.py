@@ -13,9 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,9 +23,10 @@ from mmengine.model import is_model_wrapper
 from pvvae_plugin import __version__
 from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
 from pvvae_plugin.cli.parser import CommandParser
+from pvvae_plugin.config.clip_facts import type_name
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.engine import build_runner
-from pvvae_plugin.engine.data_workers import limit_reading, naming_files
-from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.files import check_writable, file_sha256, write_json
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, check_brings_weights, check_checkpoint, resolve_checkpoint
 
 
@@ -48,15 +46,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     """Return the config with the command line applied."""
     cfg = load_config(args)
-    if cfg.get('test_dataloader') and (ignored := [k for k in args.cfg_options or () if k.startswith('val_')]):
-        raise ValueError(
-            f'{cfg.filename} defines a test set, so {ignored[0]} would have no effect; give '
-            f'{ignored[0].replace("val_", "test_", 1)}'
-        )
-    # Without a test set, test on the validation set, including its overrides.
     for name in ('dataloader', 'evaluator', 'cfg'):
-        if cfg.get(f'test_{name}') is None:
+        if cfg.get(f'test_{name}') is None:  # test as in validation, including its overrides
             cfg[f'test_{name}'] = copy.deepcopy(cfg[f'val_{name}'])
+        elif ignored := [k for k in args.cfg_options or () if k.split('.')[0] == f'val_{name}']:
+            raise ValueError(
+                f'{cfg.filename} defines test_{name}, so {ignored[0]} would have no effect; give '
+                f'{ignored[0].replace("val_", "test_", 1)}'
+            )
     cfg.resume = False
     missing = find_missing(cfg, 'test')
     if args.checkpoint == OWN_WEIGHTS:
@@ -73,7 +70,7 @@ def configure(args: argparse.Namespace) -> Config:
         check_checkpoint(cfg.load_from)
     if args.show_dir:
         drawing = ('PredictionVisualizationHook', 'GenerationVisualizationHook')
-        hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] in drawing]
+        hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) in drawing]
         if not hooks:
             raise ValueError(f'--show-dir needs a {" or ".join(drawing)} in custom_hooks of the config')
         hooks[0]['out_dir'] = args.show_dir
@@ -101,17 +98,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = configure(args)
     if args.out:
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.open('a').close()  # fail now, before the evaluation, if it is not writable
+        check_writable(args.out)
     cfg.pop('strategy', None)  # sharding is for training; each process tests with all weights
     runner = build_runner(cfg)
     with naming_files():
         limit_reading(runner.test_dataloader)  # builds the metrics as well
         metrics = runner.test()
     if args.out and is_main_process():
-        # JSON has no NaN
-        metrics = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
         records = {
             name: record
             for metric in runner.test_evaluator.metrics
@@ -120,5 +113,5 @@ def main(argv: list[str] | None = None) -> None:
         unwrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
         own_weights = getattr(unwrapped.backbone, 'source', None)
         content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
-        write_atomically(out, (json.dumps(content, indent=2, default=str) + '\n').encode())
-        print(f'metrics written to {out}')
+        write_json(args.out, content)
+        print(f'metrics written to {args.out}')

@@ -14,7 +14,6 @@ Exit codes: 0 if all files are read and good, 1 if not, 2 for wrong arguments, 1
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -32,7 +31,7 @@ from pvvae_plugin.datasets.annotations import list_problem, write_annotations
 from pvvae_plugin.datasets.checking.verification import KINDS, Finding, count_steps, verify
 from pvvae_plugin.datasets.folders import LeftOut, NestedClipsError
 from pvvae_plugin.datasets.frame_rates import rates_within
-from pvvae_plugin.files import write_atomically
+from pvvae_plugin.files import check_writable, write_json
 from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS
 
@@ -151,7 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         datasets = build_datasets(args)
-    except (ValueError, FileNotFoundError) as error:
+        if args.out:
+            check_writable(args.out)
+    except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1 if isinstance(error, NestedClipsError) else 2
     start = time.time()
@@ -169,7 +170,7 @@ def main(argv: list[str] | None = None) -> int:
             'bad': [asdict(finding) for finding in findings if finding.kind != 'good'],
             'good': [asdict(finding) for finding in findings if finding.kind == 'good'],
         }
-        write_atomically(args.out, (json.dumps(report, indent=2) + '\n').encode(errors='surrogateescape'))
+        write_json(args.out, report)
         print(f'wrote {args.out}')
     if not complete:
         print('the check is incomplete' + (f'; {args.write_list} was not written' if args.write_list else ''))

@@ -14,18 +14,16 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from pvvae_plugin.functional.keyed_random import derive_key
-from pvvae_plugin.registry import LOOPS
-
-from .data_workers import (
+from pvvae_plugin.datasets.checking.stuck_workers import (
     DataWorkerError,
     describe_stuck,
     is_of_workers,
     kill_workers,
-    kill_workers_at_exit,
-    leave_worker_failures_to_the_loader,
-    prepare_workers,
 )
+from pvvae_plugin.functional.keyed_random import derive_key
+from pvvae_plugin.registry import LOOPS
+
+from .data_workers import kill_workers_at_exit, leave_worker_failures_to_the_loader, prepare_workers
 from .hooks.checkpoint_hook import AtomicCheckpointHook
 from .hooks.ema_hook import TrainedWeightsEMAHook
 from .optim import optim_wrappers

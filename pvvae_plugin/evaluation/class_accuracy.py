@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,8 +26,9 @@ from pvvae_plugin.progress import ProgressBar
 from pvvae_plugin.registry import DATASETS, METRICS
 from pvvae_plugin.structures import SUBSTITUTED
 
-from .motion_classifier import check_labels, iterate_batches, load_classifier
+from .motion_classifier import check_labels, load_classifier
 from .reference import listing_sha256
+from .substitutes import readable_clips, readable_results
 
 # Transforms to remove: a clip played backwards shows another motion under the same label.
 REMOVED = ('FutureDropSampler', 'RandomTimeReverse')
@@ -58,7 +60,8 @@ def build_labeled_data(cfg: Config, num: int) -> LabeledData:
         num: Number of procedural clips to hold out.
 
     Raises:
-        ValueError: If the clips are latents, have no labels or class names, or none can be held out.
+        ValueError: If the clips are latents, have no labels or class names, or none can be held out; if the held-out
+            clips have other classes.
     """
     train_config = without_transforms(cfg.train_dataloader.dataset, REMOVED)
     train = DATASETS.build(train_config)
@@ -82,6 +85,13 @@ def build_labeled_data(cfg: Config, num: int) -> LabeledData:
     classes = train.metainfo.get('classes')
     if not classes:
         raise ValueError(f"{type(train).__name__} has no class names; set metainfo=dict(classes=('run', 'jump', ...))")
+    of_held_out = held_out.metainfo.get('classes')
+    if of_held_out and tuple(of_held_out) != tuple(classes):
+        raise ValueError(
+            f'the training clips have the classes {", ".join(classes)}, but the held-out clips have '
+            f'{", ".join(of_held_out)}, so the same label means different classes; write the names to a file, one per '
+            'line, and set class_file to it in the datasets of train_dataloader and val_dataloader'
+        )
     files = None if isinstance(train, SyntheticVideoDataset) else listing_sha256(train, range(len(train)))
     return LabeledData(train, train_config, files, held_out, held_out_config, tuple(classes))
 
@@ -104,11 +114,16 @@ def check_generator(model: LatentVideoGenerator, classes: Sequence[str]) -> None
 
 
 def real_clips(data: LabeledData, num: int, batch_size: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels."""
+    """Yield batches of at most ``num`` random held-out clips ``(N, 3, T, H, W)`` with their labels.
+
+    Clips that replace an unreadable file are skipped; the log reports how many.
+    """
     order = numpy_rng('held-out').permutation(len(data.held_out))[:num].tolist()
-    for video, labels in iterate_batches(data.held_out, order, batch_size, num_workers=0):
+    clips = readable_clips('held-out clips', data.held_out, order)
+    while batch := [sample for _, sample in itertools.islice(clips, batch_size)]:
+        labels = [sample['data_samples'].get('label') for sample in batch]
         check_labels(labels, len(data.classes))
-        yield video, labels
+        yield torch.stack([sample['inputs'] for sample in batch]).float().div_(127.5).sub_(1.0), labels
 
 
 def reconstruct(vae: nn.Module, video: Tensor) -> Tensor:
@@ -181,7 +196,7 @@ class ClassAccuracy(BaseMetric):
         - ``accuracy``: share of clips classified correctly.
         - ``accuracy_low``, ``accuracy_high``: 95 % confidence interval (Wilson); covers only the sampling of clips.
 
-    Clips that replace an unreadable file (``substituted_path``) are skipped.
+    Clips that replace an unreadable file (``substituted_path``) are skipped; the log reports how many.
 
     Args:
         classifier: File written by ``tools/analysis/train_classifier.py``.
@@ -237,7 +252,7 @@ class ClassAccuracy(BaseMetric):
         Args:
             results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
-        judged = [entry for entry in results if entry != SUBSTITUTED]
+        judged = readable_results('ClassAccuracy', results)
         if not judged:
             return {}
         low, high = wilson_interval(sum(judged), len(judged))

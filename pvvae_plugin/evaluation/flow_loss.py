@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from pvvae_plugin.registry import METRICS
 from pvvae_plugin.structures import SUBSTITUTED
+
+from .substitutes import readable_results
 
 
 @METRICS.register_module()
@@ -59,13 +59,7 @@ class FlowLoss(BaseMetric):
         Args:
             results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
-        clips = [entry for entry in results if entry != SUBSTITUTED]
-        if len(clips) < len(results):
-            print_log(
-                f'FlowLoss: skipped {len(results) - len(clips)} of {len(results)} clips whose files could not be read',
-                logger='current',
-                level=logging.WARNING,
-            )
+        clips = readable_results('FlowLoss', results)
         if not clips:
             return {}
         parts = [math.fsum(losses) / len(clips) for losses in zip(*clips, strict=True)]

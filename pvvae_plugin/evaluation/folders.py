@@ -13,6 +13,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.evaluator import Evaluator
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.readers.base import is_image, is_video
 from pvvae_plugin.functional.keyed_random import numpy_rng
 from pvvae_plugin.progress import ProgressBar
@@ -160,11 +161,12 @@ def evaluate_videos(
     progress = ProgressBar(len(mine), file=sys.stderr) if rank == 0 and mine else None
     positions = iter(mine)
     unreadable: set[tuple[str, str]] = set()
-    for batch in loader:
-        unreadable.update(failed for item in batch for failed in _unreadable(item, paired=pairs is not None))
-        evaluator.process([_sample(item, next(positions), paired=pairs is not None) for item in batch])
-        for _ in batch if progress else ():
-            progress.update()
+    with naming_files():
+        for batch in limit_reading(loader):
+            unreadable.update(failed for item in batch for failed in _unreadable(item, paired=pairs is not None))
+            evaluator.process([_sample(item, next(positions), paired=pairs is not None) for item in batch])
+            for _ in batch if progress else ():
+                progress.update()
     if progress:
         print(file=sys.stderr)
     numbers = evaluator.evaluate(len(order))

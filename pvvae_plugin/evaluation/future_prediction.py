@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,8 @@ from pvvae_plugin.functional.prediction_error import SquaredErrors, prediction_e
 from pvvae_plugin.registry import METRICS
 from pvvae_plugin.structures import SUBSTITUTED
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
+
+from .substitutes import readable_results
 
 
 @METRICS.register_module()
@@ -80,14 +81,11 @@ class FuturePrediction(BaseMetric):
             results: One entry per clip: empty if nothing was predicted, :data:`SUBSTITUTED` if the clip replaced an
                 unreadable one.
         """
-        clips = [entry for entry in results if entry and entry != SUBSTITUTED]
-        left_out, substituted = len(results) - len(clips), results.count(SUBSTITUTED)
-        if left_out:
+        read = readable_results('FuturePrediction', results)
+        clips = [entry for entry in read if entry]
+        if skipped := len(read) - len(clips):
             print_log(
-                f'FuturePrediction: skipped {left_out} of {len(results)} clips: {substituted} could not be read, '
-                f'{left_out - substituted} had nothing to predict',
-                logger='current',
-                level=logging.WARNING if substituted else logging.INFO,
+                f'FuturePrediction: skipped {skipped} of {len(results)} clips with nothing to predict', logger='current'
             )
         metrics: dict[str, float] = {}
         for k in sorted({k for clip in clips for k in clip}):

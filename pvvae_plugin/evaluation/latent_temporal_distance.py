@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,8 @@ from mmengine.logging import print_log
 from pvvae_plugin.functional.latent_distance import channel_sums, latent_scale, latent_temporal_distances
 from pvvae_plugin.registry import METRICS
 from pvvae_plugin.structures import SUBSTITUTED
+
+from .substitutes import readable_results
 
 
 @METRICS.register_module()
@@ -72,14 +73,12 @@ class LatentTemporalDistance(BaseMetric):
         Args:
             results: One entry per clip, see :meth:`process`.
         """
-        substituted = sum(isinstance(entry, str) for entry in results)
-        clips = [entry for entry in results if not isinstance(entry, str) and entry[0]]
-        if left_out := len(results) - len(clips):
+        read = readable_results('LatentTemporalDistance', results)
+        clips = [entry for entry in read if entry[0]]
+        if skipped := len(read) - len(clips):
             print_log(
-                f'LatentTemporalDistance: skipped {left_out} of {len(results)} clips: {substituted} could not be read, '
-                f'{left_out - substituted} had a single latent frame',
+                f'LatentTemporalDistance: skipped {skipped} of {len(results)} clips with a single latent frame',
                 logger='current',
-                level=logging.WARNING if substituted else logging.INFO,
             )
         self.per_clip = [distances for distances, *_ in clips]
         if not clips:

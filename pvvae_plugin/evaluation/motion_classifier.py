@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from pvvae_plugin.datasets import InfiniteClipSampler
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.latent_shards import config_sha256
+from pvvae_plugin.files import write_atomically
 from pvvae_plugin.functional.keyed_random import derive_key, numpy_rng, torch_rng
 from pvvae_plugin.models.checkpoints import check_checkpoint, unwrap_names
 from pvvae_plugin.progress import ProgressBar
@@ -183,9 +185,10 @@ def iterate_batches(
         collate_fn=pseudo_collate,
         generator=torch.Generator(),  # without it, the loader draws its base seed from the global rng
     )
-    for batch in loader:
-        video = torch.stack(batch['inputs']).float().div_(127.5).sub_(1.0)
-        yield video, [sample.metainfo.get('label') for sample in batch['data_samples']]
+    with naming_files():
+        for batch in limit_reading(loader):
+            video = torch.stack(batch['inputs']).float().div_(127.5).sub_(1.0)
+            yield video, [sample.metainfo.get('label') for sample in batch['data_samples']]
 
 
 def check_labels(labels: Sequence[int | None], num_classes: int) -> None:
@@ -230,10 +233,9 @@ def classifier_digest(
 
 def save_classifier(model: MotionClassifier, path: Path, digest: str) -> None:
     """Write the weights and their digest to a file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    torch.save({'digest': digest, 'state_dict': model.state_dict()}, part)
-    os.replace(part, path)
+    content = io.BytesIO()
+    torch.save({'digest': digest, 'state_dict': model.state_dict()}, content)
+    write_atomically(path, content.getvalue())
 
 
 def load_classifier(path: Path, digest: str | None = None) -> MotionClassifier:

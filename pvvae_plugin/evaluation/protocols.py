@@ -13,6 +13,7 @@ CHOICES = {
     'ddof': (0, 1),
     'real_clip': ('random', 'middle', 'first'),
 }
+OF_REAL_CLIPS = ('real_split', 'frame_interval', 'real_clip')  # fields that select clips of a metric's reference
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ class ProxyFVD(_ProxyMetric):
         - ``proxy_motion``: features of a classifier of the dataset's classes, if ``classifier`` is given.
 
     Args:
-        protocol: See :class:`SetMetric`; uses only the number of frames, the number of clips and the rounding.
+        protocol: See :class:`SetMetric`. These networks ignore ``resize``, ``value_range``, ``batch_norm_eps`` and
+            ``inception_splits``.
         reference: See :class:`SetMetric`.
         appearance_size: Side to which frames are resized for EfficientNet-Lite0, which was trained with 224. Smaller
             sizes are faster and lose nothing if the frames are small.

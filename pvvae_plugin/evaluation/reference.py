@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
 from pvvae_plugin.datasets.latent_shards import config_sha256
 from pvvae_plugin.files import file_state
 from pvvae_plugin.functional.keyed_random import numpy_rng
@@ -155,14 +156,15 @@ class Reference:
             )
         bar = ProgressBar(len(mine), file=sys.stderr) if rank == 0 else None
         kept, start = {}, 0
-        for batch in loader:
-            whole = [i for i, item in enumerate(batch) if not item['data_samples'].get('substituted_path')]
-            if whole:
-                features = self.features.of_clips([batch[i]['inputs'] for i in whole])
-                kept.update({mine[start + i]: row for i, row in zip(whole, features, strict=True)})
-            start += len(batch)
-            for _ in batch if bar else ():
-                bar.update()
+        with naming_files():
+            for batch in limit_reading(loader):
+                whole = [i for i, item in enumerate(batch) if not item['data_samples'].get('substituted_path')]
+                if whole:
+                    features = self.features.of_clips([batch[i]['inputs'] for i in whole])
+                    kept.update({mine[start + i]: row for i, row in zip(whole, features, strict=True)})
+                start += len(batch)
+                for _ in batch if bar else ():
+                    bar.update()
         if bar:
             print(file=sys.stderr)
         gathered = {position: row for part in all_gather_object(kept) for position, row in part.items()}

@@ -18,12 +18,11 @@ from pvvae_plugin import __version__
 from pvvae_plugin.functional.jackknife import NUM_GROUPS, T_95, jackknife
 
 from .extractors import FeatureExtractor
-from .protocols import Protocol, resolve_protocol
+from .protocols import OF_REAL_CLIPS, Protocol, resolve_protocol
 from .reference import Reference, shared_reference
 from .video_features import VideoFeatures, shared_features
 
 # Fields of a protocol that choose real clips; sources are chosen by the dataset.
-REAL_FIELDS = ('real_split', 'frame_interval', 'real_clip')
 GENERATED, TRUTH, RECONSTRUCTION = 'generated', 'video', 'reconstruction'
 
 
@@ -67,6 +66,8 @@ class SetMetric(BaseMetric):
         super().__init__(
             collect_device=collect_device, prefix=prefix or ('recon' if self._is_paired(reference) else 'gen')
         )
+        if self._is_paired(reference) and isinstance(protocol, Mapping):
+            _check_paired(protocol)
         self.protocol = resolve_protocol(protocol)
         self.features: VideoFeatures = shared_features(extractor, self.protocol)
         self.reference: Reference | None = None if reference is None else shared_reference(self.features, reference)
@@ -82,6 +83,12 @@ class SetMetric(BaseMetric):
     def fields(self) -> tuple[str, ...]:
         """Sample fields to read: the evaluated clip and, without a reference, its source."""
         return (RECONSTRUCTION, TRUTH) if self._is_paired(self.reference) else (GENERATED,)
+
+    @property
+    def result_frames(self) -> int:
+        """Number of frames in result names; fewer than the protocol's if the extractor uses fewer."""
+        frames = self.protocol.num_frames
+        return min(frames, self.features.extractor.max_frames or frames)
 
     def reset(self) -> None:
         """Forget all clips."""
@@ -169,27 +176,41 @@ class SetMetric(BaseMetric):
         Returns:
             ``NAME`` -> value and, if available, ``NAME_low``, ``NAME_high``, ``NAME_floor`` and ``NAME_unbiased``. The
             full records are in :attr:`records`; the log has a summary.
+
+        Raises:
+            ValueError: In every process, if the results cannot be computed, e.g. because there are too few clips.
         """
         self._settle(size)
         real = None if self.reference is None else self.reference.get()  # collective call
         self._real = real
         states = all_gather_object(self.state())
         left_out = sum(index < size for part in all_gather_object(self._left_out) for index in part)
-        records: list[Any] = [None]
+        found: list[Any] = [None, None]
         if get_dist_info()[0] == 0:
-            records = [self.measure(states)]
-            for record in records[0].values():
-                record['left_out'] = left_out
-                if left_out:
-                    record['warnings'].append(f'{left_out} clips could not be read and were skipped')
-                for warning in record['warnings']:
-                    print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
-                print_log(summary_line(record), logger='current')
-        broadcast_object_list(records)
+            try:
+                found[0] = self._measure_and_log(states, left_out)
+            except Exception as error:  # the other processes must not wait for results that never come
+                found[1] = error
+        broadcast_object_list(found)
         self.reset()
+        records, problem = found
+        if problem is not None:
+            raise problem
         prefix = f'{self.prefix}/' if self.prefix else ''
-        self.records = {prefix + name: record for name, record in records[0].items()}
+        self.records = {prefix + name: record for name, record in records.items()}
         return {prefix + name: value for record in self.records.values() for name, value in flat(record).items()}
+
+    def _measure_and_log(self, states: Sequence[Any], left_out: int) -> dict[str, dict[str, Any]]:
+        """Return the results of all processes' states, with the number of skipped clips."""
+        records = self.measure(states)
+        for record in records.values():
+            record['left_out'] = left_out
+            if left_out:
+                record['warnings'].append(f'{left_out} clips could not be read and were skipped')
+            for warning in record['warnings']:
+                print_log(f'{record["name"]}: {warning}', logger='current', level=logging.WARNING)
+            print_log(summary_line(record), logger='current')
+        return records
 
     def compute_metrics(self, results: list) -> dict:
         """Raise NotImplementedError: :meth:`evaluate` merges whole sets instead of lists of results."""
@@ -221,10 +242,8 @@ class SetMetric(BaseMetric):
         """
         if not math.isfinite(value):
             raise FloatingPointError(f'{label} is {value}, which is not finite; check the clips and the features')
-        frames = self.protocol.num_frames
-        if self.features.extractor.max_frames:
-            frames = min(frames, self.features.extractor.max_frames)
-        record: dict[str, Any] = {'name': f'{label}{frames}_{num_clips}', 'value': value, 'num_samples': num_clips}
+        name = f'{label}{self.result_frames}_{num_clips}'
+        record: dict[str, Any] = {'name': name, 'value': value, 'num_samples': num_clips}
         if without:
             found = jackknife(torch.tensor(value, dtype=torch.float64), *without)
             error, bias = found.standard_error.item(), found.bias.item()
@@ -233,13 +252,13 @@ class SetMetric(BaseMetric):
                 'interval_95': [max(lowest, value - T_95 * error), value + T_95 * error],
                 **({'unbiased': value - bias} if extrapolate else {}),
             }
+        unused = OF_REAL_CLIPS if self._is_paired(self.reference) else ()
         return {
             **record,
             'floor': None if floor is None else dict(floor),
             'num_real': None if self._real is None else len(self._real.reference),
             'real_unreadable': [] if self._real is None else self.reference.paths(self._real.skipped),
-            'protocol': self.protocol.record()
-            | (dict.fromkeys(REAL_FIELDS) if self._is_paired(self.reference) else {}),
+            'protocol': self.protocol.record() | dict.fromkeys(unused),
             'extractor': self.features.record(),
             'reference': None if self.reference is None else self.reference.record,
             'pvvae_plugin': __version__,
@@ -275,15 +294,23 @@ def check_distinct(metrics: Sequence[Any]) -> None:
     Raises:
         ValueError: If two metrics have the same result name.
     """
-    names = [
-        (metric.prefix, metric.label, metric.protocol.num_frames) for metric in metrics if isinstance(metric, SetMetric)
-    ]
+    parts = [part for metric in metrics for part in getattr(metric, 'distances', [metric])]
+    names = [(part.prefix, part.label, part.result_frames) for part in parts if isinstance(part, SetMetric)]
     for prefix, label, frames in names:
         if names.count((prefix, label, frames)) > 1:
             raise ValueError(
                 f'several metrics have the name {prefix}/{label} for {frames} frames; give each its own prefix, e.g. '
                 "dict(type='FVD', prefix='stylegan-v', ...)"
             )
+
+
+def _check_paired(protocol: Mapping[str, Any]) -> None:
+    """Check that a custom protocol does not set what only selects the clips of a reference."""
+    if unused := [f'{name}={protocol[name]!r}' for name in OF_REAL_CLIPS if name in protocol]:
+        raise ValueError(
+            f'protocol.{", ".join(unused)} selects the real clips of a reference, but without a reference, each '
+            'reconstruction is compared with its own source; remove it, and select the clips in the dataset'
+        )
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from pvvae_plugin.functional.conversion import clamp_colors
 from pvvae_plugin.functional.image_quality import WINDOW_SIZE, psnr, ssim
 from pvvae_plugin.registry import METRICS, MODELS
 from pvvae_plugin.structures import SUBSTITUTED
+
+from .substitutes import readable_results
 
 
 @METRICS.register_module()
@@ -94,14 +94,7 @@ class VideoReconstruction(BaseMetric):
         Args:
             results: One entry per clip; :data:`SUBSTITUTED` marks a clip that replaced an unreadable one.
         """
-        clips = [entry for entry in results if entry != SUBSTITUTED]
-        if len(clips) < len(results):
-            print_log(
-                f'VideoReconstruction: skipped {len(results) - len(clips)} of {len(results)} clips whose files could '
-                'not be read',
-                logger='current',
-                level=logging.WARNING,
-            )
+        clips = readable_results('VideoReconstruction', results)
         self.per_frame = {}
         if not clips:
             return {}

@@ -48,7 +48,9 @@ def array_of(folder, path):
 
 
 def run(tool, *arguments, protocol=('inception_splits=2',)):
-    options = ['--protocol-options', f'num_frames={FRAMES}', *protocol, '--workers', '0', '--extractor', 'i3d']
+    options = ['--protocol-options', f'num_frames={FRAMES}', *protocol, '--workers', '0']
+    if '--metrics' not in arguments or {'fvd', 'rfvd'} & set(arguments):
+        options += ['--extractor', 'i3d']
     tool.main([*map(str, arguments), *options, '--out', 'out/result.json'])
     return json.loads(Path('out/result.json').read_text())
 
@@ -113,6 +115,9 @@ def test_pairs(tool, tmp_path):
     a, b = (np.load(array_of(folder, tmp_path / f'{folder.name}.npy')) / 255 for folder in (sources, made))
     mse = ((a - b) ** 2).mean(axis=(2, 3, 4))
     assert found['recon/psnr'] == pytest.approx((-10 * np.log10(mse)).mean(), rel=1e-6)
+    record = json.loads(Path('out/result.json').read_text())
+    assert record['records']['recon/rFVD5_6']['protocol']['real_clip'] is None  # sources are read like the fake videos
+    assert record['fake_clips'] == {'test_clip': 'first', 'frame_interval': 1}
     assert {'recon/rFVD5_6', 'recon/rKVD5_6', 'recon/ssim'} <= found.keys()
     protocol = run(tool, sources, made, '--metrics', 'rfvd')['records']['recon/rFVD5_6']['protocol']
     assert [protocol[name] for name in ('num_frames', 'frame_interval', 'real_clip')] == [FRAMES, None, None]
@@ -124,6 +129,13 @@ def test_pairs(tool, tmp_path):
     small = write_videos(tmp_path / 'small', size=(16, 16))
     with pytest.raises(ValueError, match='resize them to the same size'):
         run(tool, sources, small, '--metrics', 'psnr')
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    args = evaluate.parse_args(['real', 'fake', '--out', str(tmp_path / 'result.json')])
+    evaluate.report(args, [], {'recon/psnr': float('inf'), 'recon/psnr_per_frame': [30.0, float('nan')]})
+    content = json.loads((tmp_path / 'result.json').read_text(), parse_constant=pytest.fail)
+    assert content['metrics'] == {'recon/psnr': None, 'recon/psnr_per_frame': [30.0, None]}
 
 
 def test_pairs_are_refused_if_two_files_have_the_same_name(tool, tmp_path):
@@ -218,6 +230,30 @@ def test_pairs_of_class_folders_and_of_segments(tool, tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (
+            ['--metrics', 'proxy', 'is', '--weights', 'x.pt'],
+            '--weights is only for fvd, kvd, rfvd, rkvd, but',
+        ),
+        (['--metrics', 'psnr', '--extractor', 'i3d'], '--extractor is only for fvd, kvd, rfvd, rkvd, but'),
+        (
+            ['--metrics', 'rfvd', '--lpips-net', 'vgg'],
+            '--lpips-net is only for lpips, but --metrics is rfvd',
+        ),
+        (
+            ['--metrics', 'rfvd', '--protocol-options', 'num_frames=5', 'real_clip=middle'],
+            '--protocol-options real_clip has no effect on rfvd, which compare the first frames',
+        ),
+    ],
+)
+def test_options_without_effect_are_rejected(tool, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        tool.main(['real', 'fake', *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
         (('real', 'nowhere'), "no folder, list or array of videos at 'nowhere'"),
         (('real', 'real', '--metrics', 'fid'), 'no metric fid; choose from fvd, kvd'),
         (('real', 'real', '--metrics', 'fvd', 'psnr'), 'cannot be mixed with metrics of whole sets'),
@@ -246,7 +282,7 @@ def test_mistakes_end_with_what_to_do(tool, tmp_path, arguments, message, capsys
     (tmp_path / 'empty').mkdir()
     write_videos(tmp_path / 'one', num=1)
     np.save(tmp_path / 'floats.npy', np.zeros((2, FRAMES, 4, 4, 3)))
-    options = [] if '--extractor' in arguments else ['--extractor', 'i3d']
+    options = [] if {'--extractor', '--metrics'} & set(arguments) else ['--extractor', 'i3d']
     if '--protocol-options' not in arguments and '--protocol' not in arguments:
         options += ['--protocol-options', f'num_frames={FRAMES}']
     assert start(tool.main, [*arguments, *options, '--workers', '0']) == 1

@@ -215,6 +215,17 @@ def test_the_same_clip_is_not_encoded_twice(vae_run, tmp_path):
         extract(*vae_run[:2], tmp_path, '--split', 'val', '--clips-per-video', 3)
 
 
+def test_a_dataset_that_draws_its_clips_is_rejected(vae_run, tmp_path):
+    config = tmp_path / 'weighted.py'
+    config.write_text(
+        f"_base_ = '{vae_run[0]}'\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='MotionWeightedDataset', "
+        'dataset=_base_.train_dataloader.dataset))\n'
+    )
+    with pytest.raises(ValueError, match='MotionWeightedDataset, which does not list its clips; set train_'):
+        extract(config, vae_run[1], tmp_path / 'latents')
+
+
 def write_image(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.full((32, 32, 3), value, np.uint8))

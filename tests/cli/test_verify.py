@@ -142,6 +142,22 @@ def test_segments_and_splits_of_a_config(tmp_path, write_video):
     assert run(config, '--split', 'val', *options) == 0
 
 
+def test_a_report_that_cannot_be_written_ends_the_check_before_the_work(tmp_path, write_video, monkeypatch, capsys):
+    write_video(tmp_path / 'a.mp4')
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setattr(verify, 'check', lambda *args: pytest.fail('checked'))
+    assert run(tmp_path, '--clip-len', 5, '--out', tmp_path / 'file' / 'report.json') == 2
+    assert 'error: [Errno' in capsys.readouterr().err
+
+
+def test_segments_of_a_file_without_increasing_times_are_unreadable(tmp_path, write_video, monkeypatch):
+    path = write_video(tmp_path / 'a.avi', fourcc='MJPG', size=(16, 16))  # too small for decord
+    monkeypatch.setattr(verification.OpenCVReader, 'read_times', lambda reader: np.zeros(len(reader)))
+    whole, segment = check_file((path, [Entry(path, None, 5), Entry(f'{path}#t=0.0,0.5', (0.0, 0.5), 5)]))
+    assert whole.kind == 'good'
+    assert (segment.kind, segment.reason[:38]) == ('unreadable', 'segments need increasing frame times, ')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -162,6 +162,10 @@ def test_saved_weights_are_reused_and_foreign_ones_refused(tmp_path):
     digest = classifier_digest(data, 3, 10, 0)
     path = tmp_path / 'folder' / 'classifier.pth'
     save_classifier(model, path, digest)
+    other_process = path.with_name('classifier.pth.part')
+    other_process.write_bytes(b'another process is writing here')
+    save_classifier(model, path, digest)
+    assert other_process.read_bytes() == b'another process is writing here'
     clip = torch.rand(1, 3, 5, 16, 16)
     assert torch.equal(load_classifier(path, digest)(clip), model(clip))
     record = torch.load(path, weights_only=True)
@@ -193,6 +197,33 @@ def test_a_replaced_video_makes_another_classifier(tmp_path, write_video):
     assert digest() == before
     write_video(Path(paths[0]), num_frames=6)
     assert digest() != before
+
+
+def test_held_out_clips_with_other_classes_are_rejected(tmp_path, write_video):
+    folders = [('train', 'abc'), ('val', 'ac')]
+    for split, names in folders:
+        for name in names:
+            write_video(tmp_path / split / name / 'clip.mp4', num_frames=5)
+    common = {'type': 'VideoDataset', 'clip_len': 5, 'pipeline': [{'type': 'PackClip'}]}
+    datasets = {
+        f'{split}_dataloader': {'dataset': {**common, 'data_root': str(tmp_path / split)}} for split, _ in folders
+    }
+    with pytest.raises(ValueError, match='classes a, b, c, but the held-out clips have a, c,.*set class_file'):
+        accuracy.build_labeled_data(Config(datasets), 2)
+    for entry in datasets.values():
+        entry['dataset']['metainfo'] = {'classes': ('a', 'b', 'c')}
+    assert accuracy.build_labeled_data(Config(datasets), 2).held_out[1]['data_samples'].label == 2
+
+
+def test_replacements_of_unreadable_held_out_clips_are_not_counted(tmp_path, write_video):
+    for name in ('run/a', 'run/b', 'jump/a'):
+        write_video(tmp_path / f'{name}.mp4', num_frames=5)
+    dataset = {'type': 'VideoDataset', 'data_root': str(tmp_path), 'clip_len': 5, 'test_mode': True}
+    dataset['pipeline'] = [{'type': 'PackClip'}]
+    data = accuracy.build_labeled_data(Config({f'{n}_dataloader': {'dataset': dataset} for n in ('train', 'val')}), 3)
+    (tmp_path / 'run' / 'a.mp4').write_bytes(b'no video')
+    labels = [label for _, labels in accuracy.real_clips(data, num=3, batch_size=2) for label in labels]
+    assert sorted(labels) == [0, 1]
 
 
 def demo_config(**dataset) -> Config:

@@ -40,7 +40,7 @@ def samples(count: int, field: str, labels=None) -> list[dict]:
 
 
 @pytest.mark.parametrize('field', ['generated', 'reconstruction'])
-def test_accuracy_is_the_share_of_right_guesses(file, field):
+def test_accuracy_is_the_share_of_right_guesses(file, field, log_lines):
     model = load_classifier(file)
     clips = samples(20, field)
     guesses = [model(sample[field][None]).argmax().item() for sample in clips]
@@ -54,6 +54,7 @@ def test_accuracy_is_the_share_of_right_guesses(file, field):
     low, high = wilson_interval(15, 20)
     expected = {'class/accuracy': 0.75, 'class/accuracy_low': low, 'class/accuracy_high': high}
     assert metric.evaluate(21) == pytest.approx(expected)
+    assert 'ClassAccuracy: skipped 1 of 21 clips whose files could not be read' in log_lines
 
 
 def test_clips_without_a_class_and_other_files_are_refused(file, tmp_path):

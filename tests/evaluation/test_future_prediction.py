@@ -66,7 +66,8 @@ def test_stills_and_substituted_clips_are_left_out_and_counted(make_sample, log_
     del still_without_field.predictions
     metrics = evaluate(FuturePrediction(), [others[0], good, others[1], still_without_field])
     assert metrics == evaluate(FuturePrediction(), [good])
-    assert any('skipped 3 of 4 clips: 1 could' in line and '2 had nothing to predict' in line for line in log_lines)
+    assert log_lines[0] == 'FuturePrediction: skipped 1 of 4 clips whose files could not be read'
+    assert log_lines[1] == 'FuturePrediction: skipped 2 of 4 clips with nothing to predict'
     assert evaluate(FuturePrediction(), others) == {}
 
 

@@ -46,7 +46,8 @@ def test_single_frames_and_substitutes_are_left_out_and_counted(log_lines):
     metric.process(None, [*whole, {'latents': latents(2, length=1)}, {'latents': latents(3), 'substituted_path': 'x'}])
     found = metric.evaluate(4)
     assert found['ltd/i3'] == pytest.approx(latent_temporal_distances(latents(0))[2].item())  # the only clip so long
-    assert any('skipped 2 of 4 clips: 1 could' in line and '1 had a single' in line for line in log_lines)
+    assert log_lines[0] == 'LatentTemporalDistance: skipped 1 of 4 clips whose files could not be read'
+    assert log_lines[1] == 'LatentTemporalDistance: skipped 1 of 4 clips with a single latent frame'
     alone = LatentTemporalDistance()
     alone.process(None, [{'latents': latents(2, length=1)}])
     assert alone.evaluate(1) == {}

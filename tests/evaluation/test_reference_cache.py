@@ -90,7 +90,7 @@ def test_an_extractor_must_have_a_name():
         name = ''
 
     with pytest.raises(ValueError, match='Nameless must set name'):
-        FVD({'type': Nameless, 'gain': 1.0}, PROTOCOL)
+        FVD({'type': Nameless, 'gain': 1.0}, 'paper')
 
 
 def test_an_extractor_must_say_what_it_does_to_clips():

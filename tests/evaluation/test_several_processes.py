@@ -49,6 +49,8 @@ def worker(rank, world_size, port, out):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=world_size)
     torch.save({**evaluate(rank, world_size), **evaluate_sets(rank, world_size, f'{out}/cache')}, f'{out}/{rank}.pt')
+    with pytest.raises(ValueError, match='FVD needs at least 2 clips in each set, got 1 and 1'):  # in every process
+        evaluate_one_pair(rank)
     dist.destroy_process_group()
 
 
@@ -97,6 +99,13 @@ def evaluate_sets(rank, world_size, cache_dir):
             sample.set_metainfo({'substituted_path': 'short.mp4'})
         evaluator.process([sample])
     return {**found, **evaluator.evaluate(NUM_CLIPS)}
+
+
+def evaluate_one_pair(rank):
+    evaluator = Evaluator([FVD(Statistics(), {'base': 'paper', 'num_frames': 5})])
+    if rank == 0:
+        evaluator.process([build_sample(0)])
+    evaluator.evaluate(1)
 
 
 @pytest.mark.skipif(not dist.is_available(), reason='torch was built without distributed')

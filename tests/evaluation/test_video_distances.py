@@ -42,6 +42,12 @@ def samples(indices, **metainfo):
     return made
 
 
+def pair(index):
+    sample = samples([index])[0]
+    sample.video, sample.reconstruction = clip(index), clip(index) * 0.9
+    return sample
+
+
 def feed(metrics, batches, size):
     evaluator = Evaluator(metrics)
     for batch in batches:
@@ -261,6 +267,49 @@ def test_numbers_of_one_name_are_refused_and_prefixes_tell_them_apart(tmp_path):
         'd0/FVD5_40': 0,
         'd1/FVD5_40': 1,
     }
+
+
+class Precision(Statistics):
+    def features(self, video):
+        self.seen = torch.get_float32_matmul_precision()
+        return super().features(video)
+
+
+def test_features_are_computed_in_full_float32():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        extractor = Precision()
+        extractor(torch.stack([clip(0)]))
+        assert (extractor.seen, torch.get_float32_matmul_precision()) == ('highest', 'high')
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class FourFrames(Statistics):
+    max_frames = 4
+
+
+def test_names_have_the_frames_that_the_extractor_uses(tmp_path):
+    five, four = (FVD(extractor, PROTOCOL) for extractor in (Statistics(), FourFrames()))
+    check_distinct([five, four])
+    found = feed([five, four], [[pair(index) for index in range(4)]], 4)
+    assert {'recon/rFVD5_4', 'recon/rFVD4_4'} <= found.keys()
+    with pytest.raises(ValueError, match='have the name recon/FVD for 4 frames'):
+        check_distinct([four, FVD(Statistics(), {**PROTOCOL, 'num_frames': 4})])
+    proxies = [ProxyKVD({**PROTOCOL, 'num_samples': n}, appearance_size=32) for n in (20, 40)]
+    with pytest.raises(ValueError, match='have the name recon/proxy_appearance_kernel for 5 frames'):
+        check_distinct(proxies)
+
+
+def test_settings_of_real_clips_are_not_for_pairs(tmp_path):
+    protocol = {**PROTOCOL, 'real_clip': 'middle'}
+    with pytest.raises(ValueError, match="protocol.real_clip='middle' selects the real clips of a reference"):
+        FVD(Statistics(), protocol)
+    metrics = [FVD(Statistics(), PROTOCOL), FVD(Statistics(), protocol, reference(tmp_path))]
+    feed(metrics, [[pair(index) for index in range(40)]], 40)
+    paired, unpaired = (next(iter(metric.records.values()))['protocol'] for metric in metrics)
+    assert (paired['real_clip'], paired['frame_interval'], unpaired['real_clip']) == (None, None, 'middle')
 
 
 def test_too_few_clips_for_the_splits_are_refused_before_any_work(tmp_path):

@@ -121,6 +121,7 @@ MADE_ELSEWHERE = (
     'AutoencoderKLCogVideoX of diffusers does not decode',
     'conv3d_deepnetA_ucf.npz not found, looked at',
     'train_dataloader and val_dataloader differ in their classes',
+    'the training clips have the classes',  # test_class_accuracy.py
     "no folder 'Wan-AI",
     'holds no config.json of a VAE',
     'skipped the last 10 steps, not finite',  # test_train.py; those below in test_stops.py

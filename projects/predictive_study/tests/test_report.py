@@ -184,9 +184,15 @@ def test_runs_of_several_machines_are_reported_on_together(tmp_path, capsys):
             call(*report, str(added))
         assert message in str(ended.value.code)
     added.write_text(json.dumps({**content, 'sha256': {'configs': 'of an older file'}}))
-    with pytest.raises(SystemExit, match='0'):
+    with pytest.raises(SystemExit) as ended:
         call(*report, str(added))
+    assert ended.value.code == 0
     assert 'its runs were made with a different version of configs' in capsys.readouterr().err
+    written = json.loads((tmp_path / 'here' / 'results.json').read_text())
+    assert written['merged'] == {str(added): ['configs']}
+    added.write_text(json.dumps({**content, 'sha256': 'of an older file'}))
+    with pytest.raises(SystemExit, match="sha256 must be a dict, got 'of an older file'; pass the results.json"):
+        call(*report, str(added))
     added.write_text('{}')
     with pytest.raises(SystemExit, match='has no settings'):
         call(*report, str(added))
@@ -205,8 +211,9 @@ def test_published_tables_are_those_of_the_published_numbers(tmp_path, capsys, n
         arguments += ['--videos', str(tmp_path / asked['videos'])]
     out = tmp_path / 'study'
     arguments += ['--longer', str(asked['longer']), '--out', str(out), '--report-only']
-    with pytest.raises(SystemExit, match='0'):
+    with pytest.raises(SystemExit) as ended:
         call(*arguments, '--add', str(PUBLISHED / f'{name}.json'))
+    assert ended.value.code == 0
     tables = (PUBLISHED / f'{name}.md').read_text().split('\n\n', 2)[2]  # below a heading and a sentence
     assert tables == (out / 'results.md').read_text()
     generators = any('curve' in run for entry in published['arms'].values() for run in entry['seeds'].values())

@@ -150,6 +150,19 @@ def test_a_stage_that_does_not_leave_in_time_is_ended(tmp_path, capsys):
     assert 'stopped: a, which will restart from scratch' in capsys.readouterr().out
 
 
+def test_a_stage_that_crashes_while_it_stops_has_failed(tmp_path, capsys):
+    code = (
+        'import signal, time\n'
+        "def leave(*_): raise RuntimeError('cannot save')\n"
+        'signal.signal(signal.SIGTERM, leave)\n'
+        'time.sleep(60)'
+    )
+    outcome = Runner([stage('a', code, resumable=True)], tmp_path, jobs=1, threads=1, minutes=1 / 60).run()
+    assert outcome == (0, ['a'], True)
+    told = capsys.readouterr()
+    assert 'a ended with code 1' in told.err and 'cannot save' in told.err and 'stopped: a' not in told.out
+
+
 def test_a_stage_that_was_asked_to_stop_stops_the_study(tmp_path):
     stages = [stage('a', 'raise SystemExit(75)'), stage('b', 'pass')]
     assert Runner(stages, tmp_path, jobs=1, threads=1, minutes=None).run() == (0, [], True)

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from projects.predictive_study.arms import ARMS
+from projects.predictive_study.study import claim_folder
+
 from .study_runs import ROOT, call, settings, wait_for, written
 
 
@@ -86,6 +89,20 @@ def test_what_cannot_be_is_refused_before_anything_runs(tmp_path, capsys):
     assert not (tmp_path / 'executed').exists()
 
 
+def test_an_edited_arm_or_scale_does_not_join_finished_runs(tmp_path, monkeypatch):
+    plan = written(tmp_path)[0]
+    (tmp_path / 'stages').mkdir(exist_ok=True)
+    (tmp_path / 'stages' / 'judge.pid').touch()
+    recorded = {what: digest for what, digest in plan.contents().items() if what != 'arm diff4'}  # a new arm is welcome
+    (tmp_path / 'study.json').write_text(json.dumps({**settings()._asdict(), 'sha256': recorded}))
+    claim_folder(plan, to_run=True)
+    assert json.loads((tmp_path / 'study.json').read_text())['sha256'] == plan.contents()
+    monkeypatch.setitem(ARMS, 'diff4', ARMS['diff4']._replace(diff_weight=5.0))
+    plan.scale = plan.scale._replace(vae_steps=7, jobs=5)
+    with pytest.raises(ValueError, match='holds runs from before scale, arm diff4 changed'):
+        claim_folder(plan, to_run=True)
+
+
 def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
     code = (
         f'import sys, time; from pvvae_plugin.files import lock_folder; lock_folder({str(tmp_path)!r})\n'
@@ -98,8 +115,9 @@ def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
             call('--scale', 'tiny', '--out', str(tmp_path))
         content = {**settings()._asdict(), 'sha256': written(tmp_path)[0].contents()}
         (tmp_path / 'study.json').write_text(json.dumps(content))
-        with pytest.raises(SystemExit, match='0'):
+        with pytest.raises(SystemExit) as ended:
             call('--scale', 'tiny', '--out', str(tmp_path), '--report-only')
+        assert ended.value.code == 0
         assert (tmp_path / 'results.json').is_file()
     finally:
         holder.kill()

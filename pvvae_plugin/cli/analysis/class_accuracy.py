@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from pvvae_plugin.evaluation.motion_classifier import (
     save_classifier,
     train_classifier,
 )
-from pvvae_plugin.files import file_sha256
+from pvvae_plugin.files import check_writable, file_sha256, write_json
 from pvvae_plugin.functional.rectified_flow import check_sampler
 from pvvae_plugin.models import LatentVideoGenerator
 from pvvae_plugin.models.checkpoints import resolve_checkpoint
@@ -159,8 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     accuracy.check_generator(model, data.classes)
     check_sampler(args.num_inference_steps, args.guidance_scale)  # before the classifier is trained
     check_guidance(args.guidance_scale, model.head.null_label, model.class_dropout)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.open('a').close()  # fail now, before the work, if it is not writable
+    check_writable(args.out)
     facts = provenance(args, model, data)  # before a run in progress deletes this checkpoint
 
     classifier, path = get_classifier(args, model, data)
@@ -181,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     if results['held-out clips']['interval_95'][0] <= chance:
         print('The classifier is not better than chance, so these numbers are meaningless. Increase --classifier-steps')
     record = {'accuracy': {**results, 'chance': chance}, 'classifier': judged_by, **facts}
-    args.out.write_text(json.dumps(record, indent=2, default=str) + '\n')
+    write_json(args.out, record)
     figure = args.out.with_suffix('.png')
     titles = [f'{name}: {100 * result["accuracy"]:.1f} %' for name, result in results.items()]
     Image.fromarray(draw_confusions(list(counts.values()), titles, data.classes)).save(figure)

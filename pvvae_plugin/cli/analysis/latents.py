@@ -12,7 +12,6 @@ The first --num-frames frames of each file form one clip. Files written to --out
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from pvvae_plugin.apis import VideoAutoencoderInferencer
 from pvvae_plugin.apis.video_input import check_lengths, check_size, find_videos, read_video
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.evaluation import latent_analysis as analysis
-from pvvae_plugin.files import file_sha256
+from pvvae_plugin.files import file_sha256, write_json
 from pvvae_plugin.models.checkpoints import OWN_WEIGHTS, resolve_checkpoint
 
 matplotlib.use('Agg')
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
-    (args.out / 'ltd.json').write_text(json.dumps(content, indent=2) + '\n')
+    write_json(args.out / 'ltd.json', content)
     draw_distances(record['latent_temporal_distance'], steps, args.out / 'ltd.png')
     for line in report(record, len(clips)):
         print(line)

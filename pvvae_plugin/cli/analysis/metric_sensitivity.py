@@ -17,7 +17,6 @@ overlap. Random draws depend on --seed and are the same for all strengths of a d
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -36,6 +35,7 @@ from pvvae_plugin.datasets import ClipError, read_clip
 from pvvae_plugin.datasets.readers.base import is_video
 from pvvae_plugin.evaluation import resolve_protocol
 from pvvae_plugin.evaluation.video_features import VideoFeatures, shared_features
+from pvvae_plugin.files import write_json
 from pvvae_plugin.functional import video_damage
 from pvvae_plugin.functional.clip_resize import resize_clip
 from pvvae_plugin.functional.frechet import frechet_distance
@@ -253,8 +253,7 @@ def write(args: argparse.Namespace, extractors: dict[str, Any], distances: dict[
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(content, indent=2) + '\n')
+    write_json(args.out, content)
     print(f'written: {args.out}')
 
 

@@ -7,7 +7,6 @@ python tools/analysis/plot_logs.py work_dirs/pvvae_folder64 --out curves.png \
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,19 +15,8 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-from pvvae_plugin.cli.parser import CommandParser
-
-
-def read_scalars(work_dir: Path) -> list[dict]:
-    """Read the logged lines of all launches of a run, in order; each has ``step``."""
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    lines = []
-    for file in files:
-        try:
-            lines += [json.loads(line) for line in file.read_text(encoding='utf-8').splitlines() if line]
-        except (ValueError, RecursionError) as error:
-            sys.exit(f'error: {file} is not a log with one JSON object per line: {error}')
-    return lines
+from pvvae_plugin.cli.parser import CommandParser  # noqa: E402
+from pvvae_plugin.files import read_scalars  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     known = sorted({key for line in lines for key in line})
     unknown = [key for panel in args.panel for key in panel if key not in known]
     if unknown:
-        there_are = ', '.join(known) or 'no logs at all'
-        sys.exit(f'not logged in {args.work_dir}: {", ".join(unknown)}. There are: {there_are}')
+        logged = ', '.join(known) or 'nothing'
+        sys.exit(f'error: {args.work_dir} has no logged key {", ".join(unknown)}; logged: {logged}')
 
     figure, axes = plt.subplots(1, len(args.panel), figsize=(4.5 * len(args.panel), 3.2), squeeze=False)
     for axis, panel in zip(axes[0], args.panel, strict=True):

@@ -12,7 +12,6 @@ the group of the latent frame (now) and for the next group, which the latent fra
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,8 @@ from pvvae_plugin.config import add_override_argument, read_config
 from pvvae_plugin.datasets import ClipIndex, SyntheticVideoDataset
 from pvvae_plugin.datasets.transforms.base import without_transforms
 from pvvae_plugin.evaluation import latent_analysis as analysis
-from pvvae_plugin.files import file_sha256, write_atomically
+from pvvae_plugin.evaluation.substitutes import readable_clips
+from pvvae_plugin.files import file_sha256, write_json
 from pvvae_plugin.functional.keyed_random import derive_key
 from pvvae_plugin.functional.linear_probe import explained_variance, fit_probe
 from pvvae_plugin.functional.optical_flow import cell_means
@@ -71,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple[int, analysis.ClipLatents]]:
-    """Yield the encoded clips of a dataset, with their indices.
+    """Yield the encoded clips of a dataset, with their indices. Replacements of unreadable clips are skipped.
 
     Args:
         vae: The VAE.
@@ -81,16 +81,18 @@ def encoded(vae: Any, dataset: Dataset, num: int, fresh: bool) -> Iterator[tuple
             separate motion from other changes.
     """
     count = num if fresh else min(num, len(dataset))
+    if fresh:
+        indices = [ClipIndex(i % len(dataset), derive_key('probe', i)) for i in range(count)]
+    else:
+        indices = [i * len(dataset) // count for i in range(count)]
     bar = ProgressBar(count, file=sys.stderr)
-    for i in range(count):
-        index = i % len(dataset) if fresh else i * len(dataset) // count
-        sample = dataset[ClipIndex(index, derive_key('probe', i)) if fresh else index]
+    for index, sample in readable_clips('training clips' if fresh else 'held-out clips', dataset, indices):
         video = sample['inputs'].float()[None] / 127.5 - 1
         if video.shape[2] <= 2 * vae.temporal_ratio:
             raise ValueError(
                 f'probes need clips of at least {1 + 2 * vae.temporal_ratio} frames (3 groups), got {video.shape[2]}'
             )
-        yield index, analysis.encode_clip(vae, video, frozen=not fresh)
+        yield int(index), analysis.encode_clip(vae, video, frozen=not fresh)
         bar.update()
     print(file=sys.stderr)
 
@@ -128,7 +130,7 @@ def probe(fitted_on: Sequence[Rows], judged_on: Sequence[Rows], name: str) -> di
     explained = explained_variance(predictions, targets)
     average = joined(rest, name)[1].mean(dim=0)
     return {
-        'explained_variance': None if math.isnan(explained) else explained,  # JSON has no NaN
+        'explained_variance': None if math.isnan(explained) else explained,
         'endpoint_error': (predictions - targets).norm(dim=-1).mean().item(),
         'endpoint_error_of_mean': (average - targets).norm(dim=-1).mean().item(),
         'penalty': found.penalty,
@@ -143,10 +145,9 @@ def main(argv: list[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'pvvae_plugin'))
     checkpoint = resolve_checkpoint(args.checkpoint)
-    train, held_out = (
-        DATASETS.build(without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED)) for split in ('train', 'val')
-    )
-    vae = VideoAutoencoderInferencer(args.config, args.checkpoint).vae
+    configs = [without_transforms(cfg[f'{split}_dataloader'].dataset, REMOVED) for split in ('train', 'val')]
+    train, held_out = map(DATASETS.build, configs)
+    vae = VideoAutoencoderInferencer(cfg, args.checkpoint).vae
     ratios = vae.temporal_ratio, vae.spatial_ratio
     args.out.mkdir(parents=True, exist_ok=True)
     judged_on, changes = [], []
@@ -165,12 +166,16 @@ def main(argv: list[str] | None = None) -> None:
         'checkpoint': checkpoint,
         'checkpoint_sha256': file_sha256(checkpoint),
         'config': args.config,
-        'num_clips': args.num_clips,
+        'overrides': {name: str(value) for name, value in (args.cfg_options or {}).items()},
+        'train_data': configs[0],
+        'held_out_data': configs[1],
+        'num_clips': len(fitted_on),
+        'num_held_out': len(judged_on),
         'pvvae_plugin': __version__,
         'torch': torch.__version__,
     }
-    write_atomically(args.out / 'probes.json', (json.dumps(content, indent=2) + '\n').encode())
-    print(f'{len(judged_on)} held-out clips, probes fitted on {args.num_clips} clips; explained variance:')
+    write_json(args.out / 'probes.json', content)
+    print(f'{len(judged_on)} held-out clips, probes fitted on {len(fitted_on)} clips; explained variance:')
     for name, found in probes.items():
         explained = found['explained_variance']
         print(f'  {name:<14} {"-" if explained is None else f"{explained:.3f}"}')

@@ -24,16 +24,17 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         record = read_json(args.metrics, 'what tools/test.py --out writes')
-        metrics = record['metrics']
+        metrics, checkpoint = record['metrics'], record['checkpoint']
     except (OSError, ValueError, KeyError) as error:
-        sys.exit(f'error: {args.metrics} has no metrics' if isinstance(error, KeyError) else f'error: {error}')
+        missing = f'{args.metrics} has no {error}; give a file that tools/test.py --out wrote'
+        sys.exit(f'error: {missing if isinstance(error, KeyError) else error}')
 
-    print(f'checkpoint {record["checkpoint"]} (sha256 {str(record["checkpoint_sha256"])[:12]})')
+    print(f'checkpoint {checkpoint} (sha256 {str(record.get("checkpoint_sha256"))[:12]})')
     records = record.get('records', {})
     scalars = {
         k: v
         for k, v in metrics.items()
-        if k.startswith(('recon/', 'ltd/')) and not isinstance(v, list) and not any(name in k for name in records)
+        if not k.startswith('predict/') and not isinstance(v, list) and not any(name in k for name in records)
     }
     for name, value in scalars.items():
         print(f'  {name.removeprefix("recon/"):<20}' + (f'{value:10.4f}' if value is not None else '         -'))

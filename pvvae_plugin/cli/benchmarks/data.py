@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
-import json
 import multiprocessing
 import os
 import platform
@@ -54,6 +53,7 @@ from pvvae_plugin.datasets import DecordReader
 from pvvae_plugin.datasets.synthetic.dataset import MOTIONS, draw_scene
 from pvvae_plugin.datasets.synthetic.rendering import render
 from pvvae_plugin.devices import processor
+from pvvae_plugin.files import write_json
 
 from .common import check_arguments, check_config, end_in_order, now, summary
 
@@ -339,7 +339,7 @@ def main(argv: list[str] | None = None) -> None:
         except (ValueError, RuntimeError) as error:
             sys.exit(f'error: {error}')
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_json(args.json, report)
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     print(f'{report["date"]}, {report["machine"]}, {versions}\n{report["command"]}')
     print(

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pvvae_plugin.cli.parser import CommandParser
+from pvvae_plugin.files import write_json
 from pvvae_plugin.models.dit import LatentDiT
 from pvvae_plugin.models.dit.latent_dit import PRESETS
 
@@ -248,7 +248,7 @@ def main(argv: list[str] | None = None) -> None:
     report = facts(args)
     report.update(compare(args))
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_json(args.json, report)
     versions = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     print(f'\n{report["date"]}, {report["machine"]}, {versions}\n{report["command"]}')
     print(f'LatentDiT-XL for {NUM_CLASSES} classes: {report["parameters_of_XL"] / 1e6:.1f} M parameters')

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config import read_config
+from pvvae_plugin.files import write_json
 from pvvae_plugin.models import VideoVAE
 from pvvae_plugin.registry import MODELS
 
@@ -132,4 +133,4 @@ def main(argv: list[str] | None = None) -> None:
         rate, mebibytes = length / found['seconds'], found['bytes'] / 2**20
         print(f'| {length} | {found["seconds"]:.2f} | {rate:.1f} | {mebibytes:.0f} | {found["bytes"] / first:.3f} |')
     if args.json:
-        args.json.write_text(json.dumps({**report, 'rows': rows}, indent=2) + '\n')
+        write_json(args.json, {**report, 'rows': rows})

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import sys
 from contextlib import nullcontext
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pvvae_plugin.cli.parser import CommandParser
+from pvvae_plugin.files import write_json
 from pvvae_plugin.models.losses import PredictiveReconLoss
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.temporal import frames_to_groups, groups_to_frames
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         **compare(args),
     }
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_json(args.json, report)
     print(f'\n{report["date"]}, {report["machine"]}, torch {report["versions"]["torch"]}\n{report["command"]}')
     print(
         f'{report["parameters"] / 1e6:.1f} M parameters; '

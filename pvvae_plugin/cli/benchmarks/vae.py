@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import time
@@ -42,6 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import cost
+from pvvae_plugin.files import write_json
 from pvvae_plugin.models.vae import PredictiveVAE
 from pvvae_plugin.models.vae.layers import CausalConv3d, Upsample
 
@@ -359,7 +359,7 @@ def main(argv: list[str] | None = None) -> None:
         **compare(args),
     }
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_json(args.json, report)
     names = ', '.join(f'{name} {version}' for name, version in report['versions'].items())
     parameters = ' and '.join(f'{report["models"][name]["parameters"] / 1e6:.1f} M' for name in NAMES)
     print(f'\n{report["date"]}, {report["machine"]}, {names}\n{report["command"]}')

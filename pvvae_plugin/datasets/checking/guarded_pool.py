@@ -39,6 +39,17 @@ class _Worker:
         self.index: int | None = None  # of the current item
         self.deadline = time.monotonic() + START_SECONDS
 
+    def wait_until_ready(self) -> None:
+        """Wait for a replacement, so that its start does not count towards the timeout of its first item.
+
+        Raises:
+            RuntimeError: If it does not start in time, or dies.
+        """
+        if not self.connection.poll(START_SECONDS):
+            raise RuntimeError(f'a worker process could not start again: not done after {START_SECONDS:g} s')
+        if (found := _receive(self)) is not None:
+            raise RuntimeError(f'a worker process could not start again: {found.reason}')
+
     def give(self, index: int, item: Any, timeout: float) -> None:
         self.index, self.deadline = index, time.monotonic() + timeout
         self.connection.send(item)
@@ -82,7 +93,8 @@ def run_guarded(
             ready = [by_connection[c] for c in wait(list(by_connection), min(max(0.0, left), WAIT_SECONDS))]
             late = [worker for worker in workers if worker not in ready and worker.deadline <= time.monotonic()]
             for worker in ready + late:
-                found = Lost('hung', f'not done after {timeout:g} s') if worker in late else _receive(worker)
+                limit = START_SECONDS if worker.index is None else timeout
+                found = Lost('hung', f'not done after {limit:g} s') if worker in late else _receive(worker)
                 index = worker.index
                 gone = isinstance(found, Lost) and found.kind != 'failed'
                 if index is None and gone:
@@ -91,14 +103,11 @@ def run_guarded(
                 if gone or entry is None:
                     worker.stop()
                     workers.remove(worker)
+                if gone and entry is not None:
+                    worker = _Worker(context, function, memory)
+                    workers.append(worker)
+                    worker.wait_until_ready()
                 if entry is not None:
-                    if gone:
-                        worker = _Worker(context, function, memory)
-                        workers.append(worker)
-                        # Wait until the worker is ready, so that its start does not count towards the timeout.
-                        found_ready = worker.connection.poll(START_SECONDS) and _receive(worker)
-                        if found_ready is not None:
-                            raise RuntimeError(f'a worker process could not start again: {found_ready}')
                     worker.give(*entry, timeout)
                 if index is not None:
                     yield index, found

@@ -21,7 +21,7 @@ from pvvae_plugin.functional.keyed_random import numpy_rng
 from ..clip_dataset import ClipDataset
 from ..errors import ClipError
 from ..readers import ImageReader, OpenCVReader, PyAVReader
-from ..readers.base import find_segment, is_image
+from ..readers.base import find_segment, is_image, seconds_from_first
 from ..readers.decord_reader import DecordReader
 from ..readers.opening import check_readable, needs_pyav
 from ..readers.packet_index import read_header, read_index
@@ -182,6 +182,7 @@ def _check_video(path: str, facts: dict[str, Any]) -> Finding:
         facts['notes'].append(f'slow, read from its first frame on: {problem or "decord cannot read it"}')
         frames: Iterable = ((None, frame) for frame in reader)
     else:
+        facts['times'] = decord.times  # training reads segments with this decoder
         frames = zip_longest(decord, reader)
     return _compare(path, frames, decord, facts)
 
@@ -222,12 +223,14 @@ def _compare(path: str, pairs: Iterable, decord: DecordReader | None, facts: dic
 
 
 def _check_length(finding: Finding, entry: Entry, times: np.ndarray) -> Finding:
-    try:
-        count = len(times)
-        if entry.segment is not None:
-            _, count = find_segment(entry.name, times - times[0], *entry.segment)
-    except ClipError as error:
-        return Finding(entry.name, 'short', error.reason, finding.facts)
+    count, kind = len(times), 'unreadable'
+    if entry.segment is not None:
+        try:
+            times = seconds_from_first(entry.name, times)
+            kind = 'short'
+            _, count = find_segment(entry.name, times, *entry.segment)
+        except ClipError as error:
+            return Finding(entry.name, kind, error.reason, finding.facts)
     if count < entry.span:
         return Finding(entry.name, 'short', f'{count} frames, a clip needs {entry.span}', finding.facts)
     return Finding(entry.name, finding.kind, finding.reason, finding.facts)

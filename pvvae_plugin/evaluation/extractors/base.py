@@ -61,12 +61,17 @@ class FeatureExtractor(nn.Module):
         """
         self.check_frames(video.shape[2])
         cudnn = torch.backends.cudnn
-        # Always full float32: TF32, the default of cuDNN, changes distances.
+        # Always full float32: TF32, the default of cuDNN and an option of matrix products, changes distances.
         exact = cudnn.flags(
             enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
         )
-        with torch.no_grad(), torch.autocast(video.device.type, enabled=False), exact:
-            return self.features(video[:, :, : self.max_frames].float()).float()
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision('highest')
+        try:
+            with torch.no_grad(), torch.autocast(video.device.type, enabled=False), exact:
+                return self.features(video[:, :, : self.max_frames].float()).float()
+        finally:
+            torch.set_float32_matmul_precision(precision)
 
     def features(self, video: Tensor) -> Tensor:
         """Compute features as in :meth:`forward`, of clips that have been checked and cut."""

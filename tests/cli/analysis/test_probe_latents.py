@@ -12,6 +12,7 @@ from mmengine.config import Config
 from pvvae_plugin import config_path
 from pvvae_plugin.cli.analysis import probe_latents as tool
 from pvvae_plugin.datasets import SyntheticVideoDataset
+from pvvae_plugin.datasets.errors import ClipError
 from pvvae_plugin.evaluation.latent_analysis import ClipLatents
 from pvvae_plugin.registry import MODELS
 
@@ -109,6 +110,32 @@ def test_from_a_checkpoint_to_numbers_and_pictures(run, tmp_path, capsys):
     tool.main([*run, '--out', str(tmp_path / 'again')])
     again = json.loads((tmp_path / 'again' / 'probes.json').read_text())
     assert again['probes'] == probes
+
+
+def test_replacements_of_unreadable_clips_are_not_measured(run, tmp_path, monkeypatch):
+    load = SyntheticVideoDataset.load_clip
+
+    def fail_at_3(dataset, info, rng):
+        if '/000003_' in info['path']:
+            raise ClipError(info['path'], 'damaged')
+        return load(dataset, info, rng)
+
+    monkeypatch.setattr(SyntheticVideoDataset, 'load_clip', fail_at_3)
+    tool.main([*run, '--out', str(tmp_path / 'out')])
+    record = json.loads((tmp_path / 'out' / 'probes.json').read_text())
+    assert record['num_held_out'] == len(record['latent_temporal_distance']['per_clip']) == 11
+    assert record['num_clips'] == 22  # 24 clips of 20, which start over with number 3
+
+
+def test_overrides_reach_the_network_and_are_recorded(run, tmp_path):
+    options = ['--cfg-options', 'model.backbone.latent_channels=6']
+    with pytest.raises(ValueError, match=r'padding_token: \(4,\) in the file, \(6,\) in the model'):
+        tool.main([*run, '--out', str(tmp_path / 'out'), *options])
+    options = ['--cfg-options', 'val_dataloader.dataset.length=3']
+    tool.main([*run, '--out', str(tmp_path / 'out'), *options])
+    record = json.loads((tmp_path / 'out' / 'probes.json').read_text())
+    assert record['overrides'] == {'val_dataloader.dataset.length': '3'}
+    assert (record['num_held_out'], record['held_out_data']['length'], record['train_data']['length']) == (3, 3, 20)
 
 
 def test_what_cannot_work_is_said_in_one_line(run, tmp_path, capsys):
