@@ -22,7 +22,6 @@ from .protocols import OF_REAL_CLIPS, Protocol, resolve_protocol
 from .reference import Reference, shared_reference
 from .video_features import VideoFeatures, shared_features
 
-# Fields of a protocol that choose real clips; sources are chosen by the dataset.
 GENERATED, TRUTH, RECONSTRUCTION = 'generated', 'video', 'reconstruction'
 
 
