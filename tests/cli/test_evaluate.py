@@ -131,7 +131,7 @@ def test_pairs(tool, tmp_path):
 
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     args = evaluate.parse_args(['real', 'fake', '--out', str(tmp_path / 'result.json')])
-    evaluate.report(args, [], {'recon/psnr': float('inf'), 'recon/psnr_per_frame': [30.0, float('nan')]})
+    evaluate.report(args, [], {'recon/psnr': float('inf'), 'recon/psnr_per_frame': [30.0, float('nan')]}, {})
     content = json.loads((tmp_path / 'result.json').read_text(), parse_constant=pytest.fail)
     assert content['metrics'] == {'recon/psnr': None, 'recon/psnr_per_frame': [30.0, None]}
 

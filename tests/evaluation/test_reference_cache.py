@@ -98,7 +98,7 @@ def test_an_extractor_must_say_what_it_does_to_clips():
         name, feature_dim = 'silent', 3
 
     with pytest.raises(NotImplementedError, match=r'Silent must implement preprocessing\(\); docs/evaluate.md'):
-        FVD(Silent(), PROTOCOL)
+        FVD(Silent(), {'base': 'paper', 'num_frames': FRAMES})
     with pytest.raises(NotImplementedError, match=r'Silent must implement features\(\)'):
         Silent()(torch.zeros(1, 3, 5, 8, 8))
 
