@@ -47,7 +47,7 @@ def known_fault(torch_version: str, cudnn_version: int | None) -> str | None:
     Returns:
         One or two sentences; None if no bug is known. Sources: pytorch/pytorch issues 163539, 166122 and 166643.
     """
-    release = tuple(int(part) for part in torch_version.split('+')[0].split('.')[:3] if part.isdigit())
+    release = tuple(map(int, re.findall(r'\d+', torch_version)[:3]))
     if cudnn_version is None:
         return None
     cudnn = f'cuDNN {cudnn_version // 10000}.{cudnn_version // 100 % 100}'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 import zipfile
@@ -33,10 +34,12 @@ def load_safely(path: str | Path) -> Any:
     """Load a file written by ``torch.save`` to the CPU without executing code. Tensors are memory-mapped if possible.
 
     Raises:
+        OSError: If the file cannot be read, e.g. because it does not exist or a network file system does not answer.
         ValueError: If the file is damaged, has another format, or would execute code. The message says which.
     """
     try:
-        is_zip = zipfile.is_zipfile(path)
+        with open(path, 'rb') as file:  # is_zipfile() would answer False for a file that cannot be read
+            is_zip = zipfile.is_zipfile(file)
         if is_zip:
             with zipfile.ZipFile(path) as archive:
                 # torch.load does not verify checksums and would load corrupted weights.
@@ -44,6 +47,8 @@ def load_safely(path: str | Path) -> Any:
                     raise ValueError(f'checksum mismatch in {entry}')
         return torch.load(path, map_location='cpu', weights_only=True, mmap=is_zip)
     except Exception as error:  # parsing untrusted bytes can raise anything
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # damage leads to invalid positions
+            raise
         raise ValueError(f'{path} cannot be loaded safely: {_why(error)}') from error
 
 

@@ -49,7 +49,7 @@ def read_config(config: Config | str | Path, overrides: Mapping[str, Any] | None
 def _read(config: str | Path) -> Config:
     path = os.fspath(config)
     if os.path.isdir(path) and os.sep in path:
-        raise FileNotFoundError(f'{path} is a folder without config.json; give a config or an exported VAE')
+        raise FileNotFoundError(f'{path} is a folder; give a config file, or the name of a config such as pvvae_demo')
     if not os.path.isfile(path):
         path = path.removeprefix('pvvae_plugin::')
         path = config_path(path if path.endswith('.py') else f'{path}.py')

@@ -179,7 +179,7 @@ def settle_workers(cfg: Config) -> None:
     """Drop worker options of loaders without workers: torch rejects them if ``num_workers=0``."""
     for name in LOADERS:
         loader = cfg.get(name)
-        if loader and loader.get('num_workers') == 0:
+        if loader and loader.get('num_workers', 0) == 0:
             loader.pop('prefetch_factor', None)
             loader.pop('persistent_workers', None)
 

@@ -169,7 +169,8 @@ class ClipTrainLoop(IterBasedTrainLoop):
             run_iter(index, batch)
 
         prepare_workers(val_loop.dataloader)
-        if request.is_common(steps):
+        is_common = request.is_common(steps)
+        if is_common:
             val_loop.run_iter = run_unless_stopped
         try:
             val_loop.run()
@@ -178,7 +179,7 @@ class ClipTrainLoop(IterBasedTrainLoop):
             self._leave(request, interruption.agreed, None)
         except Exception as error:
             # Other processes take part in agree() only before a batch, so only worker failures can be shared.
-            if get_world_size() > 1 and not is_of_workers(error):
+            if get_world_size() > 1 and not (is_common and is_of_workers(error)):
                 raise
             self._end_validation()
             self._leave(request, request.agree(failed=True), error)
@@ -270,8 +271,12 @@ class _Interrupted(Exception):
 def to_numbers(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Copy all logged values to the host at once, to synchronize with the device only once per step."""
     tensors = {name: value for name, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
-    numbers = torch.stack([value.detach().reshape(()) for value in tensors.values()]).tolist() if tensors else []
-    return {**outputs, **dict(zip(tensors, numbers, strict=True))}
+    numbers = {}
+    for device in {value.device for value in tensors.values()}:  # a custom loss may log values from the CPU
+        there = {name: value for name, value in tensors.items() if value.device == device}
+        values = torch.stack([value.detach().reshape(()) for value in there.values()]).tolist()
+        numbers.update(zip(there, values, strict=True))
+    return {**outputs, **numbers}
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

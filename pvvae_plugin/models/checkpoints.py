@@ -155,7 +155,10 @@ def check_checkpoint(path: str, optimizers: Collection[str] | None = None) -> No
         raise ValueError(
             f'{path} cannot be resumed: it lacks {", ".join(missing)}. Use load_from to load only its weights'
         )
-    trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
+    if 'param_groups' in checkpoint['optimizer']:
+        trained = {'one optimizer for the whole model'}
+    else:
+        trained = {name for name, state in checkpoint['optimizer'].items() if isinstance(state, dict)}
     trained = set(rename_optimizers(dict.fromkeys(trained), optimizers))  # old names
     if optimizers and trained != set(optimizers):
         raise ValueError(
@@ -360,9 +363,13 @@ def check_generator_config(trained: Mapping | None, here: Mapping) -> None:
         raise ValueError(f'the checkpoint belongs to another network: {", ".join(differing)}')
 
 
+def bare_type(kind: str | type) -> str:
+    """Return the name of a type in a config without its scope or module."""
+    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+
+
 def _plain(config: Mapping) -> dict:
     """Return a config without the :data:`IRRELEVANT` entries and with the bare name of its type."""
     kept = {key: value for key, value in config.items() if key not in IRRELEVANT}
-    kind = kept['type']
-    kept['type'] = (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+    kept['type'] = bare_type(kept['type'])
     return json.loads(json.dumps(kept))

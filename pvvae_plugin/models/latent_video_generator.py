@@ -327,6 +327,8 @@ class LatentVideoGenerator(BaseModel):
             warn_once(f'asked for {difference}: the quality is unknown; use a length and size of the training')
         solve = functools.partial(flow.SOLVERS[solver].integrate, times=flow.time_grid(num_inference_steps, shift))
         indices = list(range(num) if indices is None else indices)
+        if wrong := [index for index in indices if not 0 <= index < num]:
+            raise ValueError(f'indices must be in 0..{num - 1} for num={num}, got {wrong[0]}')
         batches = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
         return self._make_videos(batches, shape, labels, guidance_scale, guidance_interval, solve, seed, first_frames)
 

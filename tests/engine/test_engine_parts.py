@@ -10,8 +10,10 @@ import torch
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
+from torch import nn
 
 from pvvae_plugin.config import read_config
+from pvvae_plugin.engine.clip_train_loop import to_numbers
 from pvvae_plugin.engine.cost import backbone_cost
 from pvvae_plugin.engine.hooks import run_record_hook
 from pvvae_plugin.models.vae.layers import Upsample
@@ -283,3 +285,26 @@ def test_resume_names_what_differs_from_the_checkpoint(monkeypatch):
     monkeypatch.setattr(run_record_hook, 'MAX_LISTED', 1)
     said = resumed_with({'train_cfg.max_iters': 7, 'model.loss.diff_weight': 0.5, 'model.loss.kl_weight': 0.5})
     assert len(said) == 2 and said[-1] == 'resumed with 2 more settings that differ'
+
+
+def test_logged_values_of_several_devices_reach_the_host():
+    """A custom loss may log a value from the CPU beside those of the GPU; here, the other device cannot be read."""
+    outputs = {
+        'loss': torch.tensor(2.0),
+        'mine': torch.tensor([3.0]),
+        'text': 'x',
+        'far': torch.tensor(1.0, device='meta'),
+    }
+    with pytest.raises((NotImplementedError, RuntimeError)) as error:  # not because tensors of two devices were stacked
+        to_numbers(outputs)
+    assert 'same device' not in str(error.value)
+    del outputs['far']
+    assert to_numbers(outputs) == {'loss': 2.0, 'mine': 3.0, 'text': 'x'}
+
+
+@pytest.mark.parametrize(('module', 'frozen'), [('encoder', False), ('backbone', True)])
+def test_averages_of_nothing_are_rejected_before_training(tiny_vae_config, module, frozen):
+    model = nn.Module()
+    model.backbone = MODELS.build(tiny_vae_config).requires_grad_(not frozen)
+    with pytest.raises(ValueError, match=f"module='{module}' has no trained weights"):
+        HOOKS.build({'type': 'TrainedWeightsEMAHook', 'module': module}).before_train(SimpleNamespace(model=model))

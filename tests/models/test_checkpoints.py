@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from pvvae_plugin import safe_globals
 from pvvae_plugin.files import file_sha256
 from pvvae_plugin.models.checkpoints import (
     check_backbone_source,
@@ -20,6 +21,7 @@ from pvvae_plugin.models.checkpoints import (
     upgrade_checkpoint,
 )
 from pvvae_plugin.registry import MODELS
+from pvvae_plugin.safe_globals import load_safely
 
 RESUMABLE = {
     'state_dict': {},
@@ -199,3 +201,21 @@ def test_the_vae_of_a_generator_is_named_if_it_is_still_there(tmp_path):
     for path in (old, tmp_path):
         with pytest.raises(ValueError, match='is no longer there: .* or train the generator again'):
             check_backbone_source({**trained, 'path': str(path)}, here)
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'Permission denied'), OSError(116, 'Stale file handle')])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch, error):
+    """Else a run would resume from an older checkpoint after a fault of the network."""
+    for number in (1, 2):
+        torch.save({'state_dict': {}}, tmp_path / f'iter_{number}.pth')
+
+    def fail(path, mode):
+        raise error
+
+    monkeypatch.setattr(safe_globals, 'open', fail, raising=False)
+    with pytest.raises(OSError, match=error.strerror):
+        last_checkpoint(str(tmp_path))
+    monkeypatch.undo()
+    assert last_checkpoint(str(tmp_path)) == str(tmp_path / 'iter_2.pth')
+    with pytest.raises(FileNotFoundError):
+        load_safely(tmp_path / 'none.pth')

@@ -288,7 +288,10 @@ def _check_classes(name: str, dataset: Dataset, sample: dict, num_classes: int) 
     found = len(classes) if classes else _metainfo(dataset, 'num_classes')
     unnamed = found is None and hasattr(dataset, 'get_data_info')
     if unnamed:  # classes without clips are fine, but a label beyond them would be read as "no class"
-        labels = (dataset.get_data_info(index)['label'] for index in range(len(dataset)))
+        labels = [dataset.get_data_info(index).get('label') for index in range(len(dataset))]
+        if None in labels:
+            path = dataset.get_data_info(labels.index(None)).get('path')
+            raise ValueError(f'{path} of {name}_dataloader has no label; use labeled data only')
         found = max(num_classes, 1 + max(labels))
     if found not in (None, num_classes):
         raise ValueError(

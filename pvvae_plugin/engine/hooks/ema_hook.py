@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from pvvae_plugin.functional.sharded import gather_to_main, shard_like
 from pvvae_plugin.registry import HOOKS
@@ -50,11 +50,16 @@ class TrainedWeightsEMAHook(Hook):
 
     def _trained(self, runner: Runner) -> dict[str, Tensor]:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        part = getattr(model, self.module)
+        part = getattr(model, self.module, None) or nn.Module()
         return {f'{self.module}.{name}': p.detach() for name, p in part.named_parameters() if p.requires_grad}
 
     def before_train(self, runner: Runner) -> None:
         weights = self._trained(runner)
+        if not weights:
+            raise ValueError(
+                f'TrainedWeightsEMAHook: module={self.module!r} has no trained weights in this model; use backbone '
+                'for a VAE, head for a generator'
+            )
         resumed = self.averages
         self.averages = {name: shard_like(resumed.get(name, w), w).clone() for name, w in weights.items()}
 

@@ -57,7 +57,7 @@ class FiniteLossHook(Hook):
         values = {
             name: value.item() if isinstance(value, Tensor) else value
             for name, value in (outputs or {}).items()
-            if name.startswith('loss')
+            if 'loss' in name  # MMEngine adds up these
         }
         bad = [f'{name}={value}' for name, value in values.items() if not math.isfinite(value)]
         wrappers = optim_wrappers(runner)

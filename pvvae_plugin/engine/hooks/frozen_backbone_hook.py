@@ -63,6 +63,7 @@ class FrozenBackboneHook(Hook):
             model.class_dropout = (trained or {}).get('class_dropout', model.class_dropout)
         model.trained_on = recorded_shapes(checkpoint)
         own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith('backbone.')}
+        checkpoint['has_statistics'] = all(name in checkpoint['state_dict'] for name in STATISTICS)
         checkpoint['state_dict'] = {**own, **checkpoint['state_dict']}
 
 

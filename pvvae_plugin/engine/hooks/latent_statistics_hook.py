@@ -38,7 +38,8 @@ class LatentStatisticsHook(Hook):
         self._from_checkpoint = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self._from_checkpoint = 'backbone.latent_mean' in checkpoint['state_dict']
+        # FrozenBackboneHook has added the backbone's own weights.
+        self._from_checkpoint = checkpoint.get('has_statistics', 'backbone.latent_mean' in checkpoint['state_dict'])
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -62,7 +63,8 @@ class LatentStatisticsHook(Hook):
     def _measure(self, model: torch.nn.Module, dataset: torch.utils.data.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mean and standard deviation of each channel, ``(C,)``, in float64 over all positions."""
         indices = torch.linspace(0, len(dataset) - 1, min(self.num_clips, len(dataset))).long().tolist()
-        total = squares = count = 0
+        total = torch.zeros_like(model.backbone.latent_mean, dtype=torch.float64)
+        squares, count = total.clone(), 0
         for i in indices[dist.get_rank() :: dist.get_world_size()]:
             sample = dataset[i]
             batch = model.data_preprocessor({'inputs': [sample['inputs']], 'data_samples': [sample['data_samples']]})

@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from pvvae_plugin.models.checkpoints import IRRELEVANT
+from pvvae_plugin.models.checkpoints import IRRELEVANT, bare_type
 from pvvae_plugin.registry import HOOKS
 
 # The network is the same for both kinds of padding: the paper's ablation starts from weights of the other kind.
@@ -114,7 +114,7 @@ def run_settings(runner: Runner) -> dict[str, Any]:
     loader = cfg.get('train_dataloader') or {}
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     settings = {
-        'backbone': {**backbone, 'type': str(backbone.get('type')).split('.')[-1]},
+        'backbone': {**backbone, 'type': bare_type(backbone.get('type', 'None'))},
         'frames': _clip_length(loader.get('dataset') or {}),
         'seed': runner.seed,
         'step': {

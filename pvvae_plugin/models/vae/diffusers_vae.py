@@ -128,6 +128,8 @@ class DiffusersVAE(VideoVAE):
     def _save_parts(self, folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # diffusers can load this folder too, unless shards of an older export remain in it.
         part = folder / PART
+        if self.source and part.resolve() == Path(self.source['path']).resolve():
+            raise ValueError(f'{part} holds the weights that this VAE was built from; choose another folder')
         shutil.rmtree(part, ignore_errors=True)
         self.vae.save_pretrained(part)
         write_atomically(part / 'config.json', json.dumps(self._network_config(), indent=2).encode())
