@@ -3,4 +3,6 @@
 . "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env mmcv,dev
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n 2 --dist loadfile tests/faults -m "long or not long" "$@"
+python -m pytest -n 2 --dist loadfile tests/faults -m "long or not long" "$@"
+# Long tests of other areas: whole runs of several processes, an installed wheel, the study.
+exec python -m pytest -n 2 --dist loadfile tests projects -m long --ignore tests/faults "$@"

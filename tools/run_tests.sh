@@ -6,4 +6,5 @@ ruff check .
 ruff format --check .
 # Two processes with one thread each: tests are small, and many start subprocesses.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec python -m pytest -n 2 --dist loadfile "$@"
+# Stealing keeps both busy to the end; tests of one file stay together until then.
+exec python -m pytest -n 2 --dist worksteal "$@"

@@ -21,7 +21,7 @@ from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 
 from pvvae_plugin import __version__
-from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.launching import add_launch_arguments, end_processes, find_missing, load_config
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.config.clip_facts import type_name
 from pvvae_plugin.datasets.checking.stuck_workers import limit_reading, naming_files
@@ -115,3 +115,4 @@ def main(argv: list[str] | None = None) -> None:
         content = {'metrics': metrics, 'records': records, **provenance(cfg, own_weights)}
         write_json(args.out, content)
         print(f'metrics written to {args.out}')
+    end_processes()

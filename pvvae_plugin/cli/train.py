@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 
-from pvvae_plugin.cli.launching import add_launch_arguments, find_missing, load_config
+from pvvae_plugin.cli.launching import add_launch_arguments, end_processes, find_missing, load_config
 from pvvae_plugin.cli.parser import CommandParser
 from pvvae_plugin.engine import build_runner
 from pvvae_plugin.engine.hooks.checkpoint_hook import take_work_dir
@@ -173,3 +173,4 @@ def main(argv: list[str] | None = None) -> None:
     runner = build_runner(configure(args))
     runner.train()
     runner.logger.info(summary(runner, args.config))
+    end_processes()

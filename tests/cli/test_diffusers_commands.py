@@ -62,6 +62,7 @@ def test_predictive_training_and_export_of_the_checkpoint_alone(run, tmp_path):
         run('export', 'pvvae_demo', path, 'exported', *gone)
 
 
+@pytest.mark.long
 def test_a_generator_on_published_latents(run):
     """Its statistics are the published ones, its checkpoint names the weights, and so do cached latents."""
     work_dir = run('train', 'dit_demo', '--work-dir', 'run') / 'run'

@@ -255,6 +255,7 @@ def test_realestate10k_trains_without_classes(data, tmp_path):
     assert not any('class_embedding' in name for name in checkpoint['state_dict'])
 
 
+@pytest.mark.long
 def test_a_conditioned_generator_starts_from_another_and_keeps_its_statistics(data, generator, tmp_path):
     options = [f'load_from={generator}', *loaders('0', '1'), *ucf101(data), 'custom_hooks.4.num_clips=1']
     checkpoint = train('dit_pvvae_i2v', tmp_path, *options)

@@ -93,6 +93,7 @@ def test_realestate10k_with_its_camera_files(tmp_path, monkeypatch, capsys):
     assert code == 0 and set(found.values()) == {16} and len(found) == 5
 
 
+@pytest.mark.long
 def test_training_and_evaluation_on_all_of_them(tmp_path):
     for name in ('ucf101', 'hmdb51', 'natural'):
         folder = tmp_path / 'videos' / name

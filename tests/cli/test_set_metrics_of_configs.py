@@ -92,7 +92,9 @@ def call(command):
 @pytest.mark.parametrize(
     ('name', 'checkpoint', 'promised'),
     [
-        ('gen', 'dit', {'gen/FVD9_7', 'gen/FVD9_7_floor', 'gen/KVD9_7', 'gen/IS9_7'}),
+        pytest.param(
+            'gen', 'dit', {'gen/FVD9_7', 'gen/FVD9_7_floor', 'gen/KVD9_7', 'gen/IS9_7'}, marks=pytest.mark.long
+        ),
         ('rec', 'vae', {'recon/rFVD9_7', 'recon/rKVD9_7', 'recon/psnr', 'predict/k1_mse', 'ltd/i1'}),
     ],
 )

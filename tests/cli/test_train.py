@@ -130,6 +130,7 @@ def test_test_script_writes_metrics_with_their_provenance(finished, tmp_path):
     assert 'MSE/repeat' in pvvae('report', out)
 
 
+@pytest.mark.long
 def test_two_cpu_processes_train_and_test(tmp_path):
     command = ('bash', 'tools/dist_train.sh', 'configs/pvvae_demo.py', '2', '--work-dir', str(tmp_path))
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'

@@ -114,6 +114,7 @@ def test_commands_in_an_empty_folder(environment, tmp_path):
     assert usage.returncode == 2 and 'CONFIG GPUS' in usage.stderr
 
 
+@pytest.mark.long
 def test_the_example_project_trains_on_an_installed_wheel(environment, tmp_path):
     """In a folder of its own, under its own default scope."""
     project = tmp_path / 'project'

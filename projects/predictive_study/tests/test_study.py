@@ -124,6 +124,7 @@ def test_a_study_in_use_is_left_alone_but_may_be_reported_on(tmp_path, capsys):
         holder.communicate()
 
 
+@pytest.mark.long
 def test_the_old_command_runs_the_study_from_any_working_directory(tmp_path):
     script = [sys.executable, str(ROOT / 'tools' / 'study' / 'predictive_vs_baseline.py'), '--scale', 'tiny']
 

