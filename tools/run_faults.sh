@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the fault tests: kill runs, damage files, fill disks (docs/reliability.md). Arguments are passed to pytest.
+# Run the fault tests (kill runs, damage files, fill disks: docs/reliability.md) and all other long tests. Arguments are passed to pytest.
 . "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 setup_env mmcv,dev
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -44,6 +44,7 @@ def test_decord_gives_the_frames_of_the_loader(tool, tmp_path):
     assert next(plain)['inputs'].shape == (4, 17, 64, 64, 3)
 
 
+@pytest.mark.long
 def test_numbers_add_up(tool, tmp_path, capsys):
     tool.make_videos(tmp_path)
     arguments = ['--config', CONFIG, '--data', tmp_path, '--batches', '1', '--repeats', '3']

@@ -15,6 +15,7 @@ def tool(monkeypatch):
     return train_step
 
 
+@pytest.mark.long
 def test_numbers_add_up(tool, tmp_path, capsys, monkeypatch):
     encoded = []
     encode = tool.PredictiveVAE.encode
